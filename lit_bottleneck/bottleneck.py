@@ -1,0 +1,355 @@
+"""`GaussianBottleneck`, the mixin that all models share, and `BottleneckLayer`, the drop-in layer.
+
+The way of the data: a network gives moments, `bottleneck` makes a `Code` of them, `rate_penalty` prices its rate, and
+after the optimizer's step `step_beta` moves the price. The last of these happens by itself: `rate_penalty` asks the
+trainer's optimizers to call it.
+"""
+
+import math
+import warnings
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lit_bottleneck.beta import BetaController, controller_from
+from lit_bottleneck.code import Code, Scale, check_scale, gaussian_code
+
+_RESERVED = ("beta", "beta_controller", "bottleneck", "deterministic", "logs_this_step", "rate_penalty", "step_beta")
+_CONTROLLER_STATE = "beta_controller._extra_state"
+_PENALTIES_WITHOUT_A_STEP = 100
+
+
+class GaussianBottleneck:
+    """Mixin that puts a priced Gaussian code into a LightningModule (or into a bare ``nn.Module``).
+
+    It stands *before* the module in the bases: ``class Mine(GaussianBottleneck, LightningModule)``.
+
+    Under a Lightning trainer everything else happens by itself: beta moves after each optimizer step by the mean rate over
+    all processes and accumulated batches, is logged as ``train/beta`` beside ``train/rate``, and is in the checkpoint.
+    Over a bare ``nn.Module``, or in a loop of your own, call `step_beta` after each optimizer step.
+
+    Args:
+        *args: passed on to the next class.
+        beta: the price of a nat: a number, or a `BetaController`.
+        deterministic: the code is the mean, rate and penalty are 0: the model's plain twin.
+        scale: how a raw scale becomes a log-variance, see `gaussian_code`.
+        **kwargs: passed on to the next class.
+
+    Raises:
+        TypeError: at the definition of a class that has the mixin after the module, or takes one of its names.
+        ValueError: for a price that is negative or not finite.
+    """
+
+    training: bool
+
+    def __init__(
+        self,
+        *args: Any,
+        beta: float | BetaController,
+        deterministic: bool = False,
+        scale: Scale = "bounded",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.beta_controller = controller_from(beta)
+        self._deterministic = deterministic
+        self._scale: Scale = check_scale(scale)
+        self._window = _Window()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        first = next(base for base in cls.__mro__ if base is GaussianBottleneck or base is nn.Module)
+        if first is nn.Module:
+            bases = [base.__name__ for base in cls.__bases__ if base is not GaussianBottleneck]
+            raise TypeError(
+                f"GaussianBottleneck must stand before the module: class {cls.__name__}(GaussianBottleneck, "
+                f"{', '.join(bases)}); otherwise its constructor never runs"
+            )
+        taken = [name for name in _RESERVED if name in vars(cls)]
+        if taken:
+            raise TypeError(
+                f"{cls.__name__} overwrites {', '.join(taken)} of GaussianBottleneck; choose another name. "
+                "(What a nat costs is changed by another BetaController.)"
+            )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _RESERVED and not (name == "beta_controller" and isinstance(value, BetaController)):
+            raise TypeError(
+                f"{name} belongs to GaussianBottleneck and cannot be set to {type(value).__name__}: choose another name "
+                "for it. (To change what a nat costs, assign a BetaController to beta_controller.)"
+            )
+        super().__setattr__(name, value)
+
+    @property
+    def beta_controller(self) -> BetaController:
+        """The controller of the price."""
+        modules: dict[str, Any] = self.__dict__.get("_modules", {})
+        if "beta_controller" not in modules:
+            # Not an AttributeError: nn.Module.__getattr__ would put a message of its own in its place.
+            raise RuntimeError(
+                f"GaussianBottleneck was not initialised: {type(self).__name__}.__init__ must call "
+                "super().__init__(beta=...) first"
+            )
+        controller: BetaController = modules["beta_controller"]
+        return controller
+
+    @property
+    def beta(self) -> float:
+        """The current price of a nat."""
+        return self.beta_controller.beta
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the code is the mean and costs nothing."""
+        return self._deterministic
+
+    def bottleneck(self, moments: Tensor, sample: bool | None = None, noise: Tensor | None = None) -> Code:
+        """Make a code of a network's output.
+
+        Args:
+            moments: ``(B, 2K)`` or ``(B, 2K, *spatial)``, means and raw scales along dimension 1.
+            sample: whether ``z`` is a draw or the mean. Default: a draw in training and where ``noise`` is given.
+            noise: ``(B, K, ...)``, in place of the drawn noise.
+
+        Raises:
+            ValueError: for moments that cannot be halved, or noise that does not fit.
+        """
+        self.beta_controller  # noqa: B018  (raises if the mixin was not initialised)
+        if sample is None:
+            sample = self.training or noise is not None
+        elif noise is not None and not sample:
+            raise ValueError("noise was given with sample=False: there is nothing to add it to")
+        return gaussian_code(moments, sample, noise, self._scale, self._deterministic)
+
+    @torch.compiler.disable
+    def rate_penalty(self, rate: Tensor | None = None, distortion: Tensor | None = None) -> Tensor:
+        """Price the rate; in training, also remember it for the next update of beta.
+
+        Args:
+            rate: ``(B,)``, nats per example. Default: the summed rates of the `BottleneckLayer` modules that this forward
+                pass went through.
+            distortion: ``(B,)`` or their mean, nats, for a controller that is driven by it.
+
+        Returns:
+            A scalar to add to the loss.
+
+        Raises:
+            RuntimeError: without ``rate``, if no `BottleneckLayer` has one.
+        """
+        controller = self.beta_controller
+        if rate is None:
+            rate = self._rate_of_layers()
+        if self._deterministic:
+            return rate.detach().new_zeros(())
+        if self.training:
+            self._remember(rate, distortion)
+        penalty: Tensor = controller(rate)
+        return penalty
+
+    def step_beta(self) -> None:
+        """Move beta by one step, from what was remembered since the last; without anything remembered, do nothing.
+
+        Called for you after each step of the trainer's optimizers. With several processes all of them must call it.
+        """
+        window = self._window
+        if not window.penalties:
+            return
+        self._window = _Window()
+        for layer in self._layers():
+            layer.forget()
+        logs = self.logs_this_step
+        if self.beta_controller.constant and not logs:
+            return
+        mean_rate, mean_distortion = window.global_means()
+        applied = self.beta
+        self.beta_controller.update(mean_rate, mean_distortion)
+        if logs:
+            values = {"train/rate": mean_rate, "train/beta": applied}
+            self.log_dict(values, prog_bar=True)  # type: ignore[attr-defined]
+
+    @property
+    def logs_this_step(self) -> bool:
+        """Whether a trainer is training this module and its loggers will write this step, or the epoch ends with it.
+
+        Logging costs as much as all the rest of Lightning's loop together: what is logged in the other steps is thrown away.
+        """
+        trainer = getattr(self, "_trainer", None)
+        if trainer is None or not trainer.training:
+            return False
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
+        every = trainer.log_every_n_steps
+        return bool(trainer.is_last_batch or (every and step % every == 0))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the live state of beta: a weight-averaging callback has put in its copy of the module, which never trains."""
+        parent = getattr(super(), "on_save_checkpoint", None)
+        if parent is not None:
+            parent(checkpoint)
+        if _CONTROLLER_STATE in checkpoint.get("state_dict", {}):
+            checkpoint["state_dict"][_CONTROLLER_STATE] = self.beta_controller.get_extra_state()
+
+    def _layers(self) -> "list[BottleneckLayer]":
+        return [module for module in self.modules() if isinstance(module, BottleneckLayer)]  # type: ignore[attr-defined]
+
+    def _rate_of_layers(self) -> Tensor:
+        rates = [layer.take_rate() for layer in self._layers() if layer.has_rate]
+        if not rates:
+            raise RuntimeError(
+                "rate_penalty() without a rate takes those of the BottleneckLayer modules that the forward pass went "
+                "through, and there was none: call it after the forward pass, once, or give it code.rate"
+            )
+        lengths = {len(rate) for rate in rates}
+        if len(lengths) > 1:
+            raise RuntimeError(
+                f"the BottleneckLayer modules coded different numbers of examples, {sorted(lengths)}: their rates cannot be "
+                "added. Price them yourself: rate_penalty(rate)"
+            )
+        return torch.stack(rates).sum(0)
+
+    def _remember(self, rate: Tensor, distortion: Tensor | None) -> None:
+        trainer = getattr(self, "_trainer", None)
+        if trainer is not None:
+            if self.automatic_optimization and self._window.global_step not in (None, trainer.global_step):  # type: ignore[attr-defined]
+                self._discard_window()  # its optimizer step was skipped by a gradient scaler
+            self._window.global_step = trainer.global_step
+            for optimizer in trainer.optimizers:
+                if not hasattr(optimizer, "_bottlenecks"):
+                    optimizer._bottlenecks = WeakSet()
+                    optimizer.register_step_post_hook(_after_step)
+                optimizer._bottlenecks.add(self)
+        self._window.add(rate.detach(), None if distortion is None else distortion.detach())
+        patience = _PENALTIES_WITHOUT_A_STEP * (1 if trainer is None else trainer.accumulate_grad_batches)
+        if self._window.penalties == patience and not self.beta_controller.constant:
+            warnings.warn(
+                f"{type(self).__name__}.rate_penalty() was called {patience} times and beta has not moved: outside a "
+                "Lightning trainer, or with an optimizer that configure_optimizers did not return, call step_beta() after "
+                "each optimizer step",
+                stacklevel=4,
+            )
+
+    def _discard_window(self) -> None:
+        """Forget the examples of a step that did not happen."""
+        if self._window.penalties:
+            self._window = _Window()
+            self.beta_controller.skipped_updates += 1
+
+
+class BottleneckLayer(nn.Module):
+    """A linear layer to a Gaussian code, to drop into an ``nn.Sequential``: noise in training, the mean in evaluation.
+
+    The rate waits in the layer until `GaussianBottleneck.rate_penalty` of the module around it (or `take_rate`) picks it up.
+    A layer that is called several times before that gives the rates of all calls, one after another. In evaluation only the
+    last call is remembered.
+
+    Args:
+        in_features: width of the input.
+        latent_dim: width of the code.
+        deterministic: pass on the mean, at no cost.
+        scale: how a raw scale becomes a log-variance, see `gaussian_code`.
+
+    >>> layer = BottleneckLayer(8, 3)
+    >>> layer(torch.zeros(5, 8)).shape, layer.take_rate().shape
+    (torch.Size([5, 3]), torch.Size([5]))
+    """
+
+    def __init__(
+        self, in_features: int, latent_dim: int, deterministic: bool = False, scale: Scale = "bounded"
+    ) -> None:
+        super().__init__()
+        self.in_features, self.latent_dim = in_features, latent_dim
+        self.deterministic = deterministic
+        self.scale: Scale = check_scale(scale)
+        self.moments = nn.Linear(in_features, 2 * latent_dim)
+        self._rates: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Code a batch: ``(B, in_features)`` to ``(B, latent_dim)``."""
+        if x.dim() != 2:
+            raise ValueError(f"BottleneckLayer needs a batch of vectors, (B, {self.in_features}); got {tuple(x.shape)}")
+        code = gaussian_code(self.moments(x), self.training, None, self.scale, self.deterministic)
+        if not self.training:
+            self.forget()
+        self._rates.append(code.rate)
+        if len(self._rates) > _PENALTIES_WITHOUT_A_STEP:
+            self.forget()
+            warnings.warn(
+                "nothing picks up the rate of a BottleneckLayer: add rate_penalty() of the module around it (or "
+                "beta * take_rate().mean()) to the loss",
+                stacklevel=2,
+            )
+        return code.z
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether a forward pass has left a rate."""
+        return bool(self._rates)
+
+    def take_rate(self) -> Tensor:
+        """Hand over the rate, nats per example ``(B,)``, and forget it.
+
+        Raises:
+            RuntimeError: if there was no forward pass since the last time.
+        """
+        if not self._rates:
+            raise RuntimeError("this BottleneckLayer has no rate: it was taken already, or no forward pass came before")
+        rate = torch.cat(self._rates)
+        self.forget()
+        return rate
+
+    def forget(self) -> None:
+        """Drop the rate, and the graph that it holds."""
+        self._rates.clear()
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, latent_dim={self.latent_dim}, deterministic={self.deterministic}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_rates": []}  # a tensor with a graph can be neither copied nor pickled
+
+
+class _Window:
+    """What is remembered from one optimizer step to the next: sums and counts, without a graph."""
+
+    def __init__(self) -> None:
+        self.penalties = 0
+        self.global_step: int | None = None
+        self._rate_sum, self._rates = torch.zeros(()), 0
+        self._distortion_sum, self._distortions = torch.zeros(()), 0
+
+    def add(self, rate: Tensor, distortion: Tensor | None) -> None:
+        self.penalties += 1
+        self._rate_sum, self._rates = self._rate_sum.to(rate.device) + _sum(rate), self._rates + rate.numel()
+        if distortion is not None:
+            total, examples = _sum(distortion), distortion.numel()
+            if distortion.dim() == 0:  # their mean already
+                total, examples = total * rate.numel(), rate.numel()
+            self._distortion_sum = self._distortion_sum.to(rate.device) + total
+            self._distortions += examples
+
+    def global_means(self) -> tuple[float, float | None]:
+        """Mean rate and mean distortion over all examples of the window, on all processes, by one all-reduce."""
+        values = (self._rate_sum, self._rates, self._distortion_sum, self._distortions)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            like = self._rate_sum
+            totals = torch.stack([torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in values])
+            torch.distributed.all_reduce(totals)
+            values = totals.tolist()
+        rate, rates, distortion, distortions = (float(value) for value in values)
+        return rate / rates if rates else math.nan, distortion / distortions if distortions else None
+
+
+def _sum(values: Tensor) -> Tensor:
+    return values.sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """Post hook of an optimizer's step: move beta, unless a gradient scaler has had a fused optimizer do nothing."""
+    found_inf = getattr(optimizer, "found_inf", None)
+    for module in list(optimizer._bottlenecks):  # type: ignore[attr-defined]
+        if found_inf is not None and bool(found_inf):
+            module._discard_window()
+        else:
+            module.step_beta()

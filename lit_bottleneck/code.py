@@ -1,0 +1,97 @@
+"""The code: what passes through a bottleneck, and what it costs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lit_bottleneck.functional import bounded_log_var, kl_per_dimension, softplus_log_var
+
+Scale = Literal["bounded", "softplus"] | Callable[[Tensor], Tensor]
+
+_SCALES: dict[str, Callable[[Tensor], Tensor]] = {"bounded": bounded_log_var, "softplus": softplus_log_var}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Code:
+    """A batch of Gaussian codes.
+
+    Attributes:
+        z: ``(B, K, ...)``, a draw of ``N(mean, exp(log_var))`` or the mean, in the dtype of the moments.
+        mean: ``(B, K, ...)``, at least float32.
+        log_var: ``(B, K, ...)``, at least float32; ``-inf`` for a deterministic code.
+        kl: ``(B, K, ...)``, KL from the standard normal per dimension, in nats.
+        rate: ``(B,)``, the sum of ``kl``: nats per example.
+    """
+
+    z: Tensor
+    mean: Tensor
+    log_var: Tensor
+    kl: Tensor
+    rate: Tensor
+
+    def sample(self, n: int) -> Tensor:
+        """Draw ``n`` codes for every example: ``(n, B, K, ...)``.
+
+        Raises:
+            ValueError: if ``n`` is less than 1.
+        """
+        if n < 1:
+            raise ValueError(f"n must be at least 1; got {n}")
+        noise = torch.randn(n, *self.mean.shape, dtype=self.mean.dtype, device=self.mean.device)
+        return _add_noise(self.mean, self.log_var, noise).to(self.z.dtype)
+
+
+def gaussian_code(
+    moments: Tensor,
+    sample: bool,
+    noise: Tensor | None = None,
+    scale: Scale = "bounded",
+    deterministic: bool = False,
+) -> Code:
+    """Turn a network's output into a Gaussian code.
+
+    Args:
+        moments: ``(B, 2K, ...)``, means and raw scales along dimension 1.
+        sample: whether ``z`` is a draw, or the mean.
+        noise: ``(B, K, ...)``, used in place of a standard normal draw.
+        scale: how a raw scale becomes a log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"`` (the VIB paper's
+            ``softplus(raw - 5)``), or a function.
+        deterministic: the code is the mean, and costs nothing.
+
+    Raises:
+        ValueError: if ``moments`` cannot be halved along dimension 1, or ``noise`` has another shape than the mean.
+    """
+    if moments.dim() < 2 or moments.shape[1] % 2:
+        raise ValueError(
+            f"moments need the shape (batch, 2 * latent_dim, ...): means and raw scales; got {tuple(moments.shape)}"
+        )
+    mean, raw = moments.chunk(2, dim=1)
+    if moments.dtype != torch.float64:
+        mean, raw = mean.float(), raw.float()
+    if deterministic:
+        nothing = torch.zeros_like(mean)
+        return Code(mean.to(moments.dtype), mean, nothing - torch.inf, nothing, nothing.flatten(1).sum(1))
+    log_var = (scale if callable(scale) else _SCALES[scale])(raw)
+    kl = kl_per_dimension(mean, log_var)
+    z = mean
+    if sample:
+        if noise is None:
+            noise = torch.randn_like(mean)
+        elif noise.shape != mean.shape:
+            raise ValueError(f"noise needs the shape of the mean, {tuple(mean.shape)}; got {tuple(noise.shape)}")
+        z = _add_noise(mean, log_var, noise)
+    return Code(z.to(moments.dtype), mean, log_var, kl, kl.flatten(1).sum(1))
+
+
+def check_scale(scale: Scale) -> Scale:
+    """Return ``scale`` if it is one, or raise the ValueError that says which there are."""
+    if not callable(scale) and scale not in _SCALES:
+        raise ValueError(f"scale must be one of {', '.join(map(repr, _SCALES))} or a function; got {scale!r}")
+    return scale
+
+
+def _add_noise(mean: Tensor, log_var: Tensor, noise: Tensor) -> Tensor:
+    return mean + torch.exp(0.5 * log_var) * noise

@@ -1,0 +1,6 @@
+"""LightningDataModules over data held in memory and indexed a batch at a time."""
+
+from lit_bottleneck.data.digits import Digits
+from lit_bottleneck.data.images import Images
+
+__all__ = ["Digits", "Images"]

@@ -1,0 +1,160 @@
+"""What image data sets share: the range of their pixels, augmentation, binarisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from lit_bottleneck.data.binarization import FixedDraws, draw_binary
+from lit_bottleneck.data.examples import BatchedDataset, Examples
+from lit_bottleneck.data.labelled_data_module import LabelledDataModule, Part
+
+Binarization = Literal["dynamic", "static"]
+
+
+class ImageDataset(BatchedDataset):
+    """Images held as uint8 and handed out as float32 in `value_range`.
+
+    Args:
+        examples: Images uint8 `(M, C, H, W)` with grey levels from 0 to `max_value`, and their labels.
+        max_value: The grey level that becomes the upper end of `value_range`.
+        value_range: The lower and upper end; [0, `max_value`] is mapped to it linearly.
+        augment: Applied to each uint8 image `(C, H, W)` on its own, before scaling. It keeps shape and type.
+        dynamic: Draw each pixel anew at each visit, 0 or 1, with its value as probability (in the range 0 to 1).
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        max_value: int,
+        value_range: tuple[float, float] = (0.0, 1.0),
+        augment: nn.Module | None = None,
+        dynamic: bool = False,
+    ) -> None:
+        super().__init__(examples)
+        self.max_value = max_value
+        self.value_range = value_range
+        self.augment = augment
+        self.dynamic = dynamic
+
+    def transform(self, inputs: Tensor) -> Tensor:
+        """Return the uint8 images `(B, C, H, W)` augmented, scaled (float32) and drawn, as far as asked for."""
+        if self.augment is not None:
+            inputs = torch.stack([_augmented(image, self.augment) for image in inputs])
+        pixels = self._scaled(inputs)
+        return draw_binary(pixels) if self.dynamic else pixels
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        low, high = self.value_range
+        pixels = images.float().div_(self.max_value)  # a division, so that the end of the range is met exactly
+        return pixels if (low, high) == (0, 1) else pixels.mul_(high - low).add_(low)
+
+
+def _augmented(image: Tensor, augment: nn.Module) -> Tensor:
+    result: Tensor = augment(image)
+    if result.shape != image.shape or result.dtype != image.dtype:
+        raise ValueError(
+            f"augment must keep an image's shape {tuple(image.shape)} and its type {image.dtype}; "
+            f"it made {tuple(result.shape)} of {result.dtype}"
+        )
+    return result
+
+
+class ImageDataModule(LabelledDataModule):
+    """A labelled data module of images; the subclass loads them as uint8 `(N, C, H, W)`.
+
+    Args:
+        root: The folder where files are or go.
+        dims: `(C, H, W)`.
+        num_classes: Labels are 0 to `num_classes` - 1.
+        max_value: The largest grey level that the held uint8 images can have.
+        batch_size: Examples per batch and process.
+        num_workers: Loader processes.
+        seed: Of the split and of the draws made once.
+        val_size: Held out of the training examples: a count (int) or a fraction (float).
+        value_range: What the grey levels from 0 to `max_value` are mapped to, linearly.
+        binarize: None; "dynamic": training images are drawn anew at each visit, black or white with the grey level
+            as probability of white, and validation and test images once from `seed`; "static": all once.
+        augment: torchvision.transforms.v2 transforms, applied in this order to each training image on its own, as
+            uint8 and before scaling (after a "static" draw). They must keep the image's shape and type.
+
+    Raises:
+        ValueError: If an argument is out of its range; see the message.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None,
+        dims: tuple[int, int, int],
+        num_classes: int,
+        max_value: int,
+        batch_size: int,
+        num_workers: int = 0,
+        seed: int = 0,
+        val_size: int | float = 0.1,
+        value_range: tuple[float, float] = (0.0, 1.0),
+        binarize: Binarization | None = None,
+        augment: list[nn.Module] | None = None,
+    ) -> None:
+        super().__init__(root, dims, num_classes, batch_size, num_workers, seed, val_size)
+        self.max_value = max_value
+        self.value_range = _checked_range(value_range)
+        if binarize is not None and binarize not in get_args(Binarization):
+            raise ValueError(f'binarize={binarize!r} is unknown; it is None, "dynamic" or "static"')
+        if binarize is not None and self.value_range != (0.0, 1.0):
+            raise ValueError(
+                f"binarize={binarize!r} makes pixels 0 and 1 and needs value_range=(0, 1); got {self.value_range}"
+            )
+        self.binarize = binarize
+        self.augment = _checked_transforms(augment)
+
+    def make_dataset(self, examples: Examples, part: Part) -> BatchedDataset:
+        """Return the images of a part as a model sees them.
+
+        Args:
+            examples: Images uint8 `(M, C, H, W)` and labels.
+            part: "train", "val" or "test"; only "train" is augmented or drawn anew.
+
+        Returns:
+            A dataset of float32 `(C, H, W)` in `value_range` and int64 labels.
+
+        Raises:
+            ValueError: If the images are not of the shape `dims`.
+        """
+        if isinstance(examples.inputs, Tensor) and tuple(examples.inputs.shape[1:]) != self.dims:
+            raise ValueError(
+                f"{type(self).__name__} has images of the shape dims={self.dims}; "
+                f"the loaded ones have {tuple(examples.inputs.shape[1:])}"
+            )
+        training = part == "train"
+        dynamic = training and self.binarize == "dynamic"
+        if self.binarize is not None and not dynamic:
+            examples = self._drawn_once(examples, part)
+        augment = self.augment if training else None
+        return ImageDataset(examples, self.max_value, self.value_range, augment, dynamic)
+
+    def _drawn_once(self, examples: Examples, part: Part) -> Examples:
+        draws = FixedDraws(examples.inputs, self.max_value, self.seed, stream=get_args(Part).index(part))
+        if isinstance(examples.inputs, Tensor):
+            return Examples.of(draws[examples.rows], examples.labels[examples.rows])
+        return Examples(draws, examples.labels, examples.rows)
+
+
+def _checked_range(value_range: Sequence[float]) -> tuple[float, float]:
+    numbers = isinstance(value_range, (tuple, list)) and all(isinstance(end, (int, float)) for end in value_range)
+    if numbers and len(value_range) == 2 and value_range[0] < value_range[1] and all(map(math.isfinite, value_range)):
+        return float(value_range[0]), float(value_range[1])
+    raise ValueError(f"value_range={value_range!r} must be two finite numbers, the lower first, such as (-1, 1)")
+
+
+def _checked_transforms(augment: list[nn.Module] | None) -> nn.Module | None:
+    if not augment and (augment is None or isinstance(augment, list)):
+        return None
+    if not isinstance(augment, (list, tuple)) or not all(isinstance(transform, nn.Module) for transform in augment):
+        raise ValueError(f"augment={augment!r} must be a list of torchvision.transforms.v2 transforms (modules)")
+    return nn.Sequential(*augment)

@@ -1,0 +1,155 @@
+"""A user's own images, in one folder per class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets import ImageFolder  # type: ignore[import-untyped, unused-ignore]
+from torchvision.transforms.v2 import functional  # type: ignore[import-untyped, unused-ignore]
+
+from lit_bottleneck.data.examples import Examples
+from lit_bottleneck.data.splits import stratified_split, validation_count
+
+LAYOUT = "expected root/train/<class>/* and root/test/<class>/*, or root/<class>/* alone"
+MEMORY_LIMIT = 2 * 1024**3  # bytes of uint8 pixels that are held in memory when nothing else is asked for
+TEST_SIZE = 0.2  # where the folder has no test part
+TEST_SEED = 0  # a constant: runs with different seeds are tested on the same images
+
+
+class DecodedImages:
+    """Image files as rows of a tensor, decoded when indexed.
+
+    Args:
+        paths: N image files.
+        dims: `(C, H, W)` of every row; C is 1 (grey) or 3 (RGB).
+        resize: Bring images of another size to `(H, W)`: shorter edge resized, centre cropped. Else they are an error.
+    """
+
+    def __init__(self, paths: Sequence[str], dims: tuple[int, int, int], resize: bool) -> None:
+        self.paths = paths
+        self.dims = dims
+        self.resize = resize
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.paths)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return the images in `rows` `(B,)`: uint8 `(B, C, H, W)`."""
+        images = torch.empty(len(rows), *self.dims, dtype=torch.uint8)
+        for position, row in enumerate(rows.tolist()):
+            images[position] = self._decode(self.paths[row])
+        return images
+
+    def _decode(self, path: str) -> Tensor:
+        channels, height, width = self.dims
+        image = read_image(path).convert("L" if channels == 1 else "RGB")
+        if self.resize:
+            image = functional.center_crop(functional.resize(image, [min(height, width)]), [height, width])
+        elif (image.height, image.width) != (height, width):
+            raise ValueError(
+                f"{path} has {image.height} x {image.width} pixels where the first image has {height} x {width}; "
+                "image_size=... brings all images to one size"
+            )
+        pixels: Tensor = functional.pil_to_tensor(image)
+        return pixels
+
+
+class FolderSource:
+    """Images in `root/train/<class>/*` and `root/test/<class>/*`, or in `root/<class>/*` alone.
+
+    Classes are numbered in alphabetical order. Without a test part, a fixed stratified fifth of the images is it.
+
+    Args:
+        root: The folder.
+        image_size: Height and width that images are brought to. None: that of the first image, which all must have.
+        in_memory: Hold the pixels in memory. None: where they are at most 2 GiB.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If it is not laid out as above, the classes of its parts differ, or its first image is unreadable.
+    """
+
+    def __init__(self, root: Path, image_size: int | None = None, in_memory: bool | None = None) -> None:
+        if image_size is not None and (isinstance(image_size, bool) or image_size < 1):
+            raise ValueError(f"image_size={image_size!r} must be None or at least 1")
+        if not root.is_dir():
+            raise FileNotFoundError(
+                f"{root.absolute()} is not a folder; {LAYOUT}. Give it as root=... (in a recipe: --data.init_args.root)"
+            )
+        self.root = root
+        self.image_size = image_size
+        self.parts = self._list_parts()
+        self.num_classes = len(self.parts[0].classes)
+        self.dims = self._first_dims()
+        total = sum(map(len, self.parts)) * self.dims[0] * self.dims[1] * self.dims[2]
+        self.in_memory = total <= MEMORY_LIMIT if in_memory is None else in_memory
+
+    def download(self) -> None:
+        """Do nothing: the images are the user's."""
+
+    def load(self) -> tuple[Examples, Examples]:
+        """Return the training and the test examples: uint8 `(N, C, H, W)`, int64 `(N,)`.
+
+        Raises:
+            ValueError: If an image is unreadable or of another size than the first (without `image_size`).
+        """
+        if len(self.parts) == 2:
+            training, test = map(self._examples, self.parts)
+            return training, test
+        everything = self._examples(self.parts[0])
+        test_total = validation_count(TEST_SIZE, len(everything))
+        training_rows, test_rows = stratified_split(everything.labels, test_total, TEST_SEED)
+        return everything.select(training_rows), everything.select(test_rows)
+
+    def _examples(self, part: ImageFolder) -> Examples:
+        paths = [path for path, _ in part.samples]
+        images = DecodedImages(paths, self.dims, resize=self.image_size is not None)
+        labels = torch.tensor(part.targets, dtype=torch.int64)
+        return Examples.of(images[torch.arange(len(images))] if self.in_memory else images, labels)
+
+    def _list_parts(self) -> list[ImageFolder]:
+        train, test = self.root / "train", self.root / "test"
+        if train.is_dir() != test.is_dir():
+            there, missing = (train, test) if train.is_dir() else (test, train)
+            raise ValueError(f"{there} exists but {missing} does not; {LAYOUT}")
+        if not train.is_dir():
+            return [_list_images(self.root)]
+        parts = [_list_images(train), _list_images(test)]
+        differing = set(parts[0].classes) ^ set(parts[1].classes)
+        if differing:
+            raise ValueError(
+                f"{train} and {test} must have the same classes; only one of them has {', '.join(sorted(differing))}"
+            )
+        return parts
+
+    def _first_dims(self) -> tuple[int, int, int]:
+        first = read_image(self.parts[0].samples[0][0])
+        channels = 1 if first.mode == "L" else 3
+        height, width = (first.height, first.width) if self.image_size is None else (self.image_size, self.image_size)
+        return channels, height, width
+
+
+def read_image(path: str) -> Image.Image:
+    """Return the image in a file, fully decoded.
+
+    Raises:
+        ValueError: If the file is not a readable image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is not a readable image: {error}") from error
+
+
+def _list_images(folder: Path) -> ImageFolder:
+    try:
+        return ImageFolder(str(folder))
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder.absolute()} has no folder of images per class; {LAYOUT} ({error})") from error

@@ -1,0 +1,78 @@
+"""Splits of labelled examples in two."""
+
+from __future__ import annotations
+
+import torch
+from sklearn.model_selection import train_test_split  # type: ignore[import-untyped, unused-ignore]
+from torch import Tensor
+
+
+def check_val_size(val_size: int | float) -> None:
+    """Refuse what is neither a count of rows nor a fraction.
+
+    Args:
+        val_size: A count of rows (an int, 0 for none) or a fraction of them (a float between 0 and 1).
+
+    Raises:
+        ValueError: If it is negative, a bool, or a float that is not a fraction.
+    """
+    is_count = isinstance(val_size, int) and not isinstance(val_size, bool) and val_size >= 0
+    is_fraction = isinstance(val_size, float) and 0.0 <= val_size < 1.0
+    if not (is_count or is_fraction):
+        raise ValueError(
+            f"val_size={val_size!r} is neither a count of rows (an int, 0 for no validation) "
+            "nor a fraction of them (a float between 0 and 1)"
+        )
+
+
+def validation_count(val_size: int | float, total: int) -> int:
+    """Return how many of `total` rows validate.
+
+    >>> validation_count(0.1, 1437), validation_count(500, 1437), validation_count(0, 1437)
+    (144, 500, 0)
+
+    Args:
+        val_size: A count of rows or a fraction of them; a fraction above 0 is at least one row.
+        total: The number of rows there are.
+
+    Returns:
+        The number of rows held out.
+
+    Raises:
+        ValueError: If `val_size` is malformed, or leaves no row to train on.
+    """
+    check_val_size(val_size)
+    count = max(1, round(val_size * total)) if isinstance(val_size, float) and val_size > 0 else int(val_size)
+    if count >= total:
+        raise ValueError(
+            f"val_size={val_size!r} holds out {count} of {total} rows and leaves none to train on; "
+            f"give a count below {total} or a smaller fraction"
+        )
+    return count
+
+
+def stratified_split(labels: Tensor, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Split rows in two with the same share of each label in both, where the labels allow it.
+
+    They do not where a label stands alone, or a part has fewer rows than there are labels: then the split is
+    simply random.
+
+    Args:
+        labels: int64 `(N,)`, none negative.
+        held_out: The number of rows in the second part, below N.
+        seed: The same seed gives the same split, on every process.
+
+    Returns:
+        The rows kept and the rows held out, int64, each in ascending order.
+    """
+    rows = torch.arange(len(labels))
+    if held_out == 0:
+        return rows, rows[:0]
+    label_counts = labels.bincount()
+    label_counts = label_counts[label_counts > 0]
+    smaller_part = min(held_out, len(labels) - held_out)
+    can_stratify = int(label_counts.min()) >= 2 and smaller_part >= len(label_counts)
+    kept, held = train_test_split(
+        rows.numpy(), test_size=held_out, random_state=seed, stratify=labels.numpy() if can_stratify else None
+    )
+    return torch.from_numpy(kept).sort().values, torch.from_numpy(held).sort().values

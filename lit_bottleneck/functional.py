@@ -1,0 +1,195 @@
+"""Pure functions of Gaussian codes: scale maps, KL, log-densities and interpolation. No state.
+
+Whatever the autocast or the precision of the network, the arithmetic here is done in at least float32 (float64 stays
+float64), because a rate in half precision is wrong long before it is infinite.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+InterpolationMode = Literal["linear", "slerp", "variance_preserving"]
+
+_LOWEST_LOG_VAR, _HIGHEST_LOG_VAR = -14.0, 8.0
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` in float32, or in float64 if it is float64 already."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def bounded_log_var(raw: Tensor) -> Tensor:
+    """Map a network's raw output to a log-variance in (-14, 8), smoothly.
+
+    ``log_var = raw / sqrt(1 + (raw / bound)^2)``, bound 14 below zero and 8 above it: the value at 0 is 0 (sigma = 1) and
+    the slope there is 1, the first two derivatives are continuous, and the gradient vanishes nowhere. (A clamp has no
+    gradient outside its interval, a sigmoid or tanh underflows.)
+
+    Args:
+        raw: any shape.
+
+    Returns:
+        The log-variance, in the shape of ``raw``.
+
+    >>> bounded_log_var(torch.tensor([-1e4, 0.0, 1e4])).round().tolist()
+    [-14.0, 0.0, 8.0]
+    """
+    raw = at_least_float32(raw)
+    bound = torch.where(raw < 0, -_LOWEST_LOG_VAR, _HIGHEST_LOG_VAR)
+    return raw / torch.hypot(torch.ones_like(raw), raw / bound)
+
+
+def softplus_log_var(raw: Tensor, shift: float = -5.0) -> Tensor:
+    """Map a network's raw output to the log-variance of ``sigma = softplus(raw + shift)``.
+
+    The choice of the VIB paper (arXiv 1612.00410). At ``raw = 0`` sigma is .0067 and the rate 4.5 nats a dimension.
+
+    Args:
+        raw: any shape.
+        shift: what is added to ``raw`` first.
+
+    Returns:
+        ``2 log(softplus(raw + shift))``, in the shape of ``raw``. It is finite for every finite ``raw``, but bounded
+        neither below nor above.
+
+    >>> softplus_log_var(torch.tensor([0.0])).exp().sqrt().round(decimals=4).tolist()
+    [0.0067]
+    """
+    x = at_least_float32(raw) + shift
+    # softplus(x) underflows far below zero, where log(softplus(x)) = x - exp(x) / 2 + O(exp(2 x)).
+    tail = x < -10
+    log_sigma = torch.where(tail, x - x.clamp(max=0).exp() / 2, F.softplus(x.clamp(min=-10)).log())
+    return 2 * log_sigma
+
+
+def kl_per_dimension(mean: Tensor, log_var: Tensor) -> Tensor:
+    """KL of ``N(mean, exp(log_var))`` from ``N(0, 1)`` in every dimension, in nats.
+
+    ``1/2 (mean^2 + expm1(log_var) - log_var)``: ``expm1``, because ``exp(v) - 1 - v`` cancels for small ``v``.
+
+    Args:
+        mean: any shape.
+        log_var: the shape of ``mean``.
+
+    Returns:
+        The KL in the shape of ``mean``, at least float32.
+
+    >>> kl_per_dimension(torch.tensor([1.0, -0.5]), torch.tensor([0.0, 0.0])).tolist()
+    [0.5, 0.125]
+    """
+    mean, log_var = at_least_float32(mean), at_least_float32(log_var)
+    return 0.5 * (mean.square() + torch.expm1(log_var) - log_var)
+
+
+def gaussian_kl(mean: Tensor, log_var: Tensor) -> Tensor:
+    """KL of ``N(mean, diag exp(log_var))`` from the standard normal, in nats per example.
+
+    Args:
+        mean: ``(B, ...)``.
+        log_var: the shape of ``mean``.
+
+    Returns:
+        ``(B,)``: summed over all but the first dimension, at least float32.
+
+    >>> mean, variance = torch.tensor([[1.0, -0.5, 0.0]]), torch.tensor([[0.25, 1.0, 4.0]])
+    >>> round(gaussian_kl(mean, variance.log()).item(), 6)
+    1.75
+    """
+    return kl_per_dimension(mean, log_var).flatten(1).sum(1)
+
+
+def pairwise_log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    """Log-density of every code under every posterior, ``log p(z_i | x_j)``, in nats.
+
+    By matrix products, therefore in float64: in float32 they are wrong by nats where sigma is small.
+
+    Args:
+        z: ``(N, ...)`` codes.
+        mean: ``(M, ...)`` posterior means.
+        log_var: the shape of ``mean``.
+
+    Returns:
+        ``(N, M)`` in float64 (on the CPU where the device has none).
+
+    Raises:
+        ValueError: if the codes and the posteriors differ in width.
+
+    >>> pairwise_log_density(torch.zeros(1, 2), torch.zeros(3, 2), torch.zeros(3, 2)).round(decimals=4).tolist()
+    [[-1.8379, -1.8379, -1.8379]]
+    """
+    if z.shape[1:] != mean.shape[1:] or mean.shape != log_var.shape:
+        raise ValueError(
+            "z, mean and log_var need the same dimensions after the first, and mean and log_var the same length; "
+            f"got {tuple(z.shape)}, {tuple(mean.shape)} and {tuple(log_var.shape)}"
+        )
+    z, mean, log_var = (_float64(tensor.flatten(1)) for tensor in (z, mean, log_var))
+    centre = mean.mean(0)  # distances do not change, and less cancels
+    z, mean = z - centre, mean - centre
+    precision = torch.exp(-log_var)
+    distance = z.square() @ precision.T - 2 * z @ (mean * precision).T + (mean.square() * precision).sum(1)
+    return -0.5 * (distance + log_var.sum(1) + z.shape[1] * math.log(2 * math.pi))
+
+
+def interpolate(z1: Tensor, z2: Tensor, t: float | Tensor, mode: InterpolationMode = "linear") -> Tensor:
+    """Go from one code to another.
+
+    - ``linear``: ``(1 - t) z1 + t z2``. Halfway between two draws of the prior the variance is 1/2.
+    - ``slerp``: along the great circle through both, ``sin((1-t) w) / sin(w) z1 + sin(t w) / sin(w) z2`` for the angle
+      ``w`` between them (linear where ``sin(w)`` vanishes).
+    - ``variance_preserving``: ``cos(pi t / 2) z1 + sin(pi t / 2) z2``, which is N(0, I) for every ``t`` if both ends are.
+
+    Args:
+        z1: ``(B, ...)``, the codes at ``t = 0``; or one code ``(K,)``.
+        z2: the shape of ``z1``, the codes at ``t = 1``.
+        t: where to be, usually in [0, 1]; a number, or a tensor that broadcasts against the codes.
+        mode: one of the three above.
+
+    Returns:
+        The codes in between, in the dtype of ``z1``.
+
+    Raises:
+        ValueError: for codes of different shapes, or an unknown mode.
+
+    >>> z1, z2 = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    >>> interpolate(z1, z2, 0.5).tolist()
+    [[0.5, 0.5]]
+    >>> interpolate(z1, z2, 0.5, "variance_preserving").round(decimals=4).tolist()
+    [[0.7071, 0.7071]]
+    """
+    if z1.shape != z2.shape:
+        raise ValueError(f"z1 and z2 need the same shape; got {tuple(z1.shape)} and {tuple(z2.shape)}")
+    start, end = at_least_float32(z1), at_least_float32(z2)
+    at = torch.as_tensor(t, dtype=start.dtype, device=start.device)
+    if mode == "linear":
+        between = (1 - at) * start + at * end
+    elif mode == "variance_preserving":
+        # sin on both sides: cos(pi / 2) is not exactly 0 in floating point, sin(0) is.
+        between = torch.sin(math.pi / 2 * (1 - at)) * start + torch.sin(math.pi / 2 * at) * end
+    elif mode == "slerp":
+        angle = _angle(start, end)
+        sine = angle.sin()
+        parallel = sine < 1e-4
+        safe = torch.where(parallel, torch.ones_like(sine), sine)
+        first = torch.where(parallel, 1 - at, ((1 - at) * angle).sin() / safe)
+        second = torch.where(parallel, at, (at * angle).sin() / safe)
+        between = first * start + second * end
+    else:
+        raise ValueError(f"mode must be 'linear', 'slerp' or 'variance_preserving'; got {mode!r}")
+    return between.to(z1.dtype)
+
+
+def _angle(z1: Tensor, z2: Tensor) -> Tensor:
+    """Angle between the codes of each row, in a shape that broadcasts against them."""
+    dims = tuple(range(1, z1.dim())) if z1.dim() > 1 else (0,)
+    tiny = torch.finfo(z1.dtype).tiny
+    unit1, unit2 = (z / torch.linalg.vector_norm(z, dim=dims, keepdim=True).clamp(min=tiny) for z in (z1, z2))
+    apart = torch.linalg.vector_norm(unit1 - unit2, dim=dims, keepdim=True)
+    together = torch.linalg.vector_norm(unit1 + unit2, dim=dims, keepdim=True)
+    return 2 * torch.atan2(apart, together)  # accurate for small angles, where acos of a dot product is not
+
+
+def _float64(tensor: Tensor) -> Tensor:
+    return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()

@@ -1,0 +1,146 @@
+"""What the library's models share beyond the bottleneck: arguments in the checkpoint, optimizer, and the sum of a loss."""
+
+import inspect
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch import Tensor
+
+from lit_bottleneck.beta import BetaController, description_of
+from lit_bottleneck.bottleneck import GaussianBottleneck
+from lit_bottleneck.code import Scale
+
+_NOT_STORED = "not stored: "
+
+
+class BottleneckModule(GaussianBottleneck, LightningModule):
+    """Base of the library's models: a `GaussianBottleneck` over a LightningModule.
+
+    The constructor's arguments are kept as hyperparameters, in a form that loads under ``weights_only=True``: numbers and
+    strings as they are, a `BetaController` as its description. Networks and functions are not kept (their weights are, of
+    course): pass them to ``load_from_checkpoint`` again. A model that was built by a LightningCLI needs nothing passed.
+
+    Args:
+        beta: the price of a nat, see `GaussianBottleneck`.
+        deterministic: the model's plain twin, see `GaussianBottleneck`.
+        scale: see `gaussian_code`.
+        optimizer: makes the optimizer of the parameters. Default: Adam with a learning rate of 1e-3.
+        lr_scheduler: makes the learning-rate scheduler of the optimizer. Default: none.
+        lr_scheduler_interval: whether it moves after every ``"epoch"`` or every optimizer ``"step"``.
+    """
+
+    def __init__(
+        self,
+        beta: float | BetaController,
+        deterministic: bool = False,
+        scale: Scale = "bounded",
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        super().__init__(beta=beta, deterministic=deterministic, scale=scale)
+        self._keep_arguments(_constructor_arguments(self))
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.lr_scheduler_interval = lr_scheduler_interval
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer, and the scheduler if there is one."""
+        optimizer = self.optimizer(self.parameters()) if self.optimizer else torch.optim.Adam(self.parameters(), lr=1e-3)
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = self.lr_scheduler(optimizer)
+        configuration = {"scheduler": scheduler, "interval": self.lr_scheduler_interval}
+        if hasattr(scheduler, "monitor"):  # ReduceLROnPlateau of Lightning's CLI
+            configuration["monitor"] = scheduler.monitor
+        return {"optimizer": optimizer, "lr_scheduler": configuration}
+
+    def training_loss(self, **terms: Tensor) -> Tensor:
+        """Add up the terms of the loss; log them and their sum, and stop if one is not finite.
+
+        Args:
+            **terms: scalars. All but ``rate_penalty`` (whose rate and price are logged by themselves) are logged under
+                their names as ``train/...``.
+
+        Returns:
+            Their sum.
+
+        Raises:
+            FloatingPointError: if a term is not finite, with its name. On an accelerator this is looked at only in the
+                steps that are logged, since it would wait for the device in every step.
+        """
+        loss = torch.stack(list(terms.values())).sum()
+        if loss.device.type == "cpu" or self.logs_this_step:
+            self._check_finite(loss, terms)
+        if self.logs_this_step:
+            self.log("train/loss", loss, prog_bar=True)
+            self.log_dict({f"train/{name}": term for name, term in terms.items() if name != "rate_penalty"})
+        return loss
+
+    @staticmethod
+    def inputs(batch: Any) -> Any:
+        """The ``x`` of a batch ``x``, ``(x,)`` or ``(x, y, ...)``."""
+        return batch[0] if isinstance(batch, (tuple, list)) else batch
+
+    def _check_finite(self, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
+        if math.isfinite(loss.item()):
+            return
+        values = {name: term.item() for name, term in terms.items()}
+        bad = [name for name, value in values.items() if not math.isfinite(value)] or ["their sum"]
+        raise FloatingPointError(
+            f"the loss is not finite at step {self.trainer.global_step}: {', '.join(bad)} of "
+            f"{', '.join(f'{name}={value:.6g}' for name, value in values.items())} (beta={self.beta:.6g}). "
+            "beta has not moved. Lower the learning rate, clip the gradient (trainer.gradient_clip_val), or look at the data."
+        )
+
+    def _keep_arguments(self, arguments: dict[str, Any]) -> None:
+        """Store the constructor's arguments as hyperparameters, in plain form."""
+        missing = [name for name, value in arguments.items() if isinstance(value, str) and value.startswith(_NOT_STORED)]
+        if missing:
+            raise TypeError(
+                f"the checkpoint of a {type(self).__name__} does not hold its {', '.join(missing)} "
+                f"({', '.join(arguments[name] for name in missing)}): load_from_checkpoint(path, weights_only=True, "
+                f"{', '.join(f'{name}=...' for name in missing)})"
+            )
+        if _given_hyperparameters.get() is not None:
+            self.save_hyperparameters()  # the parsed configuration of a LightningCLI, plain already
+        else:
+            self.save_hyperparameters({name: _plain(value) for name, value in arguments.items()})
+
+
+def _constructor_arguments(module: BottleneckModule) -> dict[str, Any]:
+    """The arguments of the outermost constructor that is at work on ``module``, by name."""
+    arguments: dict[str, Any] = {}
+    frame = inspect.currentframe()
+    frame = frame.f_back if frame else None
+    while frame is not None and frame.f_code.co_name == "__init__":
+        names, _, keywords, values = inspect.getargvalues(frame)
+        if values[names[0]] is not module:
+            break
+        arguments = {name: values[name] for name in names[1:]}
+        arguments.update(values[keywords] if keywords else {})
+        frame = frame.f_back
+    return arguments
+
+
+def _plain(value: Any) -> Any:
+    """What a checkpoint may hold: numbers, strings and collections of them; of everything else, that it is missing."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, BetaController):
+        return _plain(description_of(value))
+    return f"{_NOT_STORED}{type(value).__module__}.{type(value).__qualname__}"

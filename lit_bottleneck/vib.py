@@ -1,0 +1,207 @@
+"""The variational information bottleneck classifier."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+from lit_bottleneck.beta import BetaController
+from lit_bottleneck.code import Code, Scale
+from lit_bottleneck.module import BottleneckModule
+
+
+class VIBClassifier(BottleneckModule):
+    """Classifier that reads the label from a Gaussian code (VIB, arXiv 1612.00410).
+
+    ``loss = cross-entropy(y | z) + beta * KL(p(z|x) || N(0, I))``, with one draw of ``z`` per example in training. Keep beta
+    well below 1: from there on the collapsed code (rate 0, chance accuracy) is a global optimum.
+
+    In evaluation the code is its mean, or ``eval_samples`` draws, whose *probabilities* are averaged. Logged, each as
+    ``val/...`` and ``test/...``: ``loss``, ``cross_entropy``, ``rate`` (nats), ``accuracy``, ``calibration_error`` (expected,
+    15 bins).
+
+    Args:
+        encoder: any module from inputs to ``2 * latent_dim`` numbers per example: means and raw scales.
+        latent_dim: width K of the code.
+        num_classes: number of labels.
+        beta: price of a nat: a number, or a `BetaController`.
+        eval_samples: draws per example in evaluation; 0 is the mean code.
+        decoder: any module from codes ``(B, K)`` to logits ``(B, num_classes)``. Default: one linear layer.
+        optimizer: makes the optimizer of the parameters. Default: Adam with a learning rate of 1e-3.
+        lr_scheduler: makes the learning-rate scheduler of the optimizer. Default: none.
+        lr_scheduler_interval: whether it moves after every ``"epoch"`` or every optimizer ``"step"``.
+        deterministic: the plain classifier of the same networks: the code is the mean, at no cost.
+        scale: how a raw scale becomes a log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"`` (the paper's
+            ``softplus(raw - 5)``), or a function.
+
+    Raises:
+        ValueError: for sizes below 1, or an encoder that returns another number than ``2 * latent_dim``: at construction
+            where the encoder tells its width (``out_features``), else in ``setup`` where the datamodule tells the ``dims`` of
+            an example, else at the first batch.
+
+    >>> from lit_bottleneck.networks import MLP
+    >>> model = VIBClassifier(MLP(64, [32], 2 * 8), latent_dim=8, num_classes=10, beta=1e-3)
+    >>> model(torch.zeros(5, 1, 8, 8)).shape
+    torch.Size([5, 10])
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        latent_dim: int,
+        num_classes: int,
+        beta: float | BetaController = 1e-3,
+        eval_samples: int = 0,
+        decoder: nn.Module | None = None,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
+        deterministic: bool = False,
+        scale: Scale = "bounded",
+    ) -> None:
+        super().__init__(beta, deterministic, scale, optimizer, lr_scheduler, lr_scheduler_interval)
+        for name, value, least in (
+            ("latent_dim", latent_dim, 1),
+            ("num_classes", num_classes, 2),
+            ("eval_samples", eval_samples, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}; got {value}")
+        self.encoder, self.latent_dim, self.num_classes = encoder, latent_dim, num_classes
+        self.eval_samples = eval_samples
+        self.decoder = nn.Linear(latent_dim, num_classes) if decoder is None else decoder
+        self._check_width(_output_width(encoder))
+        self.metrics = nn.ModuleDict({stage: _evaluation_metrics(num_classes) for stage in ("val", "test")})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify by the mean code: inputs ``(B, ...)`` to logits ``(B, num_classes)``."""
+        logits: Tensor = self.decoder(self.encode(x, sample=False).z)
+        return logits
+
+    def encode(self, x: Tensor, sample: bool | None = None) -> Code:
+        """Code a batch of inputs; ``sample`` as in `bottleneck`.
+
+        Raises:
+            ValueError: if the encoder does not return ``2 * latent_dim`` numbers per example.
+        """
+        moments = self.encoder(x)
+        self._check_width(moments.shape[1] if moments.dim() > 1 else 1)
+        return self.bottleneck(moments, sample)
+
+    def log_probabilities(self, code: Code) -> Tensor:
+        """Log-probabilities of the labels ``(B, num_classes)``, as evaluation reads them: by the mean or by ``eval_samples``."""
+        if not self.eval_samples:
+            return F.log_softmax(self.decoder(code.z).float(), dim=-1)
+        draws = code.sample(self.eval_samples)
+        logits = self.decoder(draws.flatten(0, 1)).float().unflatten(0, draws.shape[:2])
+        return F.log_softmax(logits, dim=-1).logsumexp(0) - math.log(self.eval_samples)
+
+    def setup(self, stage: str) -> None:
+        """Hold the sizes against those of the datamodule, where it tells them."""
+        data = getattr(self.trainer, "datamodule", None)
+        num_classes = getattr(data, "num_classes", self.num_classes)
+        if num_classes > self.num_classes:
+            raise ValueError(f"num_classes={self.num_classes}, but the labels of {type(data).__name__} have {num_classes} values")
+        dims = getattr(data, "dims", None)
+        if dims is not None:
+            with torch.no_grad(), _evaluating(self.encoder):
+                self.encode(torch.zeros(2, *dims, device=self.device), sample=False)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Cross-entropy of one draw, plus the price of its rate."""
+        x, labels = self._labelled(batch)
+        code = self.encode(x)
+        logits = self.decoder(code.z)
+        if self.logs_this_step:
+            self.log("train/accuracy", (logits.argmax(-1) == labels).float().mean())
+        return self.training_loss(
+            cross_entropy=F.cross_entropy(logits, labels), rate_penalty=self.rate_penalty(code.rate)
+        )
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure a batch."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure a batch."""
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Probabilities ``(B, num_classes)``, rate ``(B,)`` in nats and mean code ``(B, K)``; labels ``(B,)`` if there are."""
+        code = self.encode(self.inputs(batch), sample=False)
+        prediction = {"probabilities": self.log_probabilities(code).exp(), "rate": code.rate, "mean": code.mean}
+        if isinstance(batch, (tuple, list)) and len(batch) > 1:
+            prediction["label"] = batch[1]
+        return prediction
+
+    def _evaluate(self, batch: Any, stage: str) -> None:
+        x, labels = self._labelled(batch)
+        code = self.encode(x, sample=False)
+        log_probabilities = self.log_probabilities(code)
+        probabilities = log_probabilities.exp()
+        cross_entropy = F.nll_loss(log_probabilities, labels, reduction="none")
+        loss = cross_entropy.mean() + self.rate_penalty(code.rate)
+        metrics = self.metrics[stage]
+        metrics["loss"].update(loss, weight=len(labels))
+        metrics["cross_entropy"].update(cross_entropy)
+        metrics["rate"].update(code.rate)
+        metrics["accuracy"].update(probabilities, labels)
+        metrics["calibration_error"].update(probabilities, labels)
+        for name, metric in metrics.items():
+            self.log(f"{stage}/{name}", metric, prog_bar=stage == "val" and name == "accuracy")
+
+    def _labelled(self, batch: Any) -> tuple[Tensor, Tensor]:
+        x, labels = batch[:2]
+        if labels.device.type == "cpu" or self.logs_this_step:  # elsewhere it would wait for the device in every step
+            outside = labels[(labels < 0) | (labels >= self.num_classes)]
+            if outside.numel():
+                raise ValueError(
+                    f"num_classes={self.num_classes} needs labels 0 to {self.num_classes - 1}; got {outside[0].item()}"
+                )
+        return x, labels
+
+    def _check_width(self, width: int | None) -> None:
+        if width not in (None, 2 * self.latent_dim):
+            raise ValueError(
+                f"latent_dim={self.latent_dim} needs an encoder that returns {2 * self.latent_dim} numbers per example; "
+                f"got {width}"
+            )
+
+
+def _evaluation_metrics(num_classes: int) -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {
+            "loss": MeanMetric(),
+            "cross_entropy": MeanMetric(),
+            "rate": MeanMetric(),
+            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+            "calibration_error": MulticlassCalibrationError(num_classes),
+        }
+    )
+
+
+def _output_width(encoder: nn.Module) -> int | None:
+    """Width of what an encoder returns, where it tells."""
+    if isinstance(encoder, nn.Sequential) and len(encoder) and not hasattr(encoder, "out_features"):
+        return _output_width(encoder[-1])
+    width = getattr(encoder, "out_features", None)
+    return width if isinstance(width, int) else None
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Have the modules in evaluation mode for a while, and each in its own mode again."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
