@@ -1,0 +1,46 @@
+"""What `predict` leaves on disk."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from lit_bottleneck.callbacks.run_folder import run_folder
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Write what ``predict_step`` returns to ``predictions.npz`` in the run's folder, one row per example.
+
+    The arrays have the names under which ``predict_step`` returns its tensors (or ``prediction``, if it returns one tensor),
+    and ``index`` holds the rows' places in the data set. With several processes each writes its own rows, to
+    ``predictions-0.npz``, ``predictions-1.npz``, and so on. Read them with ``numpy.load``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="epoch")
+
+    def write_on_epoch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        predictions: Sequence[Any],
+        batch_indices: Sequence[Any],
+    ) -> None:
+        """Write the rows that this process has predicted."""
+        batches = [batch if isinstance(batch, dict) else {"prediction": batch} for batch in predictions]
+        if not batches or not all(isinstance(value, Tensor) for batch in batches for value in batch.values()):
+            rank_zero_warn(f"{type(pl_module).__name__}.predict_step returned no tensors: there is nothing to write")
+            return
+        arrays = {name: torch.cat([batch[name] for batch in batches]).float().cpu().numpy() for name in batches[0]}
+        [indices] = batch_indices
+        arrays["index"] = np.concatenate([np.asarray(batch) for batch in indices])
+        folder = run_folder(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = "predictions.npz" if trainer.world_size == 1 else f"predictions-{trainer.global_rank}.npz"
+        np.savez(folder / name, **arrays)
+        rank_zero_info(f"predictions: {folder / name}")

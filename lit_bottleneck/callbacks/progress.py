@@ -1,0 +1,33 @@
+"""A progress bar for terminals that becomes a line per epoch in a log file."""
+
+import sys
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar on a terminal; elsewhere (a file, a pipe, a batch job) one line at the end of each epoch.
+
+    Args:
+        refresh_rate: batches between two drawings of the bar.
+    """
+
+    def __init__(self, refresh_rate: int = 20) -> None:
+        self.on_terminal = sys.stderr.isatty()
+        super().__init__(refresh_rate=refresh_rate if self.on_terminal else 0)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the epoch's line, where there is no terminal."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if not self.on_terminal and trainer.is_global_zero:
+            metrics = self.get_metrics(trainer, pl_module)
+            values = "  ".join(f"{name} {_short(value)}" for name, value in metrics.items() if name != "v_num")
+            of_epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
+            line = f"epoch {trainer.current_epoch + 1}{of_epochs}  step {trainer.global_step}  {values}"
+            print(line, file=sys.stderr, flush=True)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)

@@ -1,0 +1,97 @@
+"""The command line: Lightning's `fit`, `validate`, `test` and `predict` from YAML recipes, and `recipes`, which lists them."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
+from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from lit_bottleneck import recipes
+from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, run_folder
+
+_EPILOG = "A further command: 'lit-bottleneck recipes' lists the recipes that come with the package, and copies one to edit."
+
+
+class SaveConfig(SaveConfigCallback):
+    """Write the whole configuration to ``config.yaml`` in the run's folder, and under the key ``cli`` of a wandb run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called once, on the first process."""
+        if stage != "fit":
+            return
+        text = self.parser.dump(self.config, skip_none=False)
+        folder = run_folder(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / self.config_filename).write_text(text)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.config.update({"cli": yaml.safe_load(text)}, allow_val_change=True)
+
+
+class BottleneckCLI(LightningCLI):
+    """LightningCLI for any LightningModule and LightningDataModule by class path, which tests what it has trained."""
+
+    def __init__(self, args: ArgsType = None) -> None:
+        super().__init__(
+            save_config_callback=SaveConfig,
+            trainer_defaults={"callbacks": [PredictionWriter()]},
+            parser_kwargs={"prog": "lit-bottleneck", "epilog": _EPILOG},
+            auto_configure_optimizers=False,
+            args=args,
+        )
+
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer. What one of them refuses is told as an error of the configuration."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            self.parser.error(str(error))
+        command = self.config_init[self.subcommand]
+        if command.get("weights_only") is None:
+            command["weights_only"] = True  # nothing in a checkpoint of ours needs more
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer, with our progress bar unless the configuration has one or wants none."""
+        trainer = self._get(self.config_init, "trainer")
+        callbacks = trainer.get("callbacks") or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        has_bar = any(isinstance(callback, LightningProgressBar) for callback in callbacks)
+        if trainer.get("enable_progress_bar") is not False and not has_bar:
+            kwargs["callbacks"] = [*callbacks, ProgressBar()]
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Test the chosen checkpoint, and say where it is."""
+        trainer = self.trainer
+        checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        if not checkpoint or trainer.fast_dev_run:
+            return
+        data = self.datamodule or self.model
+        if is_overridden("test_dataloader", data) and is_overridden("test_step", self.model):
+            trainer.test(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=True)
+        if trainer.is_global_zero:
+            print(f"run folder: {run_folder(trainer)}\ncheckpoint: {checkpoint}")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: the arguments. Default: those of the process.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    if arguments[:1] == ["recipes"]:
+        recipes.main(arguments[1:])
+        return
+    # Data in memory is loaded fastest by the process itself.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    BottleneckCLI(arguments)

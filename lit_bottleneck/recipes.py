@@ -1,0 +1,51 @@
+"""The recipes that come with the package: find them, list them, copy one."""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+# Beside this file in an installed package, beside the package in a checkout.
+_PLACES = (Path(__file__).parent / "recipes", Path(__file__).parents[1] / "recipes")
+
+
+def recipe_folder() -> Path:
+    """The folder of the recipes."""
+    return next(place for place in _PLACES if place.is_dir())
+
+
+def recipe_paths() -> dict[str, Path]:
+    """The recipes and overlays by name, such as ``vib_digits`` or ``trainer/ddp``."""
+    folder = recipe_folder()
+    paths = sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.relative_to(folder).parts), path))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+
+
+def main(args: Sequence[str]) -> None:
+    """List the recipes, or copy one."""
+    parser = argparse.ArgumentParser(
+        "lit-bottleneck recipes", description="List the recipes that come with the package, or copy one to edit."
+    )
+    parser.add_argument("--copy", metavar="NAME", help="write this recipe to a file NAME.yaml in --to")
+    parser.add_argument("--to", metavar="FOLDER", type=Path, default=Path(), help="default: the current folder")
+    arguments = parser.parse_args(args)
+    paths = recipe_paths()
+    if arguments.copy is None:
+        width = max(map(len, paths))
+        for name, path in paths.items():
+            print(f"{name:{width}}  {_title(path)}")
+        return
+    path = paths.get(arguments.copy.removesuffix(".yaml"))
+    if path is None:
+        parser.error(f"argument --copy: there is no recipe {arguments.copy!r}; there are {', '.join(paths)}")
+    target = arguments.to / path.relative_to(recipe_folder())
+    if target.exists():
+        parser.error(f"argument --copy: {target} exists already; give another folder with --to")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, target)
+    print(f"written: {target}\ntrain with: lit-bottleneck fit --config {target}")
+
+
+def _title(path: Path) -> str:
+    """The first line of a recipe, which says what it trains."""
+    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
