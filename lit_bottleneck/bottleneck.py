@@ -5,7 +5,6 @@ after the optimizer's step `step_beta` moves the price. The last of these happen
 trainer's optimizers to call it.
 """
 
-import math
 import warnings
 from typing import Any
 from weakref import WeakSet
@@ -16,6 +15,7 @@ from torch.optim import Optimizer
 
 from lit_bottleneck.beta import BetaController, controller_from
 from lit_bottleneck.code import Code, Scale, check_scale, gaussian_code
+from lit_bottleneck.window import StepWindow
 
 _RESERVED = ("beta", "beta_controller", "bottleneck", "deterministic", "logs_this_step", "rate_penalty", "step_beta")
 _CONTROLLER_STATE = "beta_controller._extra_state"
@@ -27,9 +27,9 @@ class GaussianBottleneck:
 
     It stands *before* the module in the bases: ``class Mine(GaussianBottleneck, LightningModule)``.
 
-    Under a Lightning trainer everything else happens by itself: beta moves after each optimizer step by the mean rate over
-    all processes and accumulated batches, is logged as ``train/beta`` beside ``train/rate``, and is in the checkpoint.
-    Over a bare ``nn.Module``, or in a loop of your own, call `step_beta` after each optimizer step.
+    Under a Lightning trainer everything else happens by itself: beta moves after each optimizer step by the mean rate
+    over all processes and accumulated batches, is logged as ``train/beta`` beside ``train/rate``, and is in the
+    checkpoint. Over a bare ``nn.Module``, or in a loop of your own, call `step_beta` after each optimizer step.
 
     Args:
         *args: passed on to the next class.
@@ -54,10 +54,10 @@ class GaussianBottleneck:
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.beta_controller = controller_from(beta)
+        setattr(self, "beta_controller", controller_from(beta))  # noqa: B010  (a property for mypy, a submodule for torch)
         self._deterministic = deterministic
         self._scale: Scale = check_scale(scale)
-        self._window = _Window()
+        self._window = StepWindow()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -78,8 +78,8 @@ class GaussianBottleneck:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _RESERVED and not (name == "beta_controller" and isinstance(value, BetaController)):
             raise TypeError(
-                f"{name} belongs to GaussianBottleneck and cannot be set to {type(value).__name__}: choose another name "
-                "for it. (To change what a nat costs, assign a BetaController to beta_controller.)"
+                f"{name} belongs to GaussianBottleneck and cannot be set to {type(value).__name__}: choose another "
+                "name for it. (To change what a nat costs, assign a BetaController to beta_controller.)"
             )
         super().__setattr__(name, value)
 
@@ -124,13 +124,13 @@ class GaussianBottleneck:
             raise ValueError("noise was given with sample=False: there is nothing to add it to")
         return gaussian_code(moments, sample, noise, self._scale, self._deterministic)
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def rate_penalty(self, rate: Tensor | None = None, distortion: Tensor | None = None) -> Tensor:
         """Price the rate; in training, also remember it for the next update of beta.
 
         Args:
-            rate: ``(B,)``, nats per example. Default: the summed rates of the `BottleneckLayer` modules that this forward
-                pass went through.
+            rate: ``(B,)``, nats per example. Default: the summed rates of the `BottleneckLayer` modules that this
+                forward pass went through.
             distortion: ``(B,)`` or their mean, nats, for a controller that is driven by it.
 
         Returns:
@@ -157,7 +157,7 @@ class GaussianBottleneck:
         window = self._window
         if not window.penalties:
             return
-        self._window = _Window()
+        self._window = StepWindow()
         for layer in self._layers():
             layer.forget()
         logs = self.logs_this_step
@@ -174,7 +174,8 @@ class GaussianBottleneck:
     def logs_this_step(self) -> bool:
         """Whether a trainer is training this module and its loggers will write this step, or the epoch ends with it.
 
-        Logging costs as much as all the rest of Lightning's loop together: what is logged in the other steps is thrown away.
+        Logging costs as much as all the rest of Lightning's loop together: what is logged in the other steps is thrown
+        away.
         """
         trainer = getattr(self, "_trainer", None)
         if trainer is None or not trainer.training:
@@ -184,7 +185,7 @@ class GaussianBottleneck:
         return bool(trainer.is_last_batch or (every and step % every == 0))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the live state of beta: a weight-averaging callback has put in its copy of the module, which never trains."""
+        """Store the live state of beta: a weight-averaging callback has put in that of its copy, which never moves."""
         parent = getattr(super(), "on_save_checkpoint", None)
         if parent is not None:
             parent(checkpoint)
@@ -204,8 +205,8 @@ class GaussianBottleneck:
         lengths = {len(rate) for rate in rates}
         if len(lengths) > 1:
             raise RuntimeError(
-                f"the BottleneckLayer modules coded different numbers of examples, {sorted(lengths)}: their rates cannot be "
-                "added. Price them yourself: rate_penalty(rate)"
+                f"the BottleneckLayer modules coded different numbers of examples, {sorted(lengths)}: their rates "
+                "cannot be added. Price them yourself: rate_penalty(rate)"
             )
         return torch.stack(rates).sum(0)
 
@@ -225,24 +226,24 @@ class GaussianBottleneck:
         if self._window.penalties == patience and not self.beta_controller.constant:
             warnings.warn(
                 f"{type(self).__name__}.rate_penalty() was called {patience} times and beta has not moved: outside a "
-                "Lightning trainer, or with an optimizer that configure_optimizers did not return, call step_beta() after "
-                "each optimizer step",
+                "Lightning trainer, or with an optimizer that configure_optimizers did not return, call step_beta() "
+                "after each optimizer step",
                 stacklevel=4,
             )
 
     def _discard_window(self) -> None:
         """Forget the examples of a step that did not happen."""
         if self._window.penalties:
-            self._window = _Window()
+            self._window = StepWindow()
             self.beta_controller.skipped_updates += 1
 
 
 class BottleneckLayer(nn.Module):
     """A linear layer to a Gaussian code, to drop into an ``nn.Sequential``: noise in training, the mean in evaluation.
 
-    The rate waits in the layer until `GaussianBottleneck.rate_penalty` of the module around it (or `take_rate`) picks it up.
-    A layer that is called several times before that gives the rates of all calls, one after another. In evaluation only the
-    last call is remembered.
+    The rate waits in the layer until `GaussianBottleneck.rate_penalty` of the module around it (or `take_rate`) picks
+    it up. A layer that is called several times before that gives the rates of all calls, one after another. In
+    evaluation only the last call is remembered.
 
     Args:
         in_features: width of the input.
@@ -304,45 +305,11 @@ class BottleneckLayer(nn.Module):
         self._rates.clear()
 
     def extra_repr(self) -> str:
+        """The arguments, for printing."""
         return f"in_features={self.in_features}, latent_dim={self.latent_dim}, deterministic={self.deterministic}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_rates": []}  # a tensor with a graph can be neither copied nor pickled
-
-
-class _Window:
-    """What is remembered from one optimizer step to the next: sums and counts, without a graph."""
-
-    def __init__(self) -> None:
-        self.penalties = 0
-        self.global_step: int | None = None
-        self._rate_sum, self._rates = torch.zeros(()), 0
-        self._distortion_sum, self._distortions = torch.zeros(()), 0
-
-    def add(self, rate: Tensor, distortion: Tensor | None) -> None:
-        self.penalties += 1
-        self._rate_sum, self._rates = self._rate_sum.to(rate.device) + _sum(rate), self._rates + rate.numel()
-        if distortion is not None:
-            total, examples = _sum(distortion), distortion.numel()
-            if distortion.dim() == 0:  # their mean already
-                total, examples = total * rate.numel(), rate.numel()
-            self._distortion_sum = self._distortion_sum.to(rate.device) + total
-            self._distortions += examples
-
-    def global_means(self) -> tuple[float, float | None]:
-        """Mean rate and mean distortion over all examples of the window, on all processes, by one all-reduce."""
-        values = (self._rate_sum, self._rates, self._distortion_sum, self._distortions)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            like = self._rate_sum
-            totals = torch.stack([torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in values])
-            torch.distributed.all_reduce(totals)
-            values = totals.tolist()
-        rate, rates, distortion, distortions = (float(value) for value in values)
-        return rate / rates if rates else math.nan, distortion / distortions if distortions else None
-
-
-def _sum(values: Tensor) -> Tensor:
-    return values.sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:

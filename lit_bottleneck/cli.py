@@ -1,4 +1,4 @@
-"""The command line: Lightning's `fit`, `validate`, `test` and `predict` from YAML recipes, and `recipes`, which lists them."""
+"""The command line: Lightning's commands from YAML recipes, and `recipes`, which lists these."""
 
 import sys
 import warnings
@@ -15,11 +15,13 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lit_bottleneck import recipes
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, run_folder
 
-_EPILOG = "A further command: 'lit-bottleneck recipes' lists the recipes that come with the package, and copies one to edit."
+_EPILOG = (
+    "A further command: 'lit-bottleneck recipes' lists the recipes that come with the package, and copies one to edit."
+)
 
 
 class SaveConfig(SaveConfigCallback):
-    """Write the whole configuration to ``config.yaml`` in the run's folder, and under the key ``cli`` of a wandb run."""
+    """Write the configuration to ``config.yaml`` in the run's folder, and under the key ``cli`` of a wandb run."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
@@ -73,7 +75,7 @@ class BottleneckCLI(LightningCLI):
         """Test the chosen checkpoint, and say where it is."""
         trainer = self.trainer
         checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        if not checkpoint or trainer.fast_dev_run:
+        if not checkpoint:
             return
         data = self.datamodule or self.model
         if is_overridden("test_dataloader", data) and is_overridden("test_step", self.model):

@@ -94,4 +94,4 @@ def check_scale(scale: Scale) -> Scale:
 
 
 def _add_noise(mean: Tensor, log_var: Tensor, noise: Tensor) -> Tensor:
-    return mean + torch.exp(0.5 * log_var) * noise
+    return torch.addcmul(mean, torch.exp(0.5 * log_var), noise)

@@ -1,4 +1,4 @@
-"""What the library's models share beyond the bottleneck: arguments in the checkpoint, optimizer, and the sum of a loss."""
+"""What the models share beyond the bottleneck: arguments in the checkpoint, optimizer, and the sum of a loss."""
 
 import inspect
 import math
@@ -22,9 +22,10 @@ _NOT_STORED = "not stored: "
 class BottleneckModule(GaussianBottleneck, LightningModule):
     """Base of the library's models: a `GaussianBottleneck` over a LightningModule.
 
-    The constructor's arguments are kept as hyperparameters, in a form that loads under ``weights_only=True``: numbers and
-    strings as they are, a `BetaController` as its description. Networks and functions are not kept (their weights are, of
-    course): pass them to ``load_from_checkpoint`` again. A model that was built by a LightningCLI needs nothing passed.
+    The constructor's arguments are kept as hyperparameters, in a form that loads under ``weights_only=True``: numbers
+    and strings as they are, a `BetaController` as its description. Networks and functions are not kept (their weights
+    are, of course): pass them to ``load_from_checkpoint`` again. A model that was built by a LightningCLI needs nothing
+    passed.
 
     Args:
         beta: the price of a nat, see `GaussianBottleneck`.
@@ -52,7 +53,9 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer, and the scheduler if there is one."""
-        optimizer = self.optimizer(self.parameters()) if self.optimizer else torch.optim.Adam(self.parameters(), lr=1e-3)
+        optimizer = (
+            self.optimizer(self.parameters()) if self.optimizer else torch.optim.Adam(self.parameters(), lr=1e-3)
+        )
         if self.lr_scheduler is None:
             return optimizer
         scheduler = self.lr_scheduler(optimizer)
@@ -96,12 +99,14 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
         raise FloatingPointError(
             f"the loss is not finite at step {self.trainer.global_step}: {', '.join(bad)} of "
             f"{', '.join(f'{name}={value:.6g}' for name, value in values.items())} (beta={self.beta:.6g}). "
-            "beta has not moved. Lower the learning rate, clip the gradient (trainer.gradient_clip_val), or look at the data."
+            "beta has not moved. Look at the data, lower the learning rate, or set trainer.gradient_clip_val."
         )
 
     def _keep_arguments(self, arguments: dict[str, Any]) -> None:
         """Store the constructor's arguments as hyperparameters, in plain form."""
-        missing = [name for name, value in arguments.items() if isinstance(value, str) and value.startswith(_NOT_STORED)]
+        missing = [
+            name for name, value in arguments.items() if isinstance(value, str) and value.startswith(_NOT_STORED)
+        ]
         if missing:
             raise TypeError(
                 f"the checkpoint of a {type(self).__name__} does not hold its {', '.join(missing)} "

@@ -35,9 +35,10 @@ def main(args: Sequence[str]) -> None:
         for name, path in paths.items():
             print(f"{name:{width}}  {_title(path)}")
         return
-    path = paths.get(arguments.copy.removesuffix(".yaml"))
-    if path is None:
-        parser.error(f"argument --copy: there is no recipe {arguments.copy!r}; there are {', '.join(paths)}")
+    name = arguments.copy.removesuffix(".yaml")
+    if name not in paths:
+        parser.error(f"argument --copy: there is no recipe {name!r}; there are {', '.join(paths)}")
+    path = paths[name]
     target = arguments.to / path.relative_to(recipe_folder())
     if target.exists():
         parser.error(f"argument --copy: {target} exists already; give another folder with --to")

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from lit_bottleneck.beta import BetaController
@@ -20,12 +20,12 @@ from lit_bottleneck.module import BottleneckModule
 class VIBClassifier(BottleneckModule):
     """Classifier that reads the label from a Gaussian code (VIB, arXiv 1612.00410).
 
-    ``loss = cross-entropy(y | z) + beta * KL(p(z|x) || N(0, I))``, with one draw of ``z`` per example in training. Keep beta
-    well below 1: from there on the collapsed code (rate 0, chance accuracy) is a global optimum.
+    ``loss = cross-entropy(y | z) + beta * KL(p(z|x) || N(0, I))``, with one draw of ``z`` per example in training. Keep
+    beta well below 1: from there on the collapsed code (rate 0, chance accuracy) is a global optimum.
 
     In evaluation the code is its mean, or ``eval_samples`` draws, whose *probabilities* are averaged. Logged, each as
-    ``val/...`` and ``test/...``: ``loss``, ``cross_entropy``, ``rate`` (nats), ``accuracy``, ``calibration_error`` (expected,
-    15 bins).
+    ``val/...`` and ``test/...``: ``loss``, ``cross_entropy``, ``rate`` (nats), ``accuracy``, ``calibration_error``
+    (expected, 15 bins).
 
     Args:
         encoder: any module from inputs to ``2 * latent_dim`` numbers per example: means and raw scales.
@@ -42,9 +42,9 @@ class VIBClassifier(BottleneckModule):
             ``softplus(raw - 5)``), or a function.
 
     Raises:
-        ValueError: for sizes below 1, or an encoder that returns another number than ``2 * latent_dim``: at construction
-            where the encoder tells its width (``out_features``), else in ``setup`` where the datamodule tells the ``dims`` of
-            an example, else at the first batch.
+        ValueError: for sizes below 1, or an encoder that returns another number than ``2 * latent_dim``: at
+            construction where the encoder tells its width (``out_features``), else in ``setup`` where the datamodule
+            tells the ``dims`` of an example, else at the first batch.
 
     >>> from lit_bottleneck.networks import MLP
     >>> model = VIBClassifier(MLP(64, [32], 2 * 8), latent_dim=8, num_classes=10, beta=1e-3)
@@ -78,7 +78,7 @@ class VIBClassifier(BottleneckModule):
         self.eval_samples = eval_samples
         self.decoder = nn.Linear(latent_dim, num_classes) if decoder is None else decoder
         self._check_width(_output_width(encoder))
-        self.metrics = nn.ModuleDict({stage: _evaluation_metrics(num_classes) for stage in ("val", "test")})
+        self.metrics = nn.ModuleDict({stage: _Metrics(num_classes) for stage in ("val", "test")})
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify by the mean code: inputs ``(B, ...)`` to logits ``(B, num_classes)``."""
@@ -96,7 +96,7 @@ class VIBClassifier(BottleneckModule):
         return self.bottleneck(moments, sample)
 
     def log_probabilities(self, code: Code) -> Tensor:
-        """Log-probabilities of the labels ``(B, num_classes)``, as evaluation reads them: by the mean or by ``eval_samples``."""
+        """Log-probabilities ``(B, num_classes)`` as evaluation reads them: by the mean or ``eval_samples`` draws."""
         if not self.eval_samples:
             return F.log_softmax(self.decoder(code.z).float(), dim=-1)
         draws = code.sample(self.eval_samples)
@@ -108,7 +108,9 @@ class VIBClassifier(BottleneckModule):
         data = getattr(self.trainer, "datamodule", None)
         num_classes = getattr(data, "num_classes", self.num_classes)
         if num_classes > self.num_classes:
-            raise ValueError(f"num_classes={self.num_classes}, but the labels of {type(data).__name__} have {num_classes} values")
+            raise ValueError(
+                f"num_classes={self.num_classes}, but the labels of {type(data).__name__} have {num_classes} values"
+            )
         dims = getattr(data, "dims", None)
         if dims is not None:
             with torch.no_grad(), _evaluating(self.encoder):
@@ -134,7 +136,7 @@ class VIBClassifier(BottleneckModule):
         self._evaluate(batch, "test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Probabilities ``(B, num_classes)``, rate ``(B,)`` in nats and mean code ``(B, K)``; labels ``(B,)`` if there are."""
+        """Probabilities ``(B, num_classes)``, rate ``(B,)`` in nats, mean code ``(B, K)``, and labels if there are."""
         code = self.encode(self.inputs(batch), sample=False)
         prediction = {"probabilities": self.log_probabilities(code).exp(), "rate": code.rate, "mean": code.mean}
         if isinstance(batch, (tuple, list)) and len(batch) > 1:
@@ -145,17 +147,16 @@ class VIBClassifier(BottleneckModule):
         x, labels = self._labelled(batch)
         code = self.encode(x, sample=False)
         log_probabilities = self.log_probabilities(code)
-        probabilities = log_probabilities.exp()
         cross_entropy = F.nll_loss(log_probabilities, labels, reduction="none")
         loss = cross_entropy.mean() + self.rate_penalty(code.rate)
-        metrics = self.metrics[stage]
-        metrics["loss"].update(loss, weight=len(labels))
-        metrics["cross_entropy"].update(cross_entropy)
-        metrics["rate"].update(code.rate)
-        metrics["accuracy"].update(probabilities, labels)
-        metrics["calibration_error"].update(probabilities, labels)
-        for name, metric in metrics.items():
-            self.log(f"{stage}/{name}", metric, prog_bar=stage == "val" and name == "accuracy")
+        metrics = cast(_Metrics, self.metrics[stage])
+        metrics.loss.update(loss, weight=len(labels))
+        metrics.cross_entropy.update(cross_entropy)
+        metrics.rate.update(code.rate)
+        metrics.accuracy.update(log_probabilities.exp(), labels)
+        metrics.calibration_error.update(log_probabilities.exp(), labels)
+        for name, metric in metrics.named_children():
+            self.log(f"{stage}/{name}", cast(Metric, metric), prog_bar=stage == "val" and name == "accuracy")
 
     def _labelled(self, batch: Any) -> tuple[Tensor, Tensor]:
         x, labels = batch[:2]
@@ -170,21 +171,21 @@ class VIBClassifier(BottleneckModule):
     def _check_width(self, width: int | None) -> None:
         if width not in (None, 2 * self.latent_dim):
             raise ValueError(
-                f"latent_dim={self.latent_dim} needs an encoder that returns {2 * self.latent_dim} numbers per example; "
-                f"got {width}"
+                f"latent_dim={self.latent_dim} needs an encoder that returns {2 * self.latent_dim} numbers per "
+                f"example; got {width}"
             )
 
 
-def _evaluation_metrics(num_classes: int) -> nn.ModuleDict:
-    return nn.ModuleDict(
-        {
-            "loss": MeanMetric(),
-            "cross_entropy": MeanMetric(),
-            "rate": MeanMetric(),
-            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-            "calibration_error": MulticlassCalibrationError(num_classes),
-        }
-    )
+class _Metrics(nn.Module):
+    """What is measured over a whole split, under the names that are logged."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.loss = MeanMetric()
+        self.cross_entropy = MeanMetric()
+        self.rate = MeanMetric()
+        self.accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.calibration_error = MulticlassCalibrationError(num_classes)
 
 
 def _output_width(encoder: nn.Module) -> int | None:

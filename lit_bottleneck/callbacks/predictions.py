@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from lit_bottleneck.callbacks.run_folder import run_folder
@@ -16,8 +16,8 @@ from lit_bottleneck.callbacks.run_folder import run_folder
 class PredictionWriter(BasePredictionWriter):
     """Write what ``predict_step`` returns to ``predictions.npz`` in the run's folder, one row per example.
 
-    The arrays have the names under which ``predict_step`` returns its tensors (or ``prediction``, if it returns one tensor),
-    and ``index`` holds the rows' places in the data set. With several processes each writes its own rows, to
+    The arrays have the names under which ``predict_step`` returns its tensors (or ``prediction``, if it returns one
+    tensor), and ``index`` holds the rows' places in the data set. With several processes each writes its own rows, to
     ``predictions-0.npz``, ``predictions-1.npz``, and so on. Read them with ``numpy.load``.
     """
 
@@ -42,5 +42,5 @@ class PredictionWriter(BasePredictionWriter):
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         name = "predictions.npz" if trainer.world_size == 1 else f"predictions-{trainer.global_rank}.npz"
-        np.savez(folder / name, **arrays)
+        np.savez(folder / name, **arrays)  # type: ignore[arg-type]
         rank_zero_info(f"predictions: {folder / name}")

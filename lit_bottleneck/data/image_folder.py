@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.datasets import ImageFolder  # type: ignore[import-untyped, unused-ignore]
-from torchvision.transforms.v2 import functional  # type: ignore[import-untyped, unused-ignore]
+from torchvision.datasets import ImageFolder
+from torchvision.transforms.v2 import functional
 
 from lit_bottleneck.data.examples import Examples
 from lit_bottleneck.data.splits import stratified_split, validation_count
@@ -75,8 +75,8 @@ class FolderSource:
     """
 
     def __init__(self, root: Path, image_size: int | None = None, in_memory: bool | None = None) -> None:
-        if image_size is not None and (isinstance(image_size, bool) or image_size < 1):
-            raise ValueError(f"image_size={image_size!r} must be None or at least 1")
+        if image_size is not None and (type(image_size) is not int or image_size < 1):
+            raise ValueError(f"image_size={image_size!r} must be None or an integer of at least 1")
         if not root.is_dir():
             raise FileNotFoundError(
                 f"{root.absolute()} is not a folder; {LAYOUT}. Give it as root=... (in a recipe: --data.init_args.root)"

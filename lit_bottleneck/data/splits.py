@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from sklearn.model_selection import train_test_split  # type: ignore[import-untyped, unused-ignore]
+from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 

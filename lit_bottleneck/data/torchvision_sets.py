@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision import datasets  # type: ignore[import-untyped, unused-ignore]
+from torchvision import datasets
 
 from lit_bottleneck.data.examples import Examples
 

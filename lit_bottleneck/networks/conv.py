@@ -36,7 +36,11 @@ class ConvEncoder(nn.Module):
         layers: list[nn.Module] = []
         for stage in range(stages):
             out_channels = width * 2**stage
-            layers += [*_convolution(channels, out_channels), *_convolution(out_channels, out_channels), nn.MaxPool2d(2)]
+            layers += [
+                *_convolution(channels, out_channels),
+                *_convolution(out_channels, out_channels),
+                nn.MaxPool2d(2),
+            ]
             channels = out_channels
         self.features = nn.Sequential(*layers, nn.Flatten())
         self.moments = nn.Linear(channels * (height >> stages) * (rows >> stages), out_features)

@@ -1,6 +1,7 @@
 """A multilayer perceptron."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from torch import nn
@@ -13,8 +14,8 @@ class MLP(nn.Sequential):
         in_features: numbers per example, for images channels x height x width.
         hidden: widths of the hidden layers; empty for a linear map.
         out_features: numbers per example that come out; ``2 * latent_dim`` for an encoder.
-        initialization: ``"torch"`` leaves torch's default; ``"xavier"`` draws weights from the Xavier uniform distribution
-            and sets biases to 0, as TensorFlow-Slim does, with which the VIB paper's authors trained.
+        initialization: ``"torch"`` leaves torch's default; ``"xavier"`` draws weights from the Xavier uniform
+            distribution and sets biases to 0, as TensorFlow-Slim does, with which the VIB paper's authors trained.
 
     Shape:
         ``(B, ...)`` with ``in_features`` numbers per example to ``(B, out_features)``.
@@ -33,7 +34,7 @@ class MLP(nn.Sequential):
     ) -> None:
         widths = [in_features, *hidden, out_features]
         layers: list[nn.Module] = [nn.Flatten()]
-        for width, next_width in zip(widths, widths[1:], strict=False):
+        for width, next_width in pairwise(widths):
             layers += [nn.Linear(width, next_width), nn.ReLU()]
         super().__init__(*layers[:-1])
         self.in_features, self.out_features = in_features, out_features

@@ -1,0 +1,30 @@
+"""Checks of constructor arguments, each with an error that names the argument and the value."""
+
+import math
+from typing import TypeVar
+
+from torch import Tensor
+
+
+def not_negative(name: str, value: float) -> float:
+    """Return ``value`` as a float, if it is finite and not negative."""
+    if isinstance(value, Tensor) or not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be a finite number that is not negative; got {value}")
+    return float(value)
+
+
+def whole_number(name: str, value: int, at_least: int) -> int:
+    """Return ``value`` as an int, if it is whole and at least ``at_least``."""
+    if int(value) != value or value < at_least:
+        raise ValueError(f"{name} must be a whole number, at least {at_least}; got {value}")
+    return int(value)
+
+
+_Name = TypeVar("_Name", bound=str)
+
+
+def one_of(name: str, value: _Name, known: tuple[_Name, ...]) -> _Name:
+    """Return ``value``, if it is ``known``."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}")
+    return value

@@ -1,0 +1,159 @@
+"""The base of all prices, the constant price, and how a price is described in a checkpoint."""
+
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any, ClassVar, Self
+
+from torch import Tensor, nn
+
+from lit_bottleneck.beta._arguments import not_negative
+
+
+class BetaController(nn.Module, ABC):
+    """Base of all prices. A subclass gives `beta` and `advance`, and names its state in `state_names`.
+
+    Attributes:
+        constant: whether the price never moves: then nothing is reduced over processes for it.
+        arguments: the constructor's arguments by name, which a checkpoint keeps.
+        skipped_updates: updates that were refused because the rate (or the distortion) was not finite.
+    """
+
+    constant: ClassVar[bool] = False
+    arguments: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        controller = super().__new__(cls)
+        bound = inspect.signature(cls).bind_partial(*args, **kwargs)
+        bound.apply_defaults()
+        controller.arguments = dict(bound.arguments)
+        return controller
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped_updates = 0
+
+    @property
+    @abstractmethod
+    def beta(self) -> float:
+        """The current price of a nat."""
+
+    @abstractmethod
+    def advance(self, mean_rate: float, mean_distortion: float | None) -> None:
+        """Move the price by one optimizer step; the arguments are finite."""
+
+    def forward(self, rate: Tensor) -> Tensor:
+        """Price the rates of a batch.
+
+        Args:
+            rate: ``(B,)``, nats per example.
+
+        Returns:
+            The penalty, a scalar: ``beta`` times the mean rate.
+        """
+        return self.beta * mean_over_examples(rate)
+
+    def update(self, mean_rate: float, mean_distortion: float | None = None) -> None:
+        """Move the price, once per optimizer step. Values that are not finite do not move it, and are counted.
+
+        Args:
+            mean_rate: nats, the mean over all examples of the step, on all processes.
+            mean_distortion: nats, likewise, for a controller that is driven by it.
+        """
+        if math.isfinite(mean_rate) and (mean_distortion is None or math.isfinite(mean_distortion)):
+            self.advance(mean_rate, mean_distortion)
+        else:
+            self.skipped_updates += 1
+
+    def extra_repr(self) -> str:
+        """The arguments, for printing."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+
+
+class MovingBeta(BetaController):
+    """A price with a state, which is a handful of numbers in the checkpoint."""
+
+    state_names: ClassVar[tuple[str, ...]]
+
+    def get_extra_state(self) -> dict[str, float | int | None]:
+        return {name: getattr(self, name) for name in (*self.state_names, "skipped_updates")}
+
+    def set_extra_state(self, state: Mapping[str, float | int | None]) -> None:
+        expected = {*self.state_names, "skipped_updates"}
+        if set(state) != expected:
+            raise ValueError(
+                f"the checkpoint holds the state {sorted(state)} of another controller: {type(self).__name__} has "
+                f"{sorted(expected)}. Build the model with the controller it was trained with."
+            )
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class ConstantBeta(BetaController):
+    """The same price for ever. It has no state, so that a checkpoint never overrides a price that is given.
+
+    Args:
+        beta: price of a nat, at least 0. For a classifier `beta >= 1` makes the collapsed code optimal.
+
+    >>> import torch
+    >>> ConstantBeta(0.5)(torch.tensor([1.0, 3.0])).item()
+    1.0
+    """
+
+    constant = True
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self._beta = not_negative("beta", beta)
+
+    @property
+    def beta(self) -> float:
+        return self._beta
+
+    def advance(self, mean_rate: float, mean_distortion: float | None) -> None:
+        """A constant does not move."""
+
+
+def controller_from(beta: float | BetaController | Mapping[str, Any]) -> BetaController:
+    """Make a controller of what a model takes as ``beta``.
+
+    Args:
+        beta: a number (then the price is constant); a controller, which is returned as it is; or the description of
+            one, as checkpoints keep it: ``{"class_path": "lit_bottleneck.beta.DualBeta", "init_args": {"capacity":
+            8.0}}``.
+
+    Raises:
+        ValueError: for a description of a class that is not a `BetaController` imported by now.
+        TypeError: for anything else.
+    """
+    if isinstance(beta, BetaController):
+        return beta
+    if isinstance(beta, Mapping):
+        known = {_class_path(kind): kind for kind in _subclasses(BetaController)}  # type: ignore[type-abstract]
+        path = beta.get("class_path")
+        if path not in known:  # a checkpoint may name a class, but never have a module imported
+            raise ValueError(f"beta has the class_path {path!r}, which is not a BetaController that has been imported")
+        return known[path](**beta.get("init_args", {}))
+    if isinstance(beta, bool) or not isinstance(beta, Real):
+        raise TypeError(f"beta must be a number or a BetaController; got {beta!r}")
+    return ConstantBeta(beta)
+
+
+def description_of(controller: BetaController) -> dict[str, Any]:
+    """What `controller_from` rebuilds the controller from, plain enough for a checkpoint."""
+    return {"class_path": _class_path(type(controller)), "init_args": controller.arguments}
+
+
+def mean_over_examples(values: Tensor) -> Tensor:
+    """Mean of ``(B,)`` values (or of one); 0, not NaN, for an empty batch."""
+    return values.sum() / max(values.numel(), 1)
+
+
+def _class_path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _subclasses(kind: type[BetaController]) -> list[type[BetaController]]:
+    return [found for child in kind.__subclasses__() for found in (child, *_subclasses(child))]

@@ -1,0 +1,54 @@
+import torch
+
+from lit_bottleneck.data.binarization import FixedDraws, draw_binary
+from lit_bottleneck.data.image_folder import DecodedImages
+
+GREY = torch.full((400, 1, 8, 8), 64, dtype=torch.uint8)
+ROWS = torch.arange(400)
+
+
+def test_a_draw_is_one_as_often_as_its_probability_says():
+    probability = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])
+    torch.manual_seed(0)
+    draws = draw_binary(probability.expand(20_000, 5))
+    assert set(draws.unique().tolist()) == {0.0, 1.0}
+    deviation = (probability * (1 - probability) / 20_000).sqrt()
+    assert ((draws.mean(0) - probability).abs() <= 4 * deviation).all()  # exact at 0 and at 1
+
+
+def test_fixed_draws_are_black_or_white_with_the_grey_level_as_probability():
+    draws = FixedDraws(GREY, max_value=255, seed=0, stream=0)[ROWS]
+    assert draws.dtype == torch.uint8
+    assert set(draws.unique().tolist()) == {0, 255}
+    probability, total = 64 / 255, GREY.numel()
+    assert abs((draws == 255).double().mean() - probability) < 4 * (probability * (1 - probability) / total) ** 0.5
+
+
+def test_black_stays_black_and_white_stays_white():
+    levels = torch.tensor([0, 16], dtype=torch.uint8).expand(100, 1, 1, 2)
+    assert torch.equal(FixedDraws(levels, max_value=16, seed=0, stream=0)[torch.arange(100)], levels)
+
+
+def test_a_row_is_drawn_the_same_at_every_visit_in_any_company():
+    draws = FixedDraws(GREY, max_value=255, seed=1, stream=0)
+    everything = draws[ROWS]
+    assert torch.equal(draws[torch.tensor([7, 3])], everything[[7, 3]])
+    assert not torch.equal(everything[7], everything[3])
+
+
+def test_seed_and_stream_make_other_draws():
+    first, other_seed, other_stream = (
+        FixedDraws(GREY, 255, seed, stream)[ROWS] for seed, stream in ((0, 0), (1, 0), (0, 1))
+    )
+    assert not torch.equal(first, other_seed)
+    assert not torch.equal(first, other_stream)
+    assert not torch.equal(other_seed, other_stream)
+
+
+def test_the_source_is_left_as_it_is():
+    FixedDraws(GREY, max_value=255, seed=0, stream=0)[ROWS]
+    assert (GREY == 64).all()
+
+
+def test_as_many_rows_as_the_source():
+    assert len(FixedDraws(DecodedImages(["a", "b"], (1, 2, 2), resize=False), 255, seed=0, stream=0)) == 2

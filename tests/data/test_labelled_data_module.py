@@ -1,0 +1,152 @@
+from itertools import chain
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from torch import nn
+
+from lit_bottleneck.data.examples import Examples
+from lit_bottleneck.data.labelled_data_module import LabelledDataModule
+
+
+class Tokens(LabelledDataModule):
+    """Forty integer sequences of length 3; the first token is the row, so that every row can be told apart."""
+
+    def __init__(self, labels=None, **arguments):
+        super().__init__(root=None, dims=(3,), num_classes=4, **{"batch_size": 8, **arguments})
+        self.labels = torch.arange(40) % 4 if labels is None else labels
+        self.loads = 0
+
+    def load(self):
+        self.loads += 1
+        tokens = torch.stack([torch.arange(40), torch.zeros(40, dtype=torch.int64), self.labels], dim=1)
+        everything = Examples.of(tokens, self.labels)
+        return everything.select(torch.arange(30)), everything.select(torch.arange(30, 40))
+
+
+class Counter(LightningModule):
+    """Counts the batches of each part that Lightning hands it."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.seen = {"train": 0, "val": 0, "test": 0}
+
+    def training_step(self, batch, batch_idx):
+        self.seen["train"] += len(batch[0])
+        return self.weight * 1.0
+
+    def validation_step(self, batch, batch_idx):
+        self.seen["val"] += len(batch[0])
+
+    def test_step(self, batch, batch_idx):
+        self.seen["test"] += len(batch[0])
+
+    def predict_step(self, batch, batch_idx):
+        return batch[0][:, 0]
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def rows(loader):
+    return torch.cat([x[:, 0] for x, _ in loader]).tolist()
+
+
+def trainer(tmp_path):
+    return Trainer(
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def test_the_three_parts_are_disjoint_and_cover_everything():
+    data = Tokens(val_size=0.2)
+    data.setup()
+    parts = [rows(data.train_dataloader()), rows(data.val_dataloader()), rows(data.test_dataloader())]
+    assert [len(part) for part in parts] == [24, 6, 10]
+    assert sorted(chain(*parts)) == list(range(40))
+
+
+def test_the_same_seed_gives_the_same_split_and_another_seed_another():
+    first, again, other = (rows(Tokens(val_size=10, seed=seed).val_dataloader()) for seed in (5, 5, 6))
+    assert first == again
+    assert first != other
+
+
+def test_training_is_shuffled_anew_and_the_rest_is_in_order():
+    torch.manual_seed(0)
+    data = Tokens(val_size=10)
+    first, second = rows(data.train_dataloader()), rows(data.train_dataloader())
+    assert first != second
+    assert sorted(first) == sorted(second)
+    assert rows(data.val_dataloader()) == sorted(rows(data.val_dataloader()))
+    assert rows(data.test_dataloader()) == rows(data.predict_dataloader()) == list(range(30, 40))
+
+
+def test_setup_loads_once():
+    data = Tokens()
+    for stage in ("fit", "fit", "test", None):
+        data.setup(stage)
+    data.train_dataloader()
+    assert data.loads == 1
+
+
+def test_without_val_size_everything_is_trained_on_and_lightning_runs_no_validation(tmp_path):
+    data, model = Tokens(val_size=0), Counter()
+    trainer(tmp_path).fit(model, data)
+    assert data.val_dataloader() == []
+    assert model.seen == {"train": 30, "val": 0, "test": 0}
+
+
+def test_lightning_sees_each_part_whole(tmp_path):
+    data, model = Tokens(val_size=10), Counter()
+    runner = trainer(tmp_path)
+    runner.fit(model, data)
+    validated = model.seen["val"]  # with the sanity check's batches: 2 of 8 and 2, which is all
+    runner.test(model, data, verbose=False)
+    assert (model.seen["train"], validated, model.seen["test"]) == (20, 20, 10)
+    assert torch.cat(runner.predict(model, data)).tolist() == list(range(30, 40))
+
+
+def test_workers_persist_where_there_are_any():
+    assert not Tokens().train_dataloader().persistent_workers
+    loader = Tokens(num_workers=1).train_dataloader()
+    assert loader.persistent_workers
+    assert loader.pin_memory == torch.cuda.is_available()
+    assert len(rows(loader)) == 27
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0 must be an integer of at least 1"),
+        ({"batch_size": True}, "batch_size=True"),
+        ({"batch_size": 2.0}, "batch_size=2.0"),
+        ({"num_workers": -1}, "num_workers=-1 must be an integer of at least 0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 2**32}, "seed=4294967296.* at most 4294967295"),
+        ({"val_size": 1.0}, "val_size=1.0"),
+        ({"val_size": True}, "val_size=True"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_at_construction(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Tokens(**arguments)
+
+
+def test_too_many_validation_rows_are_refused_at_setup():
+    with pytest.raises(ValueError, match="val_size=30 holds out 30 of 30 rows"):
+        Tokens(val_size=30).setup()
+
+
+def test_labels_that_are_no_class_are_named():
+    labels = torch.arange(40) % 4
+    labels[3], labels[35] = -1, 7
+    with pytest.raises(ValueError, match=r"num_classes=4.*0 to 3; got also -1, 7"):
+        Tokens(labels=labels).setup()

@@ -1,0 +1,55 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lit_bottleneck.data.splits import check_val_size, stratified_split, validation_count
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=60), st.data())
+def test_a_split_is_disjoint_covers_and_has_the_size_asked_for(labels, data):
+    held_out = data.draw(st.integers(0, len(labels) - 1))
+    kept, held = stratified_split(torch.tensor(labels), held_out, seed=data.draw(st.integers(0, 2**32 - 1)))
+    assert len(held) == held_out
+    assert sorted(kept.tolist() + held.tolist()) == list(range(len(labels)))
+    assert kept.tolist() == sorted(kept.tolist())
+
+
+def test_each_label_has_its_share_in_both_parts():
+    labels = torch.arange(10).repeat_interleave(torch.arange(10, 110, 10))  # 10 to 100 of each
+    _, held = stratified_split(labels, held_out=len(labels) // 10, seed=3)
+    assert labels[held].bincount().tolist() == list(range(1, 11))
+
+
+def test_the_seed_alone_decides():
+    labels = torch.arange(100) % 10
+    first, again, other = (stratified_split(labels, 20, seed)[1] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 1], [0, 1, 2, 0, 1, 2]], ids=["lone label", "fewer rows than labels"])
+def test_labels_that_cannot_be_stratified_are_split_at_random(labels):
+    kept, held = stratified_split(torch.tensor(labels), held_out=2, seed=0)
+    assert len(held) == 2
+    assert len(kept) == len(labels) - 2
+
+
+@pytest.mark.parametrize(
+    ("val_size", "total", "count"),
+    [(0, 10, 0), (0.0, 10, 0), (1, 10, 1), (9, 10, 9), (0.25, 10, 2), (0.26, 10, 3), (0.001, 10, 1)],
+)
+def test_counts_and_fractions(val_size, total, count):
+    assert validation_count(val_size, total) == count
+
+
+@pytest.mark.parametrize("val_size", [-1, -0.1, True, False, 1.0, 5000.0, float("nan"), "0.1", None])
+def test_what_is_neither_a_count_nor_a_fraction_is_refused(val_size):
+    with pytest.raises(ValueError, match=rf"val_size={val_size!r}.*count of rows.*fraction"):
+        check_val_size(val_size)
+
+
+@pytest.mark.parametrize("val_size", [10, 11, 0.99])
+def test_a_row_must_remain_to_train_on(val_size):
+    with pytest.raises(ValueError, match=rf"val_size={val_size}.*of 10 rows"):
+        validation_count(val_size, 10)

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+import torch
+
+from lit_bottleneck.data import Images
+from lit_bottleneck.data.torchvision_sets import NAMED_SETS
+from tests.data.original_formats import (
+    accept_any_checksum,
+    forbid_network,
+    make_images,
+    write_cifar,
+    write_mnist,
+    write_svhn,
+)
+
+SHAPES = {
+    "MNIST": ((1, 28, 28), 10),
+    "FashionMNIST": ((1, 28, 28), 10),
+    "KMNIST": ((1, 28, 28), 10),
+    "CIFAR10": ((3, 32, 32), 10),
+    "CIFAR100": ((3, 32, 32), 100),
+    "SVHN": ((3, 32, 32), 10),
+}
+
+
+def write(root, name):
+    if name == "SVHN":
+        return write_svhn(root)
+    return write_cifar(root, name) if name.startswith("CIFAR") else write_mnist(root, name)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    forbid_network(monkeypatch, "the network is down")
+
+
+def test_every_name_is_covered():
+    assert set(NAMED_SETS) == set(SHAPES)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_dims_and_classes_are_known_without_any_file(name, tmp_path):
+    data = Images(name, root=tmp_path / "nothing")
+    assert (data.dims, data.num_classes) == SHAPES[name]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_files_are_read_pixel_for_pixel_and_nothing_is_downloaded(name, tmp_path, monkeypatch):
+    accept_any_checksum(monkeypatch)
+    training, test = write(tmp_path, name)
+    data = Images(name, root=tmp_path, val_size=0)
+    data.prepare_data()
+    for part, written in (("train", training), ("test", test)):
+        dataset = data.dataset(part)
+        x, y = dataset.__getitems__(range(len(dataset)))
+        assert np.array_equal(x.mul(255).round().to(torch.uint8).numpy(), written.images)
+        assert np.array_equal(y.numpy(), written.labels)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_missing_files_are_named_with_their_place_the_cause_and_a_remedy(name, tmp_path):
+    data = Images(name, root=tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError) as prepared:
+        data.prepare_data()
+    message = str(prepared.value)
+    for part in (name, str(tmp_path / "nothing"), NAMED_SETS[name].example_file, "the network is down", "root=..."):
+        assert part in message
+    assert "--data.init_args.root" in message
+    with pytest.raises(FileNotFoundError, match=f"{name} was expected in .*not found"):
+        data.setup()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_example_file_is_one_that_the_original_has(name, tmp_path):
+    write(tmp_path, name)
+    assert (tmp_path / NAMED_SETS[name].example_file).is_file()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_root_that_cannot_be_written_to_will_do(name, tmp_path, monkeypatch):
+    accept_any_checksum(monkeypatch)
+    write(tmp_path / "files", name)
+    paths = sorted((tmp_path / "files").rglob("*"))
+    folders = [tmp_path / "files", *(path for path in paths if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        before = [path.stat().st_mtime_ns for path in [*folders, *paths]]
+        data = Images(name, root=tmp_path / "files")
+        data.prepare_data()
+        assert len(data.dataset("test")) == 50
+        # The superuser may write all the same: then this says that nothing was.
+        assert [path.stat().st_mtime_ns for path in [*folders, *paths]] == before
+        assert sorted((tmp_path / "files").rglob("*")) == paths
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+def test_a_damaged_file_is_an_error_that_names_the_set_and_the_place(tmp_path):
+    write_mnist(tmp_path)
+    images = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:1000])
+    with pytest.raises(FileNotFoundError, match=rf"MNIST was expected in {tmp_path}"):
+        Images("MNIST", root=tmp_path).setup()
+
+
+def test_the_written_images_are_learnable():
+    dims = (1, 28, 28)
+    training, test = make_images(200, dims, 10, seed=0), make_images(50, dims, 10, seed=1)
+    means = np.stack([training.images[training.labels == label].mean(0) for label in range(10)])
+    distance = ((test.images[:, None] - means) ** 2).sum((2, 3, 4))
+    assert (distance.argmin(1) == test.labels).mean() > 0.95
