@@ -15,6 +15,11 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lit_bottleneck import recipes
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, run_folder
 
+_NOT_FOR_USERS = (
+    ".*does not have many workers.*",  # data in memory is loaded fastest by the process itself
+    "Total length of `list` across ranks is zero",  # val_size=0 is what the user asked for
+    ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own business
+)
 _EPILOG = (
     "A further command: 'lit-bottleneck recipes' lists the recipes that come with the package, and copies one to edit."
 )
@@ -94,6 +99,6 @@ def main(args: Sequence[str] | None = None) -> None:
     if arguments[:1] == ["recipes"]:
         recipes.main(arguments[1:])
         return
-    # Data in memory is loaded fastest by the process itself.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for message in _NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", message=message)
     BottleneckCLI(arguments)

@@ -44,7 +44,7 @@ def main(args: Sequence[str]) -> None:
         parser.error(f"argument --copy: {target} exists already; give another folder with --to")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
-    print(f"written: {target}\ntrain with: lit-bottleneck fit --config {target}")
+    print(f"written: {target}")
 
 
 def _title(path: Path) -> str:

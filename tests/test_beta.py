@@ -1,4 +1,4 @@
-"""Prices against references of a few lines, closed loops with known fixed points, and states that survive everything."""
+"""Prices against references of a few lines, closed loops with known fixed points, states that survive everything."""
 
 import copy
 import io
@@ -66,7 +66,8 @@ def test_a_constant_price_does_not_move(beta: float, rates: list[float]) -> None
 
 def test_the_penalty_is_differentiable_and_zero_for_an_empty_batch() -> None:
     rate = torch.tensor([1.0, 3.0, 5.0], requires_grad=True)
-    for controller, slope in ((ConstantBeta(0.6), 0.2), (DualBeta(2.0, beta_init=0.3), 0.1), (CapacityBeta(0.9, 1.0), 0.3)):
+    slopes = {ConstantBeta(0.6): 0.2, DualBeta(2.0, beta_init=0.3): 0.1, CapacityBeta(0.9, 1.0): 0.3}
+    for controller, slope in slopes.items():
         (gradient,) = torch.autograd.grad(controller(rate), rate)
         torch.testing.assert_close(gradient, torch.full((3,), slope))
         empty = controller(torch.zeros(0, requires_grad=True))
@@ -265,21 +266,21 @@ def test_a_thousand_steps_far_above_the_capacity_are_forgotten_in_a_derived_numb
     controller = DualBeta(capacity=2.0, kp=kp)
     for _ in range(1000):
         controller.update(mean_rate=1000.0)
-    assert controller.beta == high
-    # From now on the rate is 0, the clipped error -1, and its average 2 * ema^n - 1 after n steps. The integral stands
-    # at log(high) at most, so that after n steps log beta <= log(high) + gain * sum + kp * average, with
-    # sum = 2 * ema (1 - ema^n) / (1 - ema) - n. Price 1 is reached when that is 0 (without kp exactly then).
-    n = 0
-    while math.log(high) + gain * (2 * ema * (1 - ema**n) / (1 - ema) - n) + kp * (2 * ema**n - 1) > 0:
+    assert high * math.exp(-gain) <= controller.beta <= high  # with kp the integral stands still a step below
+    # From now on the rate is 0, the clipped error -1, and its average 2 * ema^n - 1 after n steps. As long as that is
+    # positive the integral cannot rise above log(high); from step `turn` on it falls, by gain times the average. Without
+    # kp the price is exp(integral): it reaches 1 when log(high) is used up. With kp it is there earlier.
+    turn = math.ceil(math.log(0.5) / math.log(ema))
+    n, integral = turn - 1, math.log(high)
+    while integral > 0:
         n += 1
+        integral += gain * (2 * ema**n - 1)
     steps = 0
     while controller.beta > 1.0:
         controller.update(mean_rate=0.0)
         steps += 1
-    assert steps <= n
-    assert n < 330  # log(high) / gain = 307, and 18 for the average to turn round
-    if kp == 0:
-        assert steps >= n - 1
+    assert math.log(high) / gain < n < math.log(high) / gain + turn + 2 * ema**turn / (1 - ema) + 1
+    assert steps == n if kp == 0 else steps <= n
 
 
 def test_an_unbounded_linear_price_winds_up_as_the_paper_says() -> None:
@@ -362,9 +363,9 @@ def test_a_copy_goes_its_own_way() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_constant_and_moving_prices_cannot_be_loaded_into_each_other(kind: str) -> None:
     constant, moving = nn.ModuleDict({"price": ConstantBeta(0.1)}), nn.ModuleDict({"price": moved(kind)})
-    with pytest.raises(RuntimeError, match="Unexpected key.*extra_state"):
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*extra_state"):
         constant.load_state_dict(moving.state_dict())
-    with pytest.raises(RuntimeError, match="Missing key.*extra_state"):
+    with pytest.raises(RuntimeError, match=r"Missing key.*extra_state"):
         moving.load_state_dict(constant.state_dict())
 
 
@@ -535,7 +536,9 @@ class Annealed(BetaController):
         pass
 
 
-@pytest.mark.parametrize("build", [lambda: Doubled(2.0, capacity=4.0, kp=0.1), Annealed], ids=["kwargs", "no_constructor"])
+@pytest.mark.parametrize(
+    "build", [lambda: Doubled(2.0, capacity=4.0, kp=0.1), Annealed], ids=["kwargs", "no_constructor"]
+)
 def test_a_description_rebuilds_a_users_controller(build) -> None:
     controller = build()
     rebuilt = controller_from(description_of(controller))
@@ -561,7 +564,9 @@ def test_what_is_no_price_is_refused(bad) -> None:
         controller_from(bad)
 
 
-@pytest.mark.parametrize("path", ["torch.nn.Linear", "os.system", "lit_bottleneck.beta.BetaController", "DualBeta", None])
+@pytest.mark.parametrize(
+    "path", ["torch.nn.Linear", "os.system", "lit_bottleneck.beta.BetaController", "DualBeta", None]
+)
 def test_class_paths_of_anything_else_are_refused(path) -> None:
     with pytest.raises(ValueError, match="class_path"):
         controller_from({"class_path": path, "init_args": {"capacity": 1.0}})

@@ -155,7 +155,7 @@ def test_no_samples_are_refused(n: int) -> None:
 
 
 def test_an_unknown_scale_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="scale must be one of 'bounded', 'softplus'.*got 'sigmoid'"):
+    with pytest.raises(ValueError, match=r"scale must be one of 'bounded', 'softplus'.*got 'sigmoid'"):
         check_scale("sigmoid")  # type: ignore[arg-type]
     assert check_scale("softplus") == "softplus"
     assert check_scale(torch.tanh) is torch.tanh
