@@ -5,6 +5,7 @@ after the optimizer's step `step_beta` moves the price. The last of these happen
 trainer's optimizers to call it.
 """
 
+import inspect
 import warnings
 from typing import Any
 from weakref import WeakSet
@@ -44,6 +45,7 @@ class GaussianBottleneck:
     """
 
     training: bool
+    automatic_optimization: bool
 
     def __init__(
         self,
@@ -68,7 +70,8 @@ class GaussianBottleneck:
                 f"GaussianBottleneck must stand before the module: class {cls.__name__}(GaussianBottleneck, "
                 f"{', '.join(bases)}); otherwise its constructor never runs"
             )
-        taken = [name for name in _RESERVED if name in vars(cls)]
+        own = vars(GaussianBottleneck)
+        taken = [name for name in _RESERVED if inspect.getattr_static(cls, name) is not own[name]]
         if taken:
             raise TypeError(
                 f"{cls.__name__} overwrites {', '.join(taken)} of GaussianBottleneck; choose another name. "
@@ -104,6 +107,7 @@ class GaussianBottleneck:
     @property
     def deterministic(self) -> bool:
         """Whether the code is the mean and costs nothing."""
+        self.beta_controller  # noqa: B018  (raises if the mixin was not initialised)
         return self._deterministic
 
     def bottleneck(self, moments: Tensor, sample: bool | None = None, noise: Tensor | None = None) -> Code:
@@ -137,11 +141,17 @@ class GaussianBottleneck:
             A scalar to add to the loss.
 
         Raises:
-            RuntimeError: without ``rate``, if no `BottleneckLayer` has one.
+            RuntimeError: without ``rate``, if no `BottleneckLayer` has one, or one adds noise in a deterministic
+                module.
+            ValueError: if ``rate`` has more than one dimension.
         """
         controller = self.beta_controller
         if rate is None:
             rate = self._rate_of_layers()
+        elif rate.dim() > 1:
+            raise ValueError(
+                f"rate needs the nats of each example, (B,), such as code.rate; got the shape {tuple(rate.shape)}"
+            )
         if self._deterministic:
             return rate.detach().new_zeros(())
         if self.training:
@@ -154,6 +164,7 @@ class GaussianBottleneck:
 
         Called for you after each step of the trainer's optimizers. With several processes all of them must call it.
         """
+        controller = self.beta_controller
         window = self._window
         if not window.penalties:
             return
@@ -161,11 +172,11 @@ class GaussianBottleneck:
         for layer in self._layers():
             layer.forget()
         logs = self.logs_this_step
-        if self.beta_controller.constant and not logs:
+        if controller.constant and not logs:
             return
         mean_rate, mean_distortion = window.global_means()
-        applied = self.beta
-        self.beta_controller.update(mean_rate, mean_distortion)
+        applied = controller.beta
+        controller.update(mean_rate, mean_distortion)
         if logs:
             values = {"train/rate": mean_rate, "train/beta": applied}
             self.log_dict(values, prog_bar=True)  # type: ignore[attr-defined]
@@ -178,7 +189,7 @@ class GaussianBottleneck:
         away.
         """
         trainer = getattr(self, "_trainer", None)
-        if trainer is None or not trainer.training:
+        if trainer is None or not trainer.training or trainer.lightning_module is not self:
             return False
         step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
         every = trainer.log_every_n_steps
@@ -202,6 +213,11 @@ class GaussianBottleneck:
                 "rate_penalty() without a rate takes those of the BottleneckLayer modules that the forward pass went "
                 "through, and there was none: call it after the forward pass, once, or give it code.rate"
             )
+        if self._deterministic and not all(layer.deterministic for layer in self._layers()):
+            raise RuntimeError(
+                f"{type(self).__name__} is deterministic, but a BottleneckLayer in it adds noise: make it with "
+                "deterministic=True too"
+            )
         lengths = {len(rate) for rate in rates}
         if len(lengths) > 1:
             raise RuntimeError(
@@ -213,23 +229,36 @@ class GaussianBottleneck:
     def _remember(self, rate: Tensor, distortion: Tensor | None) -> None:
         trainer = getattr(self, "_trainer", None)
         if trainer is not None:
-            if self.automatic_optimization and self._window.global_step not in (None, trainer.global_step):  # type: ignore[attr-defined]
-                self._discard_window()  # its optimizer step was skipped by a gradient scaler
-            self._window.global_step = trainer.global_step
+            if self._was_skipped():
+                self._discard_window()
             for optimizer in trainer.optimizers:
                 if not hasattr(optimizer, "_bottlenecks"):
                     optimizer._bottlenecks = WeakSet()
                     optimizer.register_step_post_hook(_after_step)
-                optimizer._bottlenecks.add(self)
+                if self not in optimizer._bottlenecks:
+                    self._discard_window()  # of another fit
+                    optimizer._bottlenecks.add(self)
+            self._window.loss_scale = self._loss_scale()
         self._window.add(rate.detach(), None if distortion is None else distortion.detach())
-        patience = _PENALTIES_WITHOUT_A_STEP * (1 if trainer is None else trainer.accumulate_grad_batches)
-        if self._window.penalties == patience and not self.beta_controller.constant:
+        patience = _PENALTIES_WITHOUT_A_STEP
+        hooked = trainer is not None and trainer.training and self.automatic_optimization
+        if self._window.penalties == patience and not hooked and not self.beta_controller.constant:
             warnings.warn(
                 f"{type(self).__name__}.rate_penalty() was called {patience} times and beta has not moved: outside a "
                 "Lightning trainer, or with an optimizer that configure_optimizers did not return, call step_beta() "
                 "after each optimizer step",
                 stacklevel=4,
             )
+
+    def _loss_scale(self) -> float:
+        """The scale of the trainer's gradient scaler, if it has one: it falls with each step that is skipped."""
+        trainer = getattr(self, "_trainer", None)
+        scaler = None if trainer is None else getattr(trainer.precision_plugin, "scaler", None)
+        return 0.0 if scaler is None else float(scaler.get_scale())
+
+    def _was_skipped(self) -> bool:
+        """Whether the step that the window belongs to was skipped by a gradient scaler."""
+        return self._window.penalties > 0 and self._loss_scale() < self._window.loss_scale
 
     def _discard_window(self) -> None:
         """Forget the examples of a step that did not happen."""
@@ -316,7 +345,7 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     """Post hook of an optimizer's step: move beta, unless a gradient scaler has had a fused optimizer do nothing."""
     found_inf = getattr(optimizer, "found_inf", None)
     for module in list(optimizer._bottlenecks):  # type: ignore[attr-defined]
-        if found_inf is not None and bool(found_inf):
+        if (found_inf is not None and bool(found_inf)) or module._was_skipped():
             module._discard_window()
         else:
             module.step_beta()

@@ -101,4 +101,4 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     for message in _NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)
-    BottleneckCLI(arguments)
+    BottleneckCLI(args if args is None else arguments)

@@ -60,7 +60,7 @@ def softplus_log_var(raw: Tensor, shift: float = -5.0) -> Tensor:
     """
     x = at_least_float32(raw) + shift
     # softplus(x) underflows far below zero, where log(softplus(x)) = x - exp(x) / 2 + O(exp(2 x)).
-    tail = x < -10
+    tail = x <= -10
     log_sigma = torch.where(tail, x - x.clamp(max=0).exp() / 2, F.softplus(x.clamp(min=-10)).log())
     return 2 * log_sigma
 

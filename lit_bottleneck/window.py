@@ -12,12 +12,12 @@ class StepWindow:
 
     Attributes:
         penalties: how many penalties were computed.
-        global_step: the trainer's step in which they were.
+        loss_scale: that of the trainer's gradient scaler when they were.
     """
 
     def __init__(self) -> None:
         self.penalties = 0
-        self.global_step: int | None = None
+        self.loss_scale = 0.0
         self._rate_sum, self._rates = torch.zeros(()), 0
         self._distortion_sum, self._distortions = torch.zeros(()), 0
 

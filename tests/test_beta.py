@@ -267,9 +267,9 @@ def test_a_thousand_steps_far_above_the_capacity_are_forgotten_in_a_derived_numb
     for _ in range(1000):
         controller.update(mean_rate=1000.0)
     assert high * math.exp(-gain) <= controller.beta <= high  # with kp the integral stands still a step below
-    # From now on the rate is 0, the clipped error -1, and its average 2 * ema^n - 1 after n steps. As long as that is
-    # positive the integral cannot rise above log(high); from step `turn` on it falls, by gain times the average. Without
-    # kp the price is exp(integral): it reaches 1 when log(high) is used up. With kp it is there earlier.
+    # From now on the rate is 0, the clipped error -1, and its average 2 * ema^n - 1 after n steps. As long as that
+    # is positive the integral cannot rise above log(high); from step `turn` on it falls, by gain times the average.
+    # Without kp the price is exp(integral): it reaches 1 when log(high) is used up. With kp it is there earlier.
     turn = math.ceil(math.log(0.5) / math.log(ema))
     n, integral = turn - 1, math.log(high)
     while integral > 0:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
@@ -140,6 +140,7 @@ def test_scales_are_monotone(scale) -> None:
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @given(raws=st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=8))
+@example(raws=[-5.0, 0.0, -1e4, 1e4])
 def test_scales_and_their_gradients_are_finite_and_gradients_never_vanish(scale, dtype, raws: list[float]) -> None:
     raw = torch.tensor(raws, dtype=dtype, requires_grad=True)
     log_var = scale(raw)

@@ -29,6 +29,11 @@ class BetaController(nn.Module, ABC):
         bound = inspect.signature(cls).bind_partial(*args, **kwargs)
         bound.apply_defaults()
         controller.arguments = dict(bound.arguments)
+        for parameter in bound.signature.parameters.values():  # so that the class, called with them, gives it again
+            if parameter.kind is parameter.VAR_KEYWORD:
+                controller.arguments.update(controller.arguments.pop(parameter.name, {}))
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                controller.arguments.pop(parameter.name, None)
         return controller
 
     def __init__(self) -> None:
@@ -77,18 +82,24 @@ class MovingBeta(BetaController):
 
     state_names: ClassVar[tuple[str, ...]]
 
-    def get_extra_state(self) -> dict[str, float | int | None]:
-        return {name: getattr(self, name) for name in (*self.state_names, "skipped_updates")}
+    @property
+    def state_kind(self) -> str:
+        """What the state belongs to."""
+        return type(self).__name__
 
-    def set_extra_state(self, state: Mapping[str, float | int | None]) -> None:
-        expected = {*self.state_names, "skipped_updates"}
-        if set(state) != expected:
+    def get_extra_state(self) -> dict[str, Any]:
+        """The state, in numbers and strings."""
+        return {"kind": self.state_kind, **{name: getattr(self, name) for name in (*self.state_names, "skipped_updates")}}
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Take over a state of the same kind of controller."""
+        if state.get("kind") != self.state_kind:
             raise ValueError(
-                f"the checkpoint holds the state {sorted(state)} of another controller: {type(self).__name__} has "
-                f"{sorted(expected)}. Build the model with the controller it was trained with."
+                f"the checkpoint holds the state of beta of another kind, {state.get('kind')}, than this model's, "
+                f"{self.state_kind}: build the model with the controller that it was trained with"
             )
-        for name, value in state.items():
-            setattr(self, name, value)
+        for name in (*self.state_names, "skipped_updates"):
+            setattr(self, name, state[name])
 
 
 class ConstantBeta(BetaController):

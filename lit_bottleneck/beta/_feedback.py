@@ -35,7 +35,7 @@ class _FeedbackBeta(MovingBeta):
         if self.ema >= 1:
             raise ValueError(f"ema must be in [0, 1): 0 is no smoothing; got {ema}")
         self.beta_init = not_negative("beta_init", beta_init)
-        low, high = (float(bound) for bound in bounds)
+        low, high = (float(bound) for bound in bounds) if len(bounds) == 2 else (math.nan, math.nan)
         if not 0 <= low < high:
             raise ValueError(f"bounds must be two numbers with 0 <= lower < upper; got {bounds}")
         if space == "log" and (self.beta_init == 0 or low == 0):
@@ -53,7 +53,13 @@ class _FeedbackBeta(MovingBeta):
         self.smoothed_error: float | None = None
 
     @property
+    def state_kind(self) -> str:
+        """The class and the space, since the same number is another price in another space."""
+        return f"{type(self).__name__} in {self.space} space"
+
+    @property
     def beta(self) -> float:
+        """The current price of a nat."""
         low, high = self.bounds
         proportional = self.kp * (self.smoothed_error or 0.0)
         price = self.integral + proportional

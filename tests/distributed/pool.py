@@ -1,0 +1,75 @@
+"""Two processes that share a gloo group and do what they are told, for as long as the tests need them."""
+
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+import torch.multiprocessing
+
+PATIENCE = 120  # seconds; a deadlock is a failure, not a test that never ends
+
+
+class Pool:
+    """Two spawned processes of one group."""
+
+    def __init__(self, folder: Path) -> None:
+        context = torch.multiprocessing.get_context("spawn")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self._pipes: list[Connection] = []
+        self._processes = []
+        for rank in range(2):
+            here, there = context.Pipe()
+            process = context.Process(
+                target=_serve, args=(rank, f"file://{folder / 'rendezvous'}", port, there), daemon=True
+            )
+            process.start()
+            there.close()
+            self._pipes.append(here)
+            self._processes.append(process)
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """Have both processes call ``function(rank, *arguments)``; what they return, by rank."""
+        for pipe in self._pipes:
+            pipe.send((function, arguments))
+        answers = []
+        for rank, pipe in enumerate(self._pipes):
+            if not pipe.poll(PATIENCE):
+                self.close()
+                raise TimeoutError(f"process {rank} does not answer: {function.__name__} has come to a deadlock")
+            fine, answer = pipe.recv()
+            if not fine:
+                self.close()
+                raise RuntimeError(f"process {rank} failed:\n{answer}")
+            answers.append(answer)
+        return answers
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self._processes:
+            process.terminate()
+            process.join()
+
+
+def _serve(rank: int, rendezvous: str, port: int, pipe: Connection) -> None:
+    torch.set_num_threads(1)
+    # For Lightning: the processes are there already, it must not start any.
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ |= {"NODE_RANK": "0", "LOCAL_RANK": str(rank), "CUDA_VISIBLE_DEVICES": ""}
+    torch.distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+    while True:
+        try:
+            function, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send((True, function(rank, *arguments)))
+        except BaseException:
+            pipe.send((False, traceback.format_exc()))

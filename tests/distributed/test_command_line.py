@@ -1,0 +1,57 @@
+"""The recipe for two processes, started as a user starts it."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lit_bottleneck.recipes import recipe_paths
+
+PATHS = recipe_paths()
+
+
+def test_fit_on_two_processes_leaves_one_run(tmp_path: Path) -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    arguments = {
+        "accelerator": "cpu",
+        "devices": "2",
+        "max_epochs": "1",
+        "limit_train_batches": "4",
+        "limit_val_batches": "2",
+        "limit_test_batches": "2",
+        "log_every_n_steps": "2",
+    }
+    command = [sys.executable, "-m", "lit_bottleneck", "fit"]
+    command += ["--config", str(PATHS["vib_digits"]), "--config", str(PATHS["trainer/ddp"])]
+    command += [f"--trainer.{name}={value}" for name, value in arguments.items()]
+    command += ["--model.init_args.beta=lit_bottleneck.beta.DualBeta", "--model.init_args.beta.init_args.capacity=4"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    [folder] = (tmp_path / "runs" / "vib_digits").iterdir()
+    assert [path.parent for path in tmp_path.rglob("metrics.csv")] == [folder]
+    assert [path.parent for path in tmp_path.rglob("config.yaml")] == [folder]
+    [checkpoint] = tmp_path.rglob("*.ckpt")
+    assert done.stdout.count(f"checkpoint: {checkpoint}") == 1
+    assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["devices"] in (2, "2")
+
+    with open(folder / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    for stage in ("val", "test"):
+        [row] = [row for row in rows if row[f"{stage}/loss"]]
+        measured = {name.split("/")[1]: float(value) for name, value in row.items() if name.startswith(stage)}
+        assert 0 <= measured["accuracy"] <= 1
+        assert 0 <= measured["calibration_error"] <= 1
+        assert 0 < measured["cross_entropy"] < 3
+        assert measured["rate"] > 0
+        assert measured["loss"] > measured["cross_entropy"]
+    training = [row for row in rows if row["train/beta"]]
+    assert [int(row["step"]) for row in training] == [1, 3]
+    assert float(training[0]["train/beta"]) == pytest.approx(1e-3, rel=0.04)
+    assert sum(line.startswith("epoch 1/1  step 4") for line in done.stderr.splitlines()) == 1

@@ -1,0 +1,73 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lit_bottleneck.networks import MLP
+
+
+def linear_layers(network: nn.Module) -> list[nn.Linear]:
+    return [layer for layer in network if isinstance(layer, nn.Linear)]
+
+
+def by_hand(network: MLP, x: torch.Tensor) -> np.ndarray:
+    """The same map in numpy: matrix products, and the positive part in between."""
+    values = x.double().numpy().reshape(len(x), -1)
+    layers = linear_layers(network)
+    for layer in layers:
+        values = values @ layer.weight.detach().double().numpy().T + layer.bias.detach().double().numpy()
+        if layer is not layers[-1]:
+            values = np.maximum(values, 0)
+    return values
+
+
+@pytest.mark.parametrize("hidden", [[], [7], [7, 5, 9]])
+@pytest.mark.parametrize("shape", [(12,), (3, 4), (3, 2, 2)])
+def test_it_is_matrix_products_with_relu_in_between(hidden: list[int], shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    network, x = MLP(12, hidden, 6), torch.randn(4, *shape)
+    y = network(x)
+    assert y.shape == (4, 6)
+    np.testing.assert_allclose(y.detach().numpy(), by_hand(network, x), rtol=1e-5, atol=1e-6)
+    assert [layer.out_features for layer in linear_layers(network)] == [*hidden, 6]
+
+
+def test_without_hidden_layers_it_is_affine() -> None:
+    torch.manual_seed(0)
+    network = MLP(5, [], 3).double()
+    x1, x2 = torch.randn(2, 4, 5, dtype=torch.float64)
+    torch.testing.assert_close(network(0.3 * x1 + 0.7 * x2), 0.3 * network(x1) + 0.7 * network(x2))
+    assert sum(weight.numel() for weight in network.parameters()) == 5 * 3 + 3
+
+
+def test_it_tells_its_widths() -> None:
+    network = MLP(12, (7, 5), 6)
+    assert (network.in_features, network.out_features) == (12, 6)
+
+
+def test_xavier_weights_fill_their_uniform_interval_and_biases_are_zero() -> None:
+    torch.manual_seed(0)
+    for layer in linear_layers(MLP(60, [40, 50], 20, initialization="xavier")):
+        bound = math.sqrt(6 / (layer.in_features + layer.out_features))
+        largest = layer.weight.abs().max().item()
+        assert 0.99 * bound < largest <= bound
+        # variance of the uniform distribution; its standard error over n draws is .894 of it / sqrt(n)
+        n = layer.weight.numel()
+        assert layer.weight.var().item() == pytest.approx(bound**2 / 3, rel=5 * 0.894 / math.sqrt(n))
+        assert not layer.bias.any()
+
+
+def test_torch_initialization_is_that_of_plain_layers() -> None:
+    torch.manual_seed(0)
+    network = MLP(6, [5], 4)
+    torch.manual_seed(0)
+    for layer, plain in zip(linear_layers(network), [nn.Linear(6, 5), nn.Linear(5, 4)], strict=True):
+        assert torch.equal(layer.weight, plain.weight)
+        assert torch.equal(layer.bias, plain.bias)
+
+
+def test_an_unknown_initialization_is_named() -> None:
+    with pytest.raises(ValueError, match="initialization must be 'torch' or 'xavier'; got 'glorot'"):
+        MLP(6, [5], 4, initialization="glorot")  # type: ignore[arg-type]

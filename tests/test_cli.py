@@ -1,0 +1,209 @@
+"""The command line: what it writes, what it refuses and with which words."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning import LightningDataModule, LightningModule
+from lightning.pytorch.loggers import WandbLogger
+
+from lit_bottleneck.cli import BottleneckCLI, main
+from lit_bottleneck.recipes import recipe_paths
+
+PATHS = recipe_paths()
+DIGITS = ["--config", str(PATHS["vib_digits"]), "--config", str(PATHS["trainer/smoke"])]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Line(LightningModule):
+    """A user's own module, which knows nothing of bottlenecks."""
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(width, 1)
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return self.layer(batch).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Points(LightningDataModule):
+    """A user's own data."""
+
+    def train_dataloader(self) -> torch.utils.data.DataLoader[torch.Tensor]:
+        return torch.utils.data.DataLoader(torch.ones(8, 3), batch_size=4)
+
+
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The message with which the command line ends, with status 2."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message
+
+
+def test_fit_ends_with_the_test_of_the_chosen_checkpoint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["fit", *DIGITS])
+
+    out = capsys.readouterr().out
+    assert "test/accuracy" in out
+    assert "test/rate" in out
+    assert "checkpoint: runs/vib_digits/version_0/checkpoints/best.ckpt" in out
+    assert (folder / "runs/vib_digits/version_0/checkpoints/best.ckpt").is_file()
+
+
+def test_the_whole_configuration_is_in_the_run_folder_and_repeats_the_run(folder: Path) -> None:
+    main(["fit", *DIGITS, "--model.init_args.beta", "0.02"])
+    saved = folder / "runs/vib_digits/version_0/config.yaml"
+    assert yaml.safe_load(saved.read_text())["model"]["init_args"]["beta"] == 0.02
+    main(["fit", "--config", str(saved)])
+
+    first, second = (
+        torch.load(folder / f"runs/vib_digits/version_{n}/checkpoints/best.ckpt", weights_only=True)["state_dict"]
+        for n in (0, 1)
+    )
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first if isinstance(first[name], torch.Tensor))
+
+
+def test_val_size_0_keeps_the_last_weights(folder: Path) -> None:
+    last = [
+        "--trainer.callbacks",
+        "lightning.pytorch.callbacks.ModelCheckpoint",
+        "--trainer.callbacks.filename",
+        "last",
+    ]
+    main(["fit", *DIGITS, *last, "--data.init_args.val_size", "0", "--trainer.max_epochs", "2"])
+
+    checkpoint = torch.load(folder / "runs/vib_digits/version_0/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == 1
+    assert checkpoint["global_step"] == 8
+
+
+def test_wandb_twice_in_the_same_folder_offline_with_the_configuration_under_one_key(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    names = []
+    for _ in range(2):
+        arguments = ["fit", *DIGITS, "--config", str(PATHS["logger/wandb"])]
+        logger = BottleneckCLI(arguments).trainer.logger
+        assert isinstance(logger, WandbLogger)
+        run = logger.experiment
+        assert run.config["cli"]["data"]["init_args"]["batch_size"] == 64
+        assert run.config["cli"]["model"]["class_path"] == "lit_bottleneck.VIBClassifier"
+        assert run.summary["train/beta"] == pytest.approx(0.001)
+        assert {"train/rate", "train/loss", "val/accuracy", "test/accuracy"} <= set(run.summary.keys())
+        assert (folder / "runs/lit_bottleneck" / run.id / "config.yaml").is_file()
+        assert (folder / "runs/lit_bottleneck" / run.id / "checkpoints/best.ckpt").is_file()
+        names.append(run.id)
+        wandb.finish()
+    assert names[0] != names[1]
+    assert len(list((folder / "runs/wandb").glob("offline-run-*"))) == 2
+
+
+def test_wandb_is_not_imported_without_its_logger() -> None:
+    program = (
+        "import sys, lit_bottleneck.cli as cli\n"
+        f"cli.main(['fit', *{DIGITS!r}])\n"
+        "assert 'wandb' not in sys.modules, 'wandb was imported'"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_any_lightning_module_trains_by_its_class_path(folder: Path) -> None:
+    trainer = ["--trainer.max_epochs", "1", "--trainer.logger", "false", "--trainer.enable_checkpointing", "false"]
+    main(["fit", "--model", "tests.test_cli.Line", "--model.width", "3", "--data", "tests.test_cli.Points", *trainer])
+
+
+def test_unknown_keys_are_refused_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = yaml.safe_load(PATHS["vib_digits"].read_text())
+    recipe["model"]["init_args"]["betta"] = 1.0
+    Path("wrong.yaml").write_text(yaml.safe_dump(recipe))
+
+    assert "betta" in refusal(["fit", "--config", "wrong.yaml"], capsys)
+    assert "max_epoches" in refusal(["fit", *DIGITS, "--trainer.max_epoches", "3"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model.init_args.beta", "-1"], "beta must be a finite number that is not negative; got -1"),
+        (["--model.init_args.beta", ".nan"], "beta must be a finite number"),
+        (["--model.init_args.latent_dim", "5"], "latent_dim=5 needs an encoder that returns 10 numbers per example"),
+        (["--model.init_args.scale", "linear"], "scale"),
+        (["--data.init_args.batch_size", "0"], "batch_size=0"),
+        (["--data.init_args.val_size", "-3"], "val_size=-3"),
+        (["--data", "lit_bottleneck.data.Images", "--data.name", "MNOST"], "MNOST"),
+        (
+            [
+                "--model.init_args.beta",
+                "lit_bottleneck.beta.DualBeta",
+                "--model.init_args.beta.init_args.capacity",
+                "-2",
+            ],
+            "capacity",
+        ),
+    ],
+)
+def test_bad_values_are_refused_with_the_argument_and_the_value(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in refusal(["fit", *DIGITS, *arguments], capsys)
+
+
+def test_missing_data_says_which_file_and_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.data.original_formats import forbid_network
+
+    forbid_network(monkeypatch)
+    smoke = ["--config", str(PATHS["trainer/smoke"])]
+    with pytest.raises(FileNotFoundError, match=r"(?s)MNIST.*nowhere.*--data\.init_args\.root"):
+        main(["fit", "--config", str(PATHS["vib_mnist"]), *smoke, "--data.init_args.root", "nowhere"])
+
+
+def test_recipes_are_listed_and_copied(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["recipes"])
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in PATHS)
+    main(["recipes", "--copy", "vib_digits"])
+    main(["recipes", "--copy", "trainer/ddp", "--to", "mine"])
+
+    assert Path("vib_digits.yaml").read_text() == PATHS["vib_digits"].read_text()
+    assert Path("mine/trainer/ddp.yaml").read_text() == PATHS["trainer/ddp"].read_text()
+    assert "exists already" in refusal(["recipes", "--copy", "vib_digits"], capsys)
+    assert "'vib_digit'" in refusal(["recipes", "--copy", "vib_digit"], capsys)
+
+
+def test_the_wheel_brings_the_recipes(tmp_path: Path) -> None:
+    project = Path(__file__).parents[1]
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=project, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    files = zipfile.ZipFile(wheel).namelist()
+
+    assert {f"lit_bottleneck/recipes/{name}.yaml" for name in PATHS} <= set(files)
+    assert "lit_bottleneck/py.typed" in files
+    assert not [name for name in files if name.startswith(("tests", "recipes"))]
+
+
+def test_help_names_every_command() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "lit_bottleneck", "--help"], check=True, capture_output=True, text=True
+    )
+    for command in ("fit", "validate", "test", "predict", "recipes"):
+        assert command in shown.stdout

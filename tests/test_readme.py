@@ -1,0 +1,66 @@
+"""Every block of the README runs, in its order, in one folder. Training commands but the first are shortened."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lit_bottleneck.cli import main
+from lit_bottleneck.recipes import recipe_folder
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README.read_text(), flags=re.MULTILINE | re.DOTALL)
+SMOKE = ["--config", "recipes/trainer/smoke.yaml"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("readme")
+    (path / "recipes").symlink_to(recipe_folder())
+    return path
+
+
+def commands(block: str) -> list[list[str]]:
+    """The commands of a block without their installation."""
+    lines = block.replace("\\\n", " ").strip().splitlines()
+    return [shlex.split(re.sub(r"^pip install .* && ", "", line)) for line in lines]
+
+
+def test_the_set_up_commands_are_the_first_two_blocks() -> None:
+    bash = [text for language, text in BLOCKS if language == "bash"]
+
+    assert bash[0] == "pip install -e . && lit-bottleneck fit --config recipes/vib_digits.yaml\n"
+    assert bash[1] == 'pip install -e ".[test]" && python -m pytest\n'
+
+
+@pytest.mark.parametrize(("language", "block"), BLOCKS, ids=[f"{i}-{block[0]}" for i, block in enumerate(BLOCKS)])
+def test_block(language: str, block: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    if language == "python":
+        exec(compile(block, str(README), "exec"), {"__name__": "__main__"})
+    elif language == "bash":
+        for number, (program, *arguments) in enumerate(commands(block)):
+            if program == "python":
+                assert arguments == ["-m", "pytest"]  # this is it
+                continue
+            assert program == "lit-bottleneck", f"the README has a program that no test runs: {program}"
+            first = BLOCKS.index((language, block)) == 1 and number == 0
+            if arguments[0] == "fit" and not first:
+                arguments += SMOKE
+            if "recipes/trainer/ddp.yaml" in arguments:
+                subprocess.run([sys.executable, "-m", "lit_bottleneck", *arguments], check=True)
+            else:
+                main(arguments)
+    else:
+        assert language == "text"
+
+
+def test_the_first_command_has_learnt(folder: Path) -> None:
+    metrics = (folder / "runs/vib_digits/version_0/metrics.csv").read_text().splitlines()
+    names, values = metrics[0].split(","), metrics[-1].split(",")
+
+    assert float(values[names.index("test/accuracy")]) > 0.95
