@@ -93,12 +93,13 @@ class MovingBeta(BetaController):
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Take over a state of the same kind of controller."""
-        if state.get("kind") != self.state_kind:
+        names = (*self.state_names, "skipped_updates")
+        if set(state) != {"kind", *names} or state["kind"] != self.state_kind:
             raise ValueError(
-                f"the checkpoint holds the state of beta of another kind, {state.get('kind')}, than this model's, "
-                f"{self.state_kind}: build the model with the controller that it was trained with"
+                f"the checkpoint holds another state of beta, {dict(state)}, than that of {self.state_kind} "
+                f"({', '.join(names)}): build the model with the controller that it was trained with"
             )
-        for name in (*self.state_names, "skipped_updates"):
+        for name in names:
             setattr(self, name, state[name])
 
 

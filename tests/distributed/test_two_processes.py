@@ -1,5 +1,6 @@
 """What two processes compute together is what one computes with all rows."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_bottleneck import GaussianBottleneck, VIBClassifier
 from lit_bottleneck.beta import GECO, BetaController, DualBeta
-from lit_bottleneck.callbacks import PredictionWriter
+from lit_bottleneck.cli import main
+from lit_bottleneck.code import Code
 from lit_bottleneck.data import Digits
 from lit_bottleneck.networks import MLP
+from lit_bottleneck.recipes import recipe_paths
 from tests.distributed.pool import Pool
 
 
@@ -137,65 +140,62 @@ def test_metrics_are_those_of_all_rows_whatever_each_process_has(pool: Pool) -> 
     assert first == pytest.approx(alone, rel=1e-6)
 
 
-def trained_by_rank(rank: int | None, controlled: bool) -> dict[str, Any]:
-    """Six steps of twelve rows, or of five and seven in two processes. The code has no noise that could differ."""
-    model = classifier(beta=DualBeta(capacity=0.05, ema=0.5) if controlled else 0.25)
-    model.bottleneck_noise = None
-    order = torch.arange(72).reshape(6, 12)
-    batches = order if rank is None else (order[:, :6], order[:, 6:])[rank]
-    data = DataLoader(rows(72), batch_sampler=[batch.tolist() for batch in batches])
-    run = trainer(1 if rank is None else 2, max_epochs=1)
-    run.fit(Noiseless.of(model), data)
-    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    return {"beta": model.beta, "skipped": model.beta_controller.skipped_updates, "state": state, "steps": run.global_step}
-
-
 class Noiseless(VIBClassifier):
-    """Trains on the mean code, at the price of its rate."""
+    """Trains on the mean code, at the price of its rate: two processes draw other noise than one."""
 
-    @classmethod
-    def of(cls, model: VIBClassifier) -> VIBClassifier:
-        model.__class__ = cls
-        return model
-
-    def encode(self, x: Tensor, sample: bool | None = None) -> Any:
+    def encode(self, x: Tensor, sample: bool | None = None) -> Code:
         return super().encode(x, sample=False)
+
+
+def trained(parts: int, part: int, controlled: bool) -> dict[str, Any]:
+    """Six steps of twelve rows, of which this process sees one of so many parts."""
+    torch.manual_seed(0)
+    beta = DualBeta(capacity=0.05, ema=0.5) if controlled else 0.25
+    model = Noiseless(MLP(6, [8], 8), latent_dim=4, num_classes=3, beta=beta)
+    batches = torch.arange(72).reshape(6, 12).chunk(parts, dim=1)[part]
+    run = trainer(parts, max_epochs=1)
+    run.fit(model, DataLoader(rows(72), batch_sampler=batches.tolist()))
+    weights = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    return {"beta": model.beta, "weights": weights, "steps": run.global_step}
+
+
+def trained_by_rank(rank: int, controlled: bool) -> dict[str, Any]:
+    return trained(2, rank, controlled)
 
 
 @pytest.mark.parametrize("controlled", [False, True])
 def test_training_in_two_processes_is_training_on_both_halves_at_once(controlled: bool, pool: Pool) -> None:
     first, second = pool(trained_by_rank, controlled)
-    alone = trained_by_rank(None, controlled)
-    assert first["beta"] == second["beta"]
-    assert first["beta"] == pytest.approx(alone["beta"], rel=1e-6)
-    assert (alone["beta"] != 1e-3) == (alone["beta"] != 0.25) or not controlled
+    alone = trained(1, 0, controlled)
     assert first["steps"] == second["steps"] == alone["steps"] == 6
-    torch.testing.assert_close(first["state"], second["state"], rtol=0, atol=0)
-    torch.testing.assert_close(first["state"], alone["state"], rtol=1e-4, atol=1e-5)
+    assert first["beta"] == second["beta"] == pytest.approx(alone["beta"], rel=1e-6)
+    if controlled:
+        assert first["beta"] > 1.1e-3  # the rate was above the capacity
+    torch.testing.assert_close(first["weights"], second["weights"], rtol=0, atol=0)
+    torch.testing.assert_close(first["weights"], alone["weights"], rtol=1e-4, atol=1e-5)
 
 
-def predict(rank: int, folder: Path) -> int:
-    torch.manual_seed(0)
-    model = VIBClassifier(MLP(64, [8], 8), latent_dim=4, num_classes=10)
-    run = Trainer(
-        accelerator="cpu",
-        devices=2,
-        strategy="ddp",
-        logger=False,
-        default_root_dir=folder,
-        enable_progress_bar=False,
-        callbacks=[PredictionWriter()],
-    )
-    run.predict(model, datamodule=Digits(), return_predictions=False)
-    return run.world_size
+def predict_from_the_command_line(rank: int, folder: Path) -> None:
+    paths = recipe_paths()
+    overlays = ["--config", str(paths["vib_digits"]), "--config", str(paths["trainer/ddp"])]
+    settings = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.enable_progress_bar=false"]
+    sys.argv = ["lit-bottleneck"]
+    main(["predict", *overlays, *settings, f"--trainer.logger.init_args.save_dir={folder}"])
 
 
-def test_each_process_writes_its_predictions_and_together_they_cover_the_test_set(pool: Pool, tmp_path: Path) -> None:
-    assert pool(predict, tmp_path) == [2, 2]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions-0.npz", "predictions-1.npz"]
-    files = [dict(np.load(tmp_path / f"predictions-{rank}.npz")) for rank in range(2)]
-    assert {*files[0]["index"], *files[1]["index"]} == set(range(359))
+def test_each_process_writes_its_predictions_and_together_they_are_the_test_set(pool: Pool, tmp_path: Path) -> None:
+    pool(predict_from_the_command_line, tmp_path)
+    written = sorted(tmp_path.rglob("predictions*"))
+    assert [path.name for path in written] == ["predictions-0.npz", "predictions-1.npz"]
+    files = [dict(np.load(path)) for path in written]
+    indices = np.concatenate([file["index"] for file in files])
+    assert sorted(indices.tolist()) == list(range(359))
     labels = Digits().dataset("test").__getitems__(range(359))[1].numpy()
-    for file in files:
-        assert len(file["index"]) == 180  # 359 rows on two processes: one of them twice
-        assert (file["label"] == labels[file["index"].astype(int)]).all()
+    assert (np.concatenate([file["label"] for file in files]) == labels[indices]).all()
+
+
+def test_all_processes_write_into_one_run_folder(pool: Pool, tmp_path: Path) -> None:
+    for run in range(2):
+        pool(predict_from_the_command_line, tmp_path)
+        written = [path.parent.name for path in sorted(tmp_path.rglob("predictions*"))]
+        assert written == sorted([f"version_{earlier}" for earlier in range(run + 1)] * 2)
