@@ -3,9 +3,9 @@
 import inspect
 import math
 from collections.abc import Mapping
-from numbers import Integral, Real
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -45,8 +45,14 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
     ) -> None:
+        arguments = _constructor_arguments(self)
+        _refuse_missing(type(self), arguments)
         super().__init__(beta=beta, deterministic=deterministic, scale=scale)
-        self._keep_arguments(_constructor_arguments(self))
+        given = _given_hyperparameters.get()
+        if given is not None and {name for name in given if not name.startswith("_")} <= set(arguments):
+            self.save_hyperparameters()  # the parsed configuration of a LightningCLI, plain already
+        else:
+            self.save_hyperparameters({name: _plain(value) for name, value in arguments.items()})
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.lr_scheduler_interval = lr_scheduler_interval
@@ -102,22 +108,6 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
             "beta has not moved. Look at the data, lower the learning rate, or set trainer.gradient_clip_val."
         )
 
-    def _keep_arguments(self, arguments: dict[str, Any]) -> None:
-        """Store the constructor's arguments as hyperparameters, in plain form."""
-        missing = [
-            name for name, value in arguments.items() if isinstance(value, str) and value.startswith(_NOT_STORED)
-        ]
-        if missing:
-            raise TypeError(
-                f"the checkpoint of a {type(self).__name__} does not hold its {', '.join(missing)} "
-                f"({', '.join(arguments[name] for name in missing)}): load_from_checkpoint(path, weights_only=True, "
-                f"{', '.join(f'{name}=...' for name in missing)})"
-            )
-        if _given_hyperparameters.get() is not None:
-            self.save_hyperparameters()  # the parsed configuration of a LightningCLI, plain already
-        else:
-            self.save_hyperparameters({name: _plain(value) for name, value in arguments.items()})
-
 
 def _constructor_arguments(module: BottleneckModule) -> dict[str, Any]:
     """The arguments of the outermost constructor that is at work on ``module``, by name."""
@@ -125,23 +115,21 @@ def _constructor_arguments(module: BottleneckModule) -> dict[str, Any]:
     frame = inspect.currentframe()
     frame = frame.f_back if frame else None
     while frame is not None and frame.f_code.co_name == "__init__":
-        names, _, keywords, values = inspect.getargvalues(frame)
-        if values[names[0]] is not module:
+        names, positional, keywords, values = inspect.getargvalues(frame)
+        if not names or values[names[0]] is not module:
             break
-        arguments = {name: values[name] for name in names[1:]}
-        arguments.update(values[keywords] if keywords else {})
+        inner = arguments if positional and values[positional] else {}  # what *args holds has its names further in
+        arguments = {**inner, **{name: values[name] for name in names[1:]}, **(values[keywords] if keywords else {})}
         frame = frame.f_back
     return arguments
 
 
 def _plain(value: Any) -> Any:
     """What a checkpoint may hold: numbers, strings and collections of them; of everything else, that it is missing."""
-    if value is None or isinstance(value, (bool, str)):
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value)
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -149,3 +137,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BetaController):
         return _plain(description_of(value))
     return f"{_NOT_STORED}{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a value, or one in a collection, is what `_plain` has left of something that a checkpoint does not hold."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_missing, value))
+    if isinstance(value, Mapping):
+        return any(map(_is_missing, value.values()))
+    return isinstance(value, str) and value.startswith(_NOT_STORED)
+
+
+def _refuse_missing(model: type, arguments: Mapping[str, Any]) -> None:
+    missing = {name: value for name, value in arguments.items() if _is_missing(value)}
+    if missing:
+        raise TypeError(
+            f"the checkpoint of a {model.__name__} does not hold its {', '.join(missing)} "
+            f"({', '.join(map(str, missing.values()))}): load_from_checkpoint(path, weights_only=True, "
+            f"{', '.join(f'{name}=...' for name in missing)})"
+        )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import index
 from typing import Any, Literal, cast
 
 import torch
@@ -74,11 +75,11 @@ class VIBClassifier(BottleneckModule):
         ):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}; got {value}")
-        self.encoder, self.latent_dim, self.num_classes = encoder, latent_dim, num_classes
-        self.eval_samples = eval_samples
-        self.decoder = nn.Linear(latent_dim, num_classes) if decoder is None else decoder
+        self.latent_dim, self.num_classes, self.eval_samples = map(index, (latent_dim, num_classes, eval_samples))
+        self.encoder = encoder
+        self.decoder = nn.Linear(self.latent_dim, self.num_classes) if decoder is None else decoder
         self._check_width(_output_width(encoder))
-        self.metrics = nn.ModuleDict({stage: _Metrics(num_classes) for stage in ("val", "test")})
+        self.metrics = nn.ModuleDict({stage: _Metrics(self.num_classes) for stage in ("val", "test")})
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify by the mean code: inputs ``(B, ...)`` to logits ``(B, num_classes)``."""
@@ -111,10 +112,10 @@ class VIBClassifier(BottleneckModule):
             raise ValueError(
                 f"num_classes={self.num_classes}, but the labels of {type(data).__name__} have {num_classes} values"
             )
-        dims = getattr(data, "dims", None)
-        if dims is not None:
+        dims = getattr(data, "dims", ())
+        if _output_width(self.encoder) is None and len(dims) == 3:  # images, for which zeros will do
             with torch.no_grad(), _evaluating(self.encoder):
-                self.encode(torch.zeros(2, *dims, device=self.device), sample=False)
+                self.encode(torch.zeros(2, *dims, device=self.device, dtype=self.dtype), sample=False)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Cross-entropy of one draw, plus the price of its rate."""

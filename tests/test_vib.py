@@ -441,7 +441,7 @@ def test_a_residual_network_is_an_encoder_of_half_its_width() -> None:
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 2)
 
     fit = trainer()
-    with pytest.raises(ValueError, match="latent_dim=256 needs an encoder that returns 512 numbers .* got 500"):
+    with pytest.raises(ValueError, match=r"latent_dim=256 needs an encoder that returns 512 numbers .* got 500"):
         fit.fit(classifier(encoder=resnet18(num_classes=500), **kwargs), datamodule=data)
     assert fit.global_step == 0
 

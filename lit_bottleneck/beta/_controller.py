@@ -89,7 +89,10 @@ class MovingBeta(BetaController):
 
     def get_extra_state(self) -> dict[str, Any]:
         """The state, in numbers and strings."""
-        return {"kind": self.state_kind, **{name: getattr(self, name) for name in (*self.state_names, "skipped_updates")}}
+        return {
+            "kind": self.state_kind,
+            **{name: getattr(self, name) for name in (*self.state_names, "skipped_updates")},
+        }
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Take over a state of the same kind of controller."""

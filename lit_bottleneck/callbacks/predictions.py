@@ -1,6 +1,7 @@
 """What `predict` leaves on disk."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,11 +37,15 @@ class PredictionWriter(BasePredictionWriter):
         if not batches or not all(isinstance(value, Tensor) for batch in batches for value in batch.values()):
             rank_zero_warn(f"{type(pl_module).__name__}.predict_step returned no tensors: there is nothing to write")
             return
-        arrays = {name: torch.cat([batch[name] for batch in batches]).float().cpu().numpy() for name in batches[0]}
+        arrays = {name: _array(torch.cat([batch[name] for batch in batches])) for name in batches[0]}
         [indices] = batch_indices
         arrays["index"] = np.concatenate([np.asarray(batch) for batch in indices])
-        folder = run_folder(trainer)
+        folder: Path = trainer.strategy.broadcast(run_folder(trainer))  # some loggers know it on one process only
         folder.mkdir(parents=True, exist_ok=True)
         name = "predictions.npz" if trainer.world_size == 1 else f"predictions-{trainer.global_rank}.npz"
         np.savez(folder / name, **arrays)  # type: ignore[arg-type]
         rank_zero_info(f"predictions: {folder / name}")
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()  # numpy has no bfloat16

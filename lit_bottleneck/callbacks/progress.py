@@ -15,7 +15,7 @@ class ProgressBar(TQDMProgressBar):
     """
 
     def __init__(self, refresh_rate: int = 20) -> None:
-        self.on_terminal = sys.stderr.isatty()
+        self.on_terminal = sys.stdout.isatty()  # where the bar is drawn
         super().__init__(refresh_rate=refresh_rate if self.on_terminal else 0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

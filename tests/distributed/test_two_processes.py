@@ -1,5 +1,6 @@
 """What two processes compute together is what one computes with all rows."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed
+import wandb
 from lightning import Trainer
+from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_bottleneck import GaussianBottleneck, VIBClassifier
 from lit_bottleneck.beta import GECO, BetaController, DualBeta
+from lit_bottleneck.callbacks import PredictionWriter
 from lit_bottleneck.cli import main
 from lit_bottleneck.code import Code
 from lit_bottleneck.data import Digits
@@ -199,3 +203,17 @@ def test_all_processes_write_into_one_run_folder(pool: Pool, tmp_path: Path) -> 
         pool(predict_from_the_command_line, tmp_path)
         written = [path.parent.name for path in sorted(tmp_path.rglob("predictions*"))]
         assert written == sorted([f"version_{earlier}" for earlier in range(run + 1)] * 2)
+
+
+def predict_with_weights_and_biases(rank: int, folder: Path) -> None:
+    os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    logger = WandbLogger(project="mine", save_dir=folder, offline=True)
+    kwargs = {"logger": logger, "callbacks": [PredictionWriter()]}
+    trainer(2, **kwargs).predict(classifier(), DataLoader(rows(11), batch_size=3), return_predictions=False)
+    wandb.finish()
+
+
+def test_also_where_only_the_first_process_knows_the_run(pool: Pool, tmp_path: Path) -> None:
+    pool(predict_with_weights_and_biases, tmp_path)
+    [first, second] = sorted(tmp_path.rglob("predictions*"), key=lambda path: path.name)
+    assert second.parent == first.parent
