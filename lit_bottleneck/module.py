@@ -140,7 +140,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether a value, or one in a collection, is what `_plain` has left of something that a checkpoint does not hold."""
+    """Whether a value, or one in a collection, is what `_plain` leaves of what a checkpoint does not hold."""
     if isinstance(value, (list, tuple)):
         return any(map(_is_missing, value))
     if isinstance(value, Mapping):

@@ -115,7 +115,7 @@ class VIBClassifier(BottleneckModule):
         dims = getattr(data, "dims", ())
         if _output_width(self.encoder) is None and len(dims) == 3:  # images, for which zeros will do
             with torch.no_grad(), _evaluating(self.encoder):
-                self.encode(torch.zeros(2, *dims, device=self.device, dtype=self.dtype), sample=False)
+                self.encode(torch.zeros(2, *dims, device=self.device).to(self.dtype), sample=False)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Cross-entropy of one draw, plus the price of its rate."""

@@ -7,8 +7,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class WeightEMA(WeightAveraging):
     """Exponential moving average of the weights, which validation, test and checkpoints then use.
 
-    Lightning's ``EMAWeightAveraging``, with all weights moved by one operation (a quarter of the time for a small network)
-    and buffers, and with them the state of beta, never averaged. For modules with one optimizer.
+    Lightning's ``EMAWeightAveraging``, with all weights moved by one operation, which is faster, and without its
+    averaging of buffers. For modules with one optimizer.
 
     Args:
         decay: share of the average that stays at each optimizer step, in [0, 1).
@@ -20,4 +20,4 @@ class WeightEMA(WeightAveraging):
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1); got {decay}")
-        super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]

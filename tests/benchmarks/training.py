@@ -1,8 +1,8 @@
 """An epoch of the recipe vib_mnist as shipped, against a bare PyTorch loop of its network, optimizer and batches.
 
 The bare loop has what the recipe has of computation: the two networks, Adam, and the moving average of the weights. It
-logs nothing, checks nothing and shows nothing. Both train for good, in turn, an epoch each: the recipe's epochs are timed
-from the end of the bare loop's to their own, with whatever happens between epochs.
+logs nothing, checks nothing and shows nothing. Both train for good, in turn, an epoch each: the recipe's epochs are
+timed from the end of the bare loop's to their own, with whatever happens between epochs.
 """
 
 import contextlib
