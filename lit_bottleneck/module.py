@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -36,6 +36,11 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
         lr_scheduler_interval: whether it moves after every ``"epoch"`` or every optimizer ``"step"``.
     """
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse what a checkpoint has kept in the place of a network, before any constructor meets it."""
+        _refuse_missing(cls, kwargs)
+        return super().__new__(cls)
+
     def __init__(
         self,
         beta: float | BetaController,
@@ -46,7 +51,6 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
     ) -> None:
         arguments = _constructor_arguments(self)
-        _refuse_missing(type(self), arguments)
         super().__init__(beta=beta, deterministic=deterministic, scale=scale)
         given = _given_hyperparameters.get()
         if given is not None and {name for name in given if not name.startswith("_")} <= set(arguments):
