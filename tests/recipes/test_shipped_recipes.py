@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from lit_bottleneck.cli import main
 from lit_bottleneck.recipes import recipe_folder, recipe_paths
@@ -54,15 +53,14 @@ def test_overlay_runs(name: str, root: Path) -> None:
 def test_every_recipe_has_a_header_with_its_command() -> None:
     for name, path in recipe_paths().items():
         header = [line for line in path.read_text().splitlines() if line.startswith("#")]
-        assert header[0].removeprefix("# ").endswith((".", "there.")), f"{name} begins with a sentence"
+        assert header[0].removeprefix("# ").endswith("."), f"{name} begins with a sentence"
         assert any("lit-bottleneck fit --config recipes/" in line for line in header), f"{name} shows its command"
 
 
-def test_recipes_are_listed_in_their_readme_and_name_public_classes() -> None:
+def test_every_recipe_is_listed_in_the_readme_of_the_recipes() -> None:
     readme = (recipe_folder() / "README.md").read_text()
-    for name, path in recipe_paths().items():
-        assert f"({name}.yaml)" in readme
-        assert yaml.safe_load(path.read_text())
+    for name in recipe_paths():
+        assert f"[{name}]({name}.yaml)" in readme
 
 
 def test_the_digits_recipe_learns_from_the_command_line(root: Path) -> None:
