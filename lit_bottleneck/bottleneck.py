@@ -6,6 +6,7 @@ trainer's optimizers to call it.
 """
 
 import inspect
+import math
 import warnings
 from typing import Any
 from weakref import WeakSet
@@ -18,7 +19,6 @@ from lit_bottleneck.beta import BetaController, controller_from
 from lit_bottleneck.code import Code, Scale, check_scale, gaussian_code
 from lit_bottleneck.window import StepWindow
 
-_RESERVED = ("beta", "beta_controller", "bottleneck", "deterministic", "logs_this_step", "rate_penalty", "step_beta")
 _CONTROLLER_STATE = "beta_controller._extra_state"
 _PENALTIES_WITHOUT_A_STEP = 100
 
@@ -57,9 +57,9 @@ class GaussianBottleneck:
     ) -> None:
         super().__init__(*args, **kwargs)
         setattr(self, "beta_controller", controller_from(beta))  # noqa: B010  (a property for mypy, a submodule for torch)
-        self._deterministic = deterministic
-        self._scale: Scale = check_scale(scale)
-        self._window = StepWindow()
+        self._bottleneck_deterministic = deterministic
+        self._bottleneck_scale: Scale = check_scale(scale)
+        self._bottleneck_window = StepWindow()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -108,7 +108,7 @@ class GaussianBottleneck:
     def deterministic(self) -> bool:
         """Whether the code is the mean and costs nothing."""
         self.beta_controller  # noqa: B018  (raises if the mixin was not initialised)
-        return self._deterministic
+        return self._bottleneck_deterministic
 
     def bottleneck(self, moments: Tensor, sample: bool | None = None, noise: Tensor | None = None) -> Code:
         """Make a code of a network's output.
@@ -126,7 +126,7 @@ class GaussianBottleneck:
             sample = self.training or noise is not None
         elif noise is not None and not sample:
             raise ValueError("noise was given with sample=False: there is nothing to add it to")
-        return gaussian_code(moments, sample, noise, self._scale, self._deterministic)
+        return gaussian_code(moments, sample, noise, self._bottleneck_scale, self._bottleneck_deterministic)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def rate_penalty(self, rate: Tensor | None = None, distortion: Tensor | None = None) -> Tensor:
@@ -143,16 +143,16 @@ class GaussianBottleneck:
         Raises:
             RuntimeError: without ``rate``, if no `BottleneckLayer` has one, or one adds noise in a deterministic
                 module.
-            ValueError: if ``rate`` has more than one dimension.
+            ValueError: if ``rate`` is not one number per example.
         """
         controller = self.beta_controller
         if rate is None:
             rate = self._rate_of_layers()
-        elif rate.dim() > 1:
+        elif rate.dim() != 1:
             raise ValueError(
                 f"rate needs the nats of each example, (B,), such as code.rate; got the shape {tuple(rate.shape)}"
             )
-        if self._deterministic:
+        if self._bottleneck_deterministic:
             return rate.detach().new_zeros(())
         if self.training:
             self._remember(rate, distortion)
@@ -165,10 +165,10 @@ class GaussianBottleneck:
         Called for you after each step of the trainer's optimizers. With several processes all of them must call it.
         """
         controller = self.beta_controller
-        window = self._window
+        window = self._bottleneck_window
         if not window.penalties:
             return
-        self._window = StepWindow()
+        self._bottleneck_window = StepWindow()
         for layer in self._layers():
             layer.forget()
         logs = self.logs_this_step
@@ -177,6 +177,11 @@ class GaussianBottleneck:
         mean_rate, mean_distortion = window.global_means()
         applied = controller.beta
         controller.update(mean_rate, mean_distortion)
+        if not math.isfinite(mean_rate):
+            warnings.warn(
+                f"the mean rate of an optimizer step of {type(self).__name__} is {mean_rate}: beta has not moved",
+                stacklevel=2,
+            )
         if logs:
             values = {"train/rate": mean_rate, "train/beta": applied}
             self.log_dict(values, prog_bar=True)  # type: ignore[attr-defined]
@@ -213,7 +218,7 @@ class GaussianBottleneck:
                 "rate_penalty() without a rate takes those of the BottleneckLayer modules that the forward pass went "
                 "through, and there was none: call it after the forward pass, once, or give it code.rate"
             )
-        if self._deterministic and not all(layer.deterministic for layer in self._layers()):
+        if self._bottleneck_deterministic and not all(layer.deterministic for layer in self._layers()):
             raise RuntimeError(
                 f"{type(self).__name__} is deterministic, but a BottleneckLayer in it adds noise: make it with "
                 "deterministic=True too"
@@ -238,11 +243,11 @@ class GaussianBottleneck:
                 if self not in optimizer._bottlenecks:
                     self._discard_window()  # of another fit
                     optimizer._bottlenecks.add(self)
-            self._window.loss_scale = self._loss_scale()
-        self._window.add(rate.detach(), None if distortion is None else distortion.detach())
+            self._bottleneck_window.loss_scale = self._loss_scale()
+        self._bottleneck_window.add(rate.detach(), None if distortion is None else distortion.detach())
         patience = _PENALTIES_WITHOUT_A_STEP
         hooked = trainer is not None and trainer.training and self.automatic_optimization
-        if self._window.penalties == patience and not hooked and not self.beta_controller.constant:
+        if self._bottleneck_window.penalties == patience and not hooked and not self.beta_controller.constant:
             warnings.warn(
                 f"{type(self).__name__}.rate_penalty() was called {patience} times and beta has not moved: outside a "
                 "Lightning trainer, or with an optimizer that configure_optimizers did not return, call step_beta() "
@@ -258,13 +263,17 @@ class GaussianBottleneck:
 
     def _was_skipped(self) -> bool:
         """Whether the step that the window belongs to was skipped by a gradient scaler."""
-        return self._window.penalties > 0 and self._loss_scale() < self._window.loss_scale
+        return self._bottleneck_window.penalties > 0 and self._loss_scale() < self._bottleneck_window.loss_scale
 
     def _discard_window(self) -> None:
         """Forget the examples of a step that did not happen."""
-        if self._window.penalties:
-            self._window = StepWindow()
+        if self._bottleneck_window.penalties:
+            self._bottleneck_window = StepWindow()
             self.beta_controller.skipped_updates += 1
+
+
+# What a subclass may not take for itself: everything but the hook that each class may extend.
+_RESERVED = frozenset(name for name in vars(GaussianBottleneck) if not name.startswith("__")) - {"on_save_checkpoint"}
 
 
 class BottleneckLayer(nn.Module):
@@ -294,14 +303,16 @@ class BottleneckLayer(nn.Module):
         self.scale: Scale = check_scale(scale)
         self.moments = nn.Linear(in_features, 2 * latent_dim)
         self._rates: list[Tensor] = []
+        self._in_training = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Code a batch: ``(B, in_features)`` to ``(B, latent_dim)``."""
         if x.dim() != 2:
             raise ValueError(f"BottleneckLayer needs a batch of vectors, (B, {self.in_features}); got {tuple(x.shape)}")
         code = gaussian_code(self.moments(x), self.training, None, self.scale, self.deterministic)
-        if not self.training:
+        if not (self.training and self._in_training):
             self.forget()
+        self._in_training = self.training
         self._rates.append(code.rate)
         if len(self._rates) > _PENALTIES_WITHOUT_A_STEP:
             self.forget()

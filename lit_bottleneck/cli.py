@@ -7,10 +7,12 @@ from typing import Any
 
 import yaml
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lit_bottleneck import recipes
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, run_folder
@@ -62,6 +64,10 @@ class BottleneckCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             self.parser.error(str(error))
+        if getattr(self.datamodule, "val_size", None) == 0:
+            for callback in self.trainer.checkpoint_callbacks:
+                if isinstance(callback, ModelCheckpoint) and (callback.monitor or "").startswith("val/"):
+                    callback.monitor, callback.filename = None, "last"  # nothing to choose by
         command = self.config_init[self.subcommand]
         if command.get("weights_only") is None:
             command["weights_only"] = True  # nothing in a checkpoint of ours needs more
@@ -81,10 +87,12 @@ class BottleneckCLI(LightningCLI):
         trainer = self.trainer
         checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "")
         if not checkpoint:
+            rank_zero_info("no checkpoint was written, and nothing tested")
             return
+        weights_only = {"weights_only": self.config_init["fit"]["weights_only"]}
         data = self.datamodule or self.model
         if is_overridden("test_dataloader", data) and is_overridden("test_step", self.model):
-            trainer.test(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=True)
+            trainer.test(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, **weights_only)
         if trainer.is_global_zero:
             print(f"run folder: {run_folder(trainer)}\ncheckpoint: {checkpoint}")
 

@@ -148,7 +148,8 @@ def interpolate(z1: Tensor, z2: Tensor, t: float | Tensor, mode: InterpolationMo
     Args:
         z1: ``(B, ...)``, the codes at ``t = 0``; or one code ``(K,)``.
         z2: the shape of ``z1``, the codes at ``t = 1``.
-        t: where to be, usually in [0, 1]; a number, or a tensor that broadcasts against the codes.
+        t: where to be, usually in [0, 1]; a number, or a tensor that broadcasts against the codes, such as
+            ``t[:, None]`` with one place for each row.
         mode: one of the three above.
 
     Returns:

@@ -107,9 +107,9 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
         values = {name: term.item() for name, term in terms.items()}
         bad = [name for name, value in values.items() if not math.isfinite(value)] or ["their sum"]
         raise FloatingPointError(
-            f"the loss is not finite at step {self.trainer.global_step}: {', '.join(bad)} of "
+            f"the loss is not finite: {', '.join(bad)} of "
             f"{', '.join(f'{name}={value:.6g}' for name, value in values.items())} (beta={self.beta:.6g}). "
-            "beta has not moved. Look at the data, lower the learning rate, or set trainer.gradient_clip_val."
+            "Look at the data, lower the learning rate, or set trainer.gradient_clip_val."
         )
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from operator import index
+from numbers import Integral
 from typing import Any, Literal, cast
 
 import torch
@@ -73,9 +73,9 @@ class VIBClassifier(BottleneckModule):
             ("num_classes", num_classes, 2),
             ("eval_samples", eval_samples, 0),
         ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}; got {value}")
-        self.latent_dim, self.num_classes, self.eval_samples = map(index, (latent_dim, num_classes, eval_samples))
+            if not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name} must be a whole number, at least {least}; got {value!r}")
+        self.latent_dim, self.num_classes, self.eval_samples = map(int, (latent_dim, num_classes, eval_samples))
         self.encoder = encoder
         self.decoder = nn.Linear(self.latent_dim, self.num_classes) if decoder is None else decoder
         self._check_width(_output_width(encoder))
@@ -102,7 +102,8 @@ class VIBClassifier(BottleneckModule):
             return F.log_softmax(self.decoder(code.z).float(), dim=-1)
         draws = code.sample(self.eval_samples)
         logits = self.decoder(draws.flatten(0, 1)).float().unflatten(0, draws.shape[:2])
-        return F.log_softmax(logits, dim=-1).logsumexp(0) - math.log(self.eval_samples)
+        mean = F.log_softmax(logits, dim=-1).logsumexp(0) - math.log(self.eval_samples)
+        return mean.clamp(max=0)  # a probability of 1 + 1e-7 would be taken for a logit
 
     def setup(self, stage: str) -> None:
         """Hold the sizes against those of the datamodule, where it tells them."""
@@ -124,8 +125,9 @@ class VIBClassifier(BottleneckModule):
         logits = self.decoder(code.z)
         if self.logs_this_step:
             self.log("train/accuracy", (logits.argmax(-1) == labels).float().mean())
+        cross_entropy = F.cross_entropy(logits, labels)
         return self.training_loss(
-            cross_entropy=F.cross_entropy(logits, labels), rate_penalty=self.rate_penalty(code.rate)
+            cross_entropy=cross_entropy, rate_penalty=self.rate_penalty(code.rate, distortion=cross_entropy)
         )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -161,7 +163,8 @@ class VIBClassifier(BottleneckModule):
 
     def _labelled(self, batch: Any) -> tuple[Tensor, Tensor]:
         x, labels = batch[:2]
-        if labels.device.type == "cpu" or self.logs_this_step:  # elsewhere it would wait for the device in every step
+        # On an accelerator it would wait for the device in every training step.
+        if not self.training or labels.device.type == "cpu" or self.logs_this_step:
             outside = labels[(labels < 0) | (labels >= self.num_classes)]
             if outside.numel():
                 raise ValueError(

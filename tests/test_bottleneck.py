@@ -951,3 +951,29 @@ def test_weight_averaging_keeps_the_live_beta(kind: type[Regressor], tmp_path: P
 def test_a_state_dict_of_a_constant_price_holds_nothing_of_it() -> None:
     assert not [name for name in Regressor(0.1).state_dict() if "beta" in name]
     assert [name for name in Regressor(fast_dual()).state_dict() if "beta" in name] == ["beta_controller._extra_state"]
+
+
+def test_the_last_rate_of_an_evaluation_is_not_that_of_the_next_training_batch() -> None:
+    layer = BottleneckLayer(3, 2)
+    layer.eval()
+    layer(torch.randn(7, 3))
+    layer.train()
+    layer(torch.randn(3, 3))
+
+    assert layer.take_rate().shape == (3,)
+
+
+def test_a_rate_that_is_not_finite_is_told() -> None:
+    class Bare(GaussianBottleneck, nn.Module):
+        pass
+
+    module = Bare(beta=DualBeta(capacity=1.0))
+    module.rate_penalty(torch.tensor([math.nan]))
+    with pytest.warns(UserWarning, match="mean rate of an optimizer step of Bare is nan"):
+        module.step_beta()
+
+
+@pytest.mark.parametrize("name", ["_remember", "_layers", "logs_this_step", "deterministic"])
+def test_every_name_of_the_mixin_is_its_own(name: str) -> None:
+    with pytest.raises(TypeError, match=name):
+        type("Taker", (GaussianBottleneck, nn.Module), {name: None})

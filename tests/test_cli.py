@@ -80,13 +80,7 @@ def test_the_whole_configuration_is_in_the_run_folder_and_repeats_the_run(folder
 
 
 def test_val_size_0_keeps_the_last_weights(folder: Path) -> None:
-    last = [
-        "--trainer.callbacks",
-        "lightning.pytorch.callbacks.ModelCheckpoint",
-        "--trainer.callbacks.filename",
-        "last",
-    ]
-    main(["fit", *DIGITS, *last, "--data.init_args.val_size", "0", "--trainer.max_epochs", "2"])
+    main(["fit", *DIGITS, "--data.init_args.val_size", "0", "--trainer.max_epochs", "2"])
 
     checkpoint = torch.load(folder / "runs/vib_digits/version_0/checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["epoch"] == 1

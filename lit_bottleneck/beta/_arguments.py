@@ -1,15 +1,14 @@
 """Checks of constructor arguments, each with an error that names the argument and the value."""
 
 import math
+from numbers import Real
 from typing import TypeVar
-
-from torch import Tensor
 
 
 def not_negative(name: str, value: float) -> float:
     """Return ``value`` as a float, if it is finite and not negative."""
-    if isinstance(value, Tensor) or not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} must be a finite number that is not negative; got {value}")
+    if not isinstance(value, Real) or not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be a finite number that is not negative; got {value!r}")
     return float(value)
 
 

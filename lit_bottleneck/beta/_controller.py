@@ -13,14 +13,16 @@ from lit_bottleneck.beta._arguments import not_negative
 
 
 class BetaController(nn.Module, ABC):
-    """Base of all prices. A subclass gives `beta` and `advance`, and names its state in `state_names`.
+    """Base of all prices. A subclass gives `beta` and `advance` (or `update`), and names its state in `state_names`.
 
     Attributes:
+        state_names: the attributes that move, numbers that a checkpoint keeps.
         constant: whether the price never moves: then nothing is reduced over processes for it.
         arguments: the constructor's arguments by name, which a checkpoint keeps.
         skipped_updates: updates that were refused because the rate (or the distortion) was not finite.
     """
 
+    state_names: ClassVar[tuple[str, ...]] = ()
     constant: ClassVar[bool] = False
     arguments: dict[str, Any]
 
@@ -45,7 +47,6 @@ class BetaController(nn.Module, ABC):
     def beta(self) -> float:
         """The current price of a nat."""
 
-    @abstractmethod
     def advance(self, mean_rate: float, mean_distortion: float | None) -> None:
         """Move the price by one optimizer step; the arguments are finite."""
 
@@ -75,12 +76,6 @@ class BetaController(nn.Module, ABC):
     def extra_repr(self) -> str:
         """The arguments, for printing."""
         return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
-
-
-class MovingBeta(BetaController):
-    """A price with a state, which is a handful of numbers in the checkpoint."""
-
-    state_names: ClassVar[tuple[str, ...]]
 
     @property
     def state_kind(self) -> str:
@@ -118,6 +113,8 @@ class ConstantBeta(BetaController):
     """
 
     constant = True
+    get_extra_state = nn.Module.get_extra_state  # none, then torch stores none
+    set_extra_state = nn.Module.set_extra_state
 
     def __init__(self, beta: float) -> None:
         super().__init__()
@@ -126,9 +123,6 @@ class ConstantBeta(BetaController):
     @property
     def beta(self) -> float:
         return self._beta
-
-    def advance(self, mean_rate: float, mean_distortion: float | None) -> None:
-        """A constant does not move."""
 
 
 def controller_from(beta: float | BetaController | Mapping[str, Any]) -> BetaController:

@@ -4,10 +4,10 @@ import math
 from typing import Literal
 
 from lit_bottleneck.beta._arguments import not_negative, one_of
-from lit_bottleneck.beta._controller import MovingBeta
+from lit_bottleneck.beta._controller import BetaController
 
 
-class _FeedbackBeta(MovingBeta):
+class _FeedbackBeta(BetaController):
     """A price that follows an error: the integral of it and, with ``kp``, the error itself.
 
     The error is clipped to ``max_error`` on both sides and smoothed by an EMA. The integral is beta itself
@@ -41,7 +41,7 @@ class _FeedbackBeta(MovingBeta):
         if space == "log" and (self.beta_init == 0 or low == 0):
             raise ValueError(
                 "in log space a price of 0 stays 0 for ever: beta_init and the lower of bounds must be positive; "
-                f"got beta_init={beta_init} and bounds={bounds}. Use space='linear' to start at 0."
+                f"got beta_init={beta_init} and bounds={bounds}. Use space='linear' and bounds=(0, ...) to start at 0."
             )
         if not low <= self.beta_init <= high:
             raise ValueError(f"beta_init must lie within bounds={bounds}; got {beta_init}")

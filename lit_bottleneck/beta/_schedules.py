@@ -5,10 +5,10 @@ from typing import Literal
 from torch import Tensor
 
 from lit_bottleneck.beta._arguments import not_negative, one_of, whole_number
-from lit_bottleneck.beta._controller import MovingBeta, mean_over_examples
+from lit_bottleneck.beta._controller import BetaController, mean_over_examples
 
 
-class ScheduledBeta(MovingBeta):
+class ScheduledBeta(BetaController):
     """A linear warm-up, once or in cycles (arXiv 1903.10145).
 
     Within a cycle beta rises from 0 to its full value in ``warmup_steps`` and stays there until the cycle ends; after
@@ -52,7 +52,7 @@ class ScheduledBeta(MovingBeta):
         self.step += 1
 
 
-class CapacityBeta(MovingBeta):
+class CapacityBeta(BetaController):
     """Pay only for nats away from a capacity: ``weight * max(R - C, 0)``, or ``weight * |R - C|`` (arXiv 1804.03599).
 
     With ``reduction="batch"`` R is the mean rate of the batch that this process sees, so that with several processes or

@@ -35,7 +35,9 @@ class PredictionWriter(BasePredictionWriter):
         """Write the rows that this process has predicted."""
         batches = [batch if isinstance(batch, dict) else {"prediction": batch} for batch in predictions]
         if not batches or not all(isinstance(value, Tensor) for batch in batches for value in batch.values()):
-            rank_zero_warn(f"{type(pl_module).__name__}.predict_step returned no tensors: there is nothing to write")
+            rank_zero_warn(
+                f"{type(pl_module).__name__}.predict_step returned no tensors for one dataloader: nothing written"
+            )
             return
         arrays = {name: _array(torch.cat([batch[name] for batch in batches])) for name in batches[0]}
         [indices] = batch_indices

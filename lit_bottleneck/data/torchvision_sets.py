@@ -39,7 +39,7 @@ class NamedSet:
         dims: `(C, H, W)`.
         num_classes: Labels are 0 to `num_classes` - 1.
         parts: The arguments that ask `dataset` for its training and its test part.
-        example_file: One of its files, relative to the root.
+        files: All its files, relative to the root.
         arrays: Takes images `(N, C, H, W)` and labels `(N,)` over from an instance of `dataset`.
     """
 
@@ -47,13 +47,14 @@ class NamedSet:
     dims: tuple[int, int, int]
     num_classes: int
     parts: tuple[dict[str, Any], dict[str, Any]]
-    example_file: str
+    files: tuple[str, ...]
     arrays: Callable[[Any], tuple[Tensor, Tensor]]
 
 
 def _mnist_like(dataset: type) -> NamedSet:
-    example_file = f"{dataset.__name__}/raw/train-images-idx3-ubyte"
-    return NamedSet(dataset, (1, 28, 28), 10, TRAIN_OR_TEST, example_file, _mnist_arrays)
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    files = tuple(f"{dataset.__name__}/raw/{name}-ubyte" for name in names)
+    return NamedSet(dataset, (1, 28, 28), 10, TRAIN_OR_TEST, files, _mnist_arrays)
 
 
 NAMED_SETS = {
@@ -61,10 +62,24 @@ NAMED_SETS = {
     "FashionMNIST": _mnist_like(datasets.FashionMNIST),
     "KMNIST": _mnist_like(datasets.KMNIST),
     "CIFAR10": NamedSet(
-        datasets.CIFAR10, (3, 32, 32), 10, TRAIN_OR_TEST, "cifar-10-batches-py/data_batch_1", _cifar_arrays
+        datasets.CIFAR10,
+        (3, 32, 32),
+        10,
+        TRAIN_OR_TEST,
+        tuple(f"cifar-10-batches-py/{name}" for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")),
+        _cifar_arrays,
     ),
-    "CIFAR100": NamedSet(datasets.CIFAR100, (3, 32, 32), 100, TRAIN_OR_TEST, "cifar-100-python/train", _cifar_arrays),
-    "SVHN": NamedSet(datasets.SVHN, (3, 32, 32), 10, SPLIT_BY_NAME, "train_32x32.mat", _svhn_arrays),
+    "CIFAR100": NamedSet(
+        datasets.CIFAR100,
+        (3, 32, 32),
+        100,
+        TRAIN_OR_TEST,
+        ("cifar-100-python/train", "cifar-100-python/test"),
+        _cifar_arrays,
+    ),
+    "SVHN": NamedSet(
+        datasets.SVHN, (3, 32, 32), 10, SPLIT_BY_NAME, ("train_32x32.mat", "test_32x32.mat"), _svhn_arrays
+    ),
 }
 
 
@@ -111,11 +126,12 @@ class TorchvisionSource:
         # A file that is cut short ends in a ValueError, an EOFError or an AssertionError of torchvision's readers.
         except (RuntimeError, OSError, HTTPException, ValueError, EOFError, AssertionError) as error:
             reason = f"the download failed: {_in_few_words(error)}" if download else _in_few_words(error)
+            missing = [file for file in self.named_set.files if not (self.root / file).exists()]
             raise FileNotFoundError(
-                f"{self.name} was expected in {self.root.absolute()}, with files such as "
-                f"{self.named_set.example_file}, and could not be read ({reason}). Put its files there, say where they "
-                f"are with root=... (in a recipe: --data.init_args.root), or let prepare_data() download them "
-                f"on a machine with network access"
+                f"{self.name} was expected in {self.root.absolute()} and could not be read ({reason}); "
+                f"{'missing: ' + ', '.join(missing) if missing else 'its files are there, but damaged'}. Put its files "
+                f"there, say where they are with root=... (in a recipe: --data.init_args.root), or let prepare_data() "
+                f"download them on a machine with network access"
             ) from error
 
 

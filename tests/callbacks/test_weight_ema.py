@@ -1,0 +1,64 @@
+"""The moving average of the weights: its formula, and that it is what is stored and tested."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from lit_bottleneck import VIBClassifier
+from lit_bottleneck.beta import DualBeta
+from lit_bottleneck.callbacks import WeightEMA
+from lit_bottleneck.data import Digits
+from lit_bottleneck.networks import MLP
+
+
+class Average(Callback):
+    """The average as its definition has it, and the weights that are tested."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.tested: dict[str, torch.Tensor] = {}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        weights = {name: weight.detach().double() for name, weight in pl_module.named_parameters()}
+        if trainer.global_step == 1:
+            self.average = {name: weight.clone() for name, weight in weights.items()}
+        else:
+            for name, weight in weights.items():
+                self.average[name].lerp_(weight, 1 - self.decay)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.tested = {name: weight.detach().clone() for name, weight in pl_module.named_parameters()}
+
+
+def test_the_average_is_stored_and_tested_and_beta_is_the_live_one(tmp_path: Path) -> None:
+    seed_everything(0, verbose=False)
+    model = VIBClassifier(MLP(64, [16], 8), latent_dim=4, num_classes=10, beta=DualBeta(capacity=2.0))
+    reference = Average(0.9)
+    checkpoint = ModelCheckpoint(tmp_path, filename="last")
+    trainer = Trainer(
+        max_epochs=2,
+        logger=False,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[WeightEMA(0.9), reference, checkpoint],
+    )
+    data = Digits(val_size=0)
+    trainer.fit(model, data)
+    live = model.beta
+    trainer.test(model, data, ckpt_path=checkpoint.best_model_path, weights_only=True, verbose=False)
+
+    stored = torch.load(checkpoint.best_model_path, weights_only=True)["state_dict"]
+    for name, weight in reference.average.items():
+        assert torch.allclose(stored[name].double(), weight, atol=1e-5)
+        assert torch.equal(reference.tested[name], stored[name])
+    assert model.beta == live != 1e-3
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_decay_out_of_range(decay: float) -> None:
+    with pytest.raises(ValueError, match="decay"):
+        WeightEMA(decay)
