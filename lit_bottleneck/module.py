@@ -106,8 +106,9 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
             return
         values = {name: term.item() for name, term in terms.items()}
         bad = [name for name, value in values.items() if not math.isfinite(value)] or ["their sum"]
+        step = "" if self._trainer is None else f" at step {self._trainer.global_step}"
         raise FloatingPointError(
-            f"the loss is not finite: {', '.join(bad)} of "
+            f"the loss is not finite{step}: {', '.join(bad)} of "
             f"{', '.join(f'{name}={value:.6g}' for name, value in values.items())} (beta={self.beta:.6g}). "
             "Look at the data, lower the learning rate, or set trainer.gradient_clip_val."
         )

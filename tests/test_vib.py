@@ -494,7 +494,7 @@ def test_a_datamodule_with_more_classes_is_refused_in_setup_and_with_fewer_is_no
     [("latent_dim", 0, 1), ("latent_dim", -2, 1), ("num_classes", 1, 2), ("eval_samples", -1, 0)],
 )
 def test_sizes_out_of_range_are_named(name: str, value: int, least: int) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be at least {least}; got {value}"):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number, at least {least}; got {value}"):
         classifier(**{name: value})
 
 

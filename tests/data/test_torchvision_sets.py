@@ -63,7 +63,7 @@ def test_missing_files_are_named_with_their_place_the_cause_and_a_remedy(name, t
     with pytest.raises(FileNotFoundError) as prepared:
         data.prepare_data()
     message = str(prepared.value)
-    for part in (name, str(tmp_path / "nothing"), NAMED_SETS[name].example_file, "the network is down", "root=..."):
+    for part in (name, str(tmp_path / "nothing"), *NAMED_SETS[name].files, "the network is down", "root=..."):
         assert part in message
     assert "--data.init_args.root" in message
     with pytest.raises(FileNotFoundError, match=f"{name} was expected in .*not found"):
@@ -71,9 +71,15 @@ def test_missing_files_are_named_with_their_place_the_cause_and_a_remedy(name, t
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_example_file_is_one_that_the_original_has(name, tmp_path):
+def test_only_what_is_missing_is_named(name, tmp_path):
     write(tmp_path, name)
-    assert (tmp_path / NAMED_SETS[name].example_file).is_file()
+    *there, missing = NAMED_SETS[name].files
+    (tmp_path / missing).unlink()
+    with pytest.raises(FileNotFoundError) as refused:
+        Images(name, root=tmp_path).setup()
+
+    assert f"missing: {missing}." in str(refused.value)
+    assert not [file for file in there if file in str(refused.value)]
 
 
 @pytest.mark.parametrize("name", SHAPES)
