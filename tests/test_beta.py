@@ -583,3 +583,50 @@ def test_every_price_is_finite_and_not_negative_for_ever(rates: list[float], kin
     controller = KINDS[kind]()
     assert all(math.isfinite(beta) and beta >= 0 for beta in drive(controller, 5 * rates, 5 * rates))
     assert controller.skipped_updates == 0
+
+
+class Doubling(BetaController):
+    """A user's price, by the documented way: `beta`, `advance` and the names of its state."""
+
+    state_names = ("price",)
+
+    def __init__(self, price: float = 0.1) -> None:
+        super().__init__()
+        self.price = price
+
+    @property
+    def beta(self) -> float:
+        return self.price
+
+    def advance(self, mean_rate: float, mean_distortion: float | None) -> None:
+        self.price *= 2
+
+
+class Counting(BetaController):
+    """A user's price that overrides `update` itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.updates = 0
+
+    @property
+    def beta(self) -> float:
+        return float(self.updates)
+
+    def update(self, mean_rate: float, mean_distortion: float | None = None) -> None:
+        self.updates += 1
+
+
+def test_a_users_controller_keeps_its_state() -> None:
+    live, loaded = Doubling(), Doubling()
+    live.update(1.0)
+    loaded.load_state_dict(live.state_dict())
+
+    assert live.beta == loaded.beta == 0.2
+
+
+def test_a_users_controller_may_override_update_alone() -> None:
+    controller = Counting()
+    controller.update(1.0)
+
+    assert controller.beta == 1.0

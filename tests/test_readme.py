@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from lit_bottleneck.cli import main
 from lit_bottleneck.recipes import recipe_folder
+from tests.distributed.process_group import run_group
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README.read_text(), flags=re.MULTILINE | re.DOTALL)
@@ -52,7 +52,8 @@ def test_block(language: str, block: str, folder: Path, monkeypatch: pytest.Monk
             if arguments[0] == "fit" and not first:
                 arguments += SMOKE
             if "recipes/trainer/ddp.yaml" in arguments:
-                subprocess.run([sys.executable, "-m", "lit_bottleneck", *arguments], check=True)
+                done = run_group([sys.executable, "-m", "lit_bottleneck", *arguments], cwd=folder)
+                assert done.returncode == 0, done.stderr[-3000:]
             else:
                 main(arguments)
     else:

@@ -551,3 +551,18 @@ def test_a_price_is_learnt_on_real_digits() -> None:
     assert cheap["test/rate"] > 20
     assert 3 < held["test/rate"] < 5
     assert dual.beta > 0.01
+
+
+@pytest.mark.parametrize("eval_samples", [0, 1, 7, 12, 47, 49, 64])
+def test_certain_and_right_is_perfectly_calibrated_whatever_the_number_of_draws(eval_samples: int) -> None:
+    """A probability of 1 + 1e-7, from rounding, would have torchmetrics take probabilities for logits."""
+    model = VIBClassifier(nn.Linear(3, 4), latent_dim=2, num_classes=3, eval_samples=eval_samples).eval()
+    with torch.no_grad():
+        model.decoder.weight.zero_()
+        model.decoder.bias.copy_(torch.tensor([100.0, 0.0, 0.0]))
+        log_probabilities = model.log_probabilities(model.encode(torch.randn(8, 3)))
+    metric = model.metrics["test"].calibration_error
+    metric.update(log_probabilities.exp(), torch.zeros(8, dtype=torch.long))
+
+    assert log_probabilities.max() <= 0
+    assert metric.compute().item() == pytest.approx(0.0, abs=1e-6)

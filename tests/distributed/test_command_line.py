@@ -2,7 +2,6 @@
 
 import csv
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import yaml
 
 from lit_bottleneck.recipes import recipe_paths
+from tests.distributed.process_group import run_group
 
 PATHS = recipe_paths()
 
@@ -29,9 +29,7 @@ def test_fit_on_two_processes_leaves_one_run(tmp_path: Path) -> None:
     command += ["--config", str(PATHS["vib_digits"]), "--config", str(PATHS["trainer/ddp"])]
     command += [f"--trainer.{name}={value}" for name, value in arguments.items()]
     command += ["--model.init_args.beta=lit_bottleneck.beta.DualBeta", "--model.init_args.beta.init_args.capacity=4"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = run_group(command, cwd=tmp_path, environment=environment)
     assert done.returncode == 0, done.stderr[-3000:]
 
     [folder] = (tmp_path / "runs" / "vib_digits").iterdir()
