@@ -328,7 +328,7 @@ def test_a_command_line_of_the_users_own_works(tmp_path: Path, monkeypatch: pyte
         f"--trainer.logger.save_dir={tmp_path}",
         "--trainer.accelerator=cpu",
         "--trainer.max_epochs=3",
-        "--trainer.limit_train_batches=1",
+        "--trainer.limit_train_batches=2",  # 1 may be read as 1.0, which is everything
         "--trainer.limit_val_batches=1",
         "--trainer.num_sanity_val_steps=0",
         "--trainer.enable_progress_bar=false",
@@ -336,7 +336,7 @@ def test_a_command_line_of_the_users_own_works(tmp_path: Path, monkeypatch: pyte
     noted = NoteRates()
     monkeypatch.setattr(sys, "argv", ["mine", *arguments])
     cli = LightningCLI(VIBClassifier, Digits, trainer_defaults={"callbacks": [noted]})
-    assert noted.rates == [0.5, 0.25, 0.125]
+    assert noted.rates == [0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
     model = cli.model
     assert isinstance(cli.trainer.optimizers[0], torch.optim.SGD)
     assert model.beta != 1e-3
