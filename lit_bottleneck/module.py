@@ -1,8 +1,10 @@
-"""What the models share beyond the bottleneck: arguments in the checkpoint, optimizer, and the sum of a loss."""
+"""What the models share beyond the bottleneck: encoder, arguments in the checkpoint, optimizer, the sum of a loss."""
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -10,30 +12,37 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
-from torch import Tensor
+from torch import Tensor, nn
 
-from lit_bottleneck.beta import BetaController, description_of
+from lit_bottleneck.beta import BetaController
 from lit_bottleneck.bottleneck import GaussianBottleneck
-from lit_bottleneck.code import Scale
+from lit_bottleneck.code import Code, Scale
+from lit_bottleneck.described import Described, description_of
 
 _NOT_STORED = "not stored: "
 
 
 class BottleneckModule(GaussianBottleneck, LightningModule):
-    """Base of the library's models: a `GaussianBottleneck` over a LightningModule.
+    """Base of the library's models: an encoder and a `GaussianBottleneck` over a LightningModule.
 
     The constructor's arguments are kept as hyperparameters, in a form that loads under ``weights_only=True``: numbers
-    and strings as they are, a `BetaController` as its description. Networks and functions are not kept (their weights
-    are, of course): pass them to ``load_from_checkpoint`` again. A model that was built by a LightningCLI needs nothing
-    passed.
+    and strings as they are, prices, likelihoods and objectives as their descriptions. Networks and functions are not
+    kept (their weights are, of course): pass them to ``load_from_checkpoint`` again. A model that was built by a
+    LightningCLI needs nothing passed.
 
     Args:
+        encoder: any module from inputs to ``2 * latent_dim`` numbers per example: means and raw scales.
+        latent_dim: width K of the code.
         beta: the price of a nat, see `GaussianBottleneck`.
         deterministic: the model's plain twin, see `GaussianBottleneck`.
         scale: see `gaussian_code`.
         optimizer: makes the optimizer of the parameters. Default: Adam with a learning rate of 1e-3.
         lr_scheduler: makes the learning-rate scheduler of the optimizer. Default: none.
         lr_scheduler_interval: whether it moves after every ``"epoch"`` or every optimizer ``"step"``.
+
+    Raises:
+        ValueError: for a ``latent_dim`` below 1, or an encoder that returns another number than ``2 * latent_dim``: at
+            construction where the encoder tells its width (``out_features``), else at the first batch.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -43,6 +52,8 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
 
     def __init__(
         self,
+        encoder: nn.Module,
+        latent_dim: int,
         beta: float | BetaController,
         deterministic: bool = False,
         scale: Scale = "bounded",
@@ -57,9 +68,22 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
             self.save_hyperparameters()  # the parsed configuration of a LightningCLI, plain already
         else:
             self.save_hyperparameters({name: _plain(value) for name, value in arguments.items()})
+        self.encoder = encoder
+        self.latent_dim = checked_count("latent_dim", latent_dim, at_least=1)
+        self._check_width(output_width(encoder))
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.lr_scheduler_interval = lr_scheduler_interval
+
+    def encode(self, x: Tensor, sample: bool | None = None) -> Code:
+        """Code a batch of inputs; ``sample`` as in `bottleneck`.
+
+        Raises:
+            ValueError: if the encoder does not return ``2 * latent_dim`` numbers per example.
+        """
+        moments = self.encoder(x)
+        self._check_width(moments.shape[1] if moments.dim() > 1 else 1)
+        return self.bottleneck(moments, sample)
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer, and the scheduler if there is one."""
@@ -101,6 +125,13 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
         """The ``x`` of a batch ``x``, ``(x,)`` or ``(x, y, ...)``."""
         return batch[0] if isinstance(batch, (tuple, list)) else batch
 
+    def _check_width(self, width: int | None) -> None:
+        if width not in (None, 2 * self.latent_dim):
+            raise ValueError(
+                f"latent_dim={self.latent_dim} needs an encoder that returns {2 * self.latent_dim} numbers per "
+                f"example; got {width}"
+            )
+
     def _check_finite(self, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
         if math.isfinite(loss.item()):
             return
@@ -112,6 +143,37 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
             f"{', '.join(f'{name}={value:.6g}' for name, value in values.items())} (beta={self.beta:.6g}). "
             "Look at the data, lower the learning rate, or set trainer.gradient_clip_val."
         )
+
+
+def checked_count(name: str, value: Any, at_least: int) -> int:
+    """Take a whole number.
+
+    Raises:
+        ValueError: for anything else, or one below ``at_least``.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"{name} must be a whole number, at least {at_least}; got {value!r}")
+    return int(value)
+
+
+def output_width(network: nn.Module) -> int | None:
+    """Width of what a network returns, where it tells."""
+    if isinstance(network, nn.Sequential) and len(network) and not hasattr(network, "out_features"):
+        return output_width(network[-1])
+    width = getattr(network, "out_features", None)
+    return width if isinstance(width, int) else None
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Have all parts of a module in evaluation mode for a while, and each in its own mode again."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def _constructor_arguments(module: BottleneckModule) -> dict[str, Any]:
@@ -139,7 +201,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, BetaController):
+    if isinstance(value, Described):
         return _plain(description_of(value))
     return f"{_NOT_STORED}{type(value).__module__}.{type(value).__qualname__}"
 

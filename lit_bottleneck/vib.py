@@ -1,9 +1,6 @@
 """The variational information bottleneck classifier."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from numbers import Integral
 from typing import Any, Literal, cast
 
 import torch
@@ -15,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.code import Code, Scale
-from lit_bottleneck.module import BottleneckModule
+from lit_bottleneck.module import BottleneckModule, checked_count, evaluating, output_width
 
 
 class VIBClassifier(BottleneckModule):
@@ -67,34 +64,18 @@ class VIBClassifier(BottleneckModule):
         deterministic: bool = False,
         scale: Scale = "bounded",
     ) -> None:
-        super().__init__(beta, deterministic, scale, optimizer, lr_scheduler, lr_scheduler_interval)
-        for name, value, least in (
-            ("latent_dim", latent_dim, 1),
-            ("num_classes", num_classes, 2),
-            ("eval_samples", eval_samples, 0),
-        ):
-            if not isinstance(value, Integral) or value < least:
-                raise ValueError(f"{name} must be a whole number, at least {least}; got {value!r}")
-        self.latent_dim, self.num_classes, self.eval_samples = map(int, (latent_dim, num_classes, eval_samples))
-        self.encoder = encoder
+        super().__init__(
+            encoder, latent_dim, beta, deterministic, scale, optimizer, lr_scheduler, lr_scheduler_interval
+        )
+        self.num_classes = checked_count("num_classes", num_classes, at_least=2)
+        self.eval_samples = checked_count("eval_samples", eval_samples, at_least=0)
         self.decoder = nn.Linear(self.latent_dim, self.num_classes) if decoder is None else decoder
-        self._check_width(_output_width(encoder))
         self.metrics = nn.ModuleDict({stage: _Metrics(self.num_classes) for stage in ("val", "test")})
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify by the mean code: inputs ``(B, ...)`` to logits ``(B, num_classes)``."""
         logits: Tensor = self.decoder(self.encode(x, sample=False).z)
         return logits
-
-    def encode(self, x: Tensor, sample: bool | None = None) -> Code:
-        """Code a batch of inputs; ``sample`` as in `bottleneck`.
-
-        Raises:
-            ValueError: if the encoder does not return ``2 * latent_dim`` numbers per example.
-        """
-        moments = self.encoder(x)
-        self._check_width(moments.shape[1] if moments.dim() > 1 else 1)
-        return self.bottleneck(moments, sample)
 
     def log_probabilities(self, code: Code) -> Tensor:
         """Log-probabilities ``(B, num_classes)`` as evaluation reads them: by the mean or ``eval_samples`` draws."""
@@ -114,8 +95,8 @@ class VIBClassifier(BottleneckModule):
                 f"num_classes={self.num_classes}, but the labels of {type(data).__name__} have {num_classes} values"
             )
         dims = getattr(data, "dims", ())
-        if _output_width(self.encoder) is None and len(dims) == 3:  # images, for which zeros will do
-            with torch.no_grad(), _evaluating(self.encoder):
+        if output_width(self.encoder) is None and len(dims) == 3:  # images, for which zeros will do
+            with torch.no_grad(), evaluating(self.encoder):
                 self.encode(torch.zeros(2, *dims, device=self.device).to(self.dtype), sample=False)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -172,13 +153,6 @@ class VIBClassifier(BottleneckModule):
                 )
         return x, labels
 
-    def _check_width(self, width: int | None) -> None:
-        if width not in (None, 2 * self.latent_dim):
-            raise ValueError(
-                f"latent_dim={self.latent_dim} needs an encoder that returns {2 * self.latent_dim} numbers per "
-                f"example; got {width}"
-            )
-
 
 class _Metrics(nn.Module):
     """What is measured over a whole split, under the names that are logged."""
@@ -190,23 +164,3 @@ class _Metrics(nn.Module):
         self.rate = MeanMetric()
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.calibration_error = MulticlassCalibrationError(num_classes)
-
-
-def _output_width(encoder: nn.Module) -> int | None:
-    """Width of what an encoder returns, where it tells."""
-    if isinstance(encoder, nn.Sequential) and len(encoder) and not hasattr(encoder, "out_features"):
-        return _output_width(encoder[-1])
-    width = getattr(encoder, "out_features", None)
-    return width if isinstance(width, int) else None
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Have the modules in evaluation mode for a while, and each in its own mode again."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -399,12 +399,11 @@ class Sum(BottleneckModule):
     """Notes the terms of its loss."""
 
     def __init__(self, beta: float = 0.5) -> None:
-        super().__init__(beta)
-        self.encoder = nn.Linear(6, 8)
+        super().__init__(nn.Linear(6, 8), latent_dim=4, beta=beta)
         self.notes: list[dict[str, float]] = []
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        code = self.bottleneck(self.encoder(self.inputs(batch)))
+        code = self.encode(self.inputs(batch))
         terms = {
             "distortion": code.z.square().sum(1).mean(),
             "balance": -3 * code.z.mean(),

@@ -5,7 +5,7 @@ price once per optimizer step (`update`), from the mean rate over all examples o
 Python floats, kept in the checkpoint as extra state: no precision setting rounds it, nothing averages it.
 """
 
-from lit_bottleneck.beta._controller import BetaController, ConstantBeta, controller_from, description_of
+from lit_bottleneck.beta._controller import BetaController, ConstantBeta, controller_from
 from lit_bottleneck.beta._feedback import GECO, DualBeta
 from lit_bottleneck.beta._schedules import CapacityBeta, ScheduledBeta
 
@@ -17,7 +17,6 @@ __all__ = [
     "DualBeta",
     "ScheduledBeta",
     "controller_from",
-    "description_of",
 ]
 
 for _kind in (GECO, BetaController, CapacityBeta, ConstantBeta, DualBeta, ScheduledBeta):

@@ -1,42 +1,28 @@
-"""The base of all prices, the constant price, and how a price is described in a checkpoint."""
+"""The base of all prices, and the constant price."""
 
-import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from lit_bottleneck.beta._arguments import not_negative
+from lit_bottleneck.described import Described, from_description
 
 
-class BetaController(nn.Module, ABC):
+class BetaController(Described, nn.Module, ABC):
     """Base of all prices. A subclass gives `beta` and `advance` (or `update`), and names its state in `state_names`.
 
     Attributes:
         state_names: the attributes that move, numbers that a checkpoint keeps.
         constant: whether the price never moves: then nothing is reduced over processes for it.
-        arguments: the constructor's arguments by name, which a checkpoint keeps.
         skipped_updates: updates that were refused because the rate (or the distortion) was not finite.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ()
     constant: ClassVar[bool] = False
-    arguments: dict[str, Any]
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        controller = super().__new__(cls)
-        bound = inspect.signature(cls).bind_partial(*args, **kwargs)
-        bound.apply_defaults()
-        controller.arguments = dict(bound.arguments)
-        for parameter in bound.signature.parameters.values():  # so that the class, called with them, gives it again
-            if parameter.kind is parameter.VAR_KEYWORD:
-                controller.arguments.update(controller.arguments.pop(parameter.name, {}))
-            elif parameter.kind is parameter.VAR_POSITIONAL:
-                controller.arguments.pop(parameter.name, None)
-        return controller
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,29 +126,12 @@ def controller_from(beta: float | BetaController | Mapping[str, Any]) -> BetaCon
     if isinstance(beta, BetaController):
         return beta
     if isinstance(beta, Mapping):
-        known = {_class_path(kind): kind for kind in _subclasses(BetaController)}  # type: ignore[type-abstract]
-        path = beta.get("class_path")
-        if path not in known:  # a checkpoint may name a class, but never have a module imported
-            raise ValueError(f"beta has the class_path {path!r}, which is not a BetaController that has been imported")
-        return known[path](**beta.get("init_args", {}))
+        return from_description(BetaController, "beta", beta)  # type: ignore[type-abstract]
     if isinstance(beta, bool) or not isinstance(beta, Real):
         raise TypeError(f"beta must be a number or a BetaController; got {beta!r}")
     return ConstantBeta(beta)
 
 
-def description_of(controller: BetaController) -> dict[str, Any]:
-    """What `controller_from` rebuilds the controller from, plain enough for a checkpoint."""
-    return {"class_path": _class_path(type(controller)), "init_args": controller.arguments}
-
-
 def mean_over_examples(values: Tensor) -> Tensor:
     """Mean of ``(B,)`` values (or of one); 0, not NaN, for an empty batch."""
     return values.sum() / max(values.numel(), 1)
-
-
-def _class_path(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _subclasses(kind: type[BetaController]) -> list[type[BetaController]]:
-    return [found for child in kind.__subclasses__() for found in (child, *_subclasses(child))]
