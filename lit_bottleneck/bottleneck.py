@@ -129,13 +129,17 @@ class GaussianBottleneck:
         return gaussian_code(moments, sample, noise, self._bottleneck_scale, self._bottleneck_deterministic)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def rate_penalty(self, rate: Tensor | None = None, distortion: Tensor | None = None) -> Tensor:
+    def rate_penalty(
+        self, rate: Tensor | None = None, distortion: Tensor | None = None, priced_rate: Tensor | None = None
+    ) -> Tensor:
         """Price the rate; in training, also remember it for the next update of beta.
 
         Args:
             rate: ``(B,)``, nats per example. Default: the summed rates of the `BottleneckLayer` modules that this
                 forward pass went through.
             distortion: ``(B,)`` or their mean, nats, for a controller that is driven by it.
+            priced_rate: ``(B,)``, a transform of the rate that is paid for in its place, such as
+                `functional.free_bits_rate`. What moves beta and is logged is ``rate``.
 
         Returns:
             A scalar to add to the loss.
@@ -156,7 +160,7 @@ class GaussianBottleneck:
             return rate.detach().new_zeros(())
         if self.training:
             self._remember(rate, distortion)
-        penalty: Tensor = controller(rate)
+        penalty: Tensor = controller(rate if priced_rate is None else priced_rate)
         return penalty
 
     def step_beta(self) -> None:

@@ -1,4 +1,4 @@
-"""Pure functions of Gaussian codes: scale maps, KL, log-densities and interpolation. No state.
+"""Pure functions of Gaussian codes: scale maps, KL, free bits, log-densities and interpolation. No state.
 
 Whatever the autocast or the precision of the network, the arithmetic here is done in at least float32 (float64 stays
 float64), because a rate in half precision is wrong long before it is infinite.
@@ -102,6 +102,56 @@ def gaussian_kl(mean: Tensor, log_var: Tensor) -> Tensor:
     1.75
     """
     return kl_per_dimension(mean, log_var).flatten(1).sum(1)
+
+
+def free_bits_rate(kl: Tensor, free_bits: float) -> Tensor:
+    """A rate in which the first nats of every dimension are free (arXiv 1606.04934).
+
+    Its mean over the batch is ``sum_j max(free_bits, mean_B KL_j)``: a dimension below the threshold costs the same
+    whatever it does, and is not pressed to carry less.
+
+    Args:
+        kl: ``(B, ...)``, nats per dimension, such as ``code.kl``.
+        free_bits: the threshold, in nats per dimension.
+
+    Returns:
+        ``(B,)``, for `GaussianBottleneck.rate_penalty` as its ``priced_rate``.
+
+    >>> free_bits_rate(torch.tensor([[0.1, 2.0], [0.3, 4.0]]), 0.5).tolist()
+    [2.5, 4.5]
+    """
+    kl = at_least_float32(kl).flatten(1)
+    return torch.where(kl.detach().mean(0) < free_bits, free_bits, kl).sum(1)
+
+
+def log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    """Log-density of ``N(mean, exp(log_var))`` at ``z`` in every dimension, in nats, in their common shape.
+
+    >>> log_density(torch.tensor([0.0, 1.0]), torch.tensor(0.0), torch.tensor(0.0))
+    tensor([-0.9189, -1.4189])
+    """
+    z, mean, log_var = at_least_float32(z), at_least_float32(mean), at_least_float32(log_var)
+    return -0.5 * ((z - mean).square() * torch.exp(-log_var) + log_var + math.log(2 * math.pi))
+
+
+def log_ratio(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    """How much denser a code is under its posterior than under the prior, ``log p(z|x) - log q(z)``, in nats.
+
+    Its mean over draws of the posterior is the rate.
+
+    Args:
+        z: ``(..., K)`` codes.
+        mean: ``(..., K)``, broadcast against ``z``.
+        log_var: the shape of ``mean``.
+
+    Returns:
+        ``(...)``: summed over the last dimension, at least float32.
+
+    >>> log_ratio(torch.tensor([[0.0, 2.0]]), torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2))
+    tensor([1.5000])
+    """
+    z = at_least_float32(z)
+    return (log_density(z, mean, log_var) - log_density(z, z.new_zeros(()), z.new_zeros(()))).sum(-1)
 
 
 def pairwise_log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:

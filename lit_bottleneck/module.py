@@ -4,7 +4,6 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -14,6 +13,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor, nn
 
+from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.bottleneck import GaussianBottleneck
 from lit_bottleneck.code import Code, Scale
@@ -69,7 +69,7 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
         else:
             self.save_hyperparameters({name: _plain(value) for name, value in arguments.items()})
         self.encoder = encoder
-        self.latent_dim = checked_count("latent_dim", latent_dim, at_least=1)
+        self.latent_dim = whole_number("latent_dim", latent_dim, at_least=1)
         self._check_width(output_width(encoder))
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
@@ -143,17 +143,6 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
             f"{', '.join(f'{name}={value:.6g}' for name, value in values.items())} (beta={self.beta:.6g}). "
             "Look at the data, lower the learning rate, or set trainer.gradient_clip_val."
         )
-
-
-def checked_count(name: str, value: Any, at_least: int) -> int:
-    """Take a whole number.
-
-    Raises:
-        ValueError: for anything else, or one below ``at_least``.
-    """
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < at_least:
-        raise ValueError(f"{name} must be a whole number, at least {at_least}; got {value!r}")
-    return int(value)
 
 
 def output_width(network: nn.Module) -> int | None:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
+from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.code import Code, Scale
-from lit_bottleneck.module import BottleneckModule, checked_count, evaluating, output_width
+from lit_bottleneck.module import BottleneckModule, evaluating, output_width
 
 
 class VIBClassifier(BottleneckModule):
@@ -67,8 +68,8 @@ class VIBClassifier(BottleneckModule):
         super().__init__(
             encoder, latent_dim, beta, deterministic, scale, optimizer, lr_scheduler, lr_scheduler_interval
         )
-        self.num_classes = checked_count("num_classes", num_classes, at_least=2)
-        self.eval_samples = checked_count("eval_samples", eval_samples, at_least=0)
+        self.num_classes = whole_number("num_classes", num_classes, at_least=2)
+        self.eval_samples = whole_number("eval_samples", eval_samples, at_least=0)
         self.decoder = nn.Linear(self.latent_dim, self.num_classes) if decoder is None else decoder
         self.metrics = nn.ModuleDict({stage: _Metrics(self.num_classes) for stage in ("val", "test")})
 

@@ -11,9 +11,12 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from lit_bottleneck.functional import (
     at_least_float32,
     bounded_log_var,
+    free_bits_rate,
     gaussian_kl,
     interpolate,
     kl_per_dimension,
+    log_density,
+    log_ratio,
     pairwise_log_density,
     softplus_log_var,
 )
@@ -445,3 +448,40 @@ def test_interpolation_refuses_what_it_cannot_do() -> None:
         interpolate(torch.zeros(2, 3), torch.zeros(2, 4), 0.5)
     with pytest.raises(ValueError, match=r"mode must be .*'slerp'.*got 'cubic'"):
         interpolate(torch.zeros(2, 3), torch.zeros(2, 3), 0.5, "cubic")  # type: ignore[arg-type]
+
+
+# ----------------------------------------------------------------------------------------- free bits and log-densities
+
+
+@given(st.integers(1, 8), st.integers(1, 5), st.floats(0, 3))
+def test_free_bits_are_the_papers_sum_over_dimensions(batch: int, width: int, threshold: float) -> None:
+    kl = torch.rand(batch, width, dtype=torch.float64, generator=torch.Generator().manual_seed(batch)) * 3
+    expected = kl.mean(0).clamp(min=threshold).sum()
+    torch.testing.assert_close(free_bits_rate(kl, threshold).mean(), expected)
+
+
+def test_free_bits_have_no_gradient_below_the_threshold() -> None:
+    kl = torch.tensor([[0.1, 2.0], [0.3, 4.0]], requires_grad=True)
+    free_bits_rate(kl, 0.5).sum().backward()
+    assert kl.grad.tolist() == [[0, 1], [0, 1]]
+
+
+def test_free_bits_of_spatial_codes_count_every_place() -> None:
+    kl = torch.rand(4, 2, 3, 3)
+    torch.testing.assert_close(free_bits_rate(kl, 9.0), torch.full((4,), 18 * 9.0))
+    torch.testing.assert_close(free_bits_rate(kl, 0.0), kl.flatten(1).sum(1))
+
+
+def test_log_density_is_that_of_torch() -> None:
+    z, mean, log_var = torch.randn(3, 7, 4).unbind()
+    expected = torch.distributions.Normal(mean, (0.5 * log_var).exp()).log_prob(z)
+    torch.testing.assert_close(log_density(z, mean, log_var), expected)
+
+
+def test_the_rate_is_the_mean_log_ratio() -> None:
+    torch.manual_seed(0)
+    mean, log_var = torch.randn(2, 1, 5)
+    z = mean + (0.5 * log_var).exp() * torch.randn(100_000, 5)
+    ratio = log_ratio(z, mean, log_var)
+    assert ratio.shape == (100_000,)
+    assert abs(ratio.mean() - gaussian_kl(mean, log_var)) < 4 * ratio.std() / 100_000**0.5

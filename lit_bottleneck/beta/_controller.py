@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lit_bottleneck.beta._arguments import not_negative
+from lit_bottleneck.arguments import not_negative
 from lit_bottleneck.described import Described, from_description
 
 
@@ -32,6 +32,11 @@ class BetaController(Described, nn.Module, ABC):
     @abstractmethod
     def beta(self) -> float:
         """The current price of a nat."""
+
+    @property
+    def linear(self) -> bool:
+        """Whether the penalty is ``beta`` times the mean rate, and nothing else."""
+        return type(self).forward is BetaController.forward
 
     def advance(self, mean_rate: float, mean_distortion: float | None) -> None:
         """Move the price by one optimizer step; the arguments are finite."""

@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from lit_bottleneck.beta._arguments import not_negative, one_of
+from lit_bottleneck.arguments import not_negative, one_of
 from lit_bottleneck.beta._controller import BetaController
 
 

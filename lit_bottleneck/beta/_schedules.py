@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from lit_bottleneck.beta._arguments import not_negative, one_of, whole_number
+from lit_bottleneck.arguments import not_negative, one_of, whole_number
 from lit_bottleneck.beta._controller import BetaController, mean_over_examples
 
 

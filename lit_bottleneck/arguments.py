@@ -14,8 +14,9 @@ def not_negative(name: str, value: float) -> float:
 
 def whole_number(name: str, value: int, at_least: int) -> int:
     """Return ``value`` as an int, if it is whole and at least ``at_least``."""
-    if not math.isfinite(value) or int(value) != value or value < at_least:
-        raise ValueError(f"{name} must be a whole number, at least {at_least}; got {value}")
+    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or int(value) != value or value < at_least:
+        raise ValueError(f"{name} must be a whole number, at least {at_least}; got {value!r}")
     return int(value)
 
 
