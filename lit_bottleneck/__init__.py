@@ -2,8 +2,20 @@
 
 from lit_bottleneck.bottleneck import BottleneckLayer, GaussianBottleneck
 from lit_bottleneck.code import Code
+from lit_bottleneck.objectives import ELBO, IWAE, BetaTC
+from lit_bottleneck.vae import VAE
 from lit_bottleneck.vib import VIBClassifier
 
 __version__ = "0.1.0"
 
-__all__ = ["BottleneckLayer", "Code", "GaussianBottleneck", "VIBClassifier", "__version__"]
+__all__ = [
+    "ELBO",
+    "IWAE",
+    "VAE",
+    "BetaTC",
+    "BottleneckLayer",
+    "Code",
+    "GaussianBottleneck",
+    "VIBClassifier",
+    "__version__",
+]

@@ -1,4 +1,4 @@
-"""The command line: Lightning's commands from YAML recipes, and `recipes`, which lists these."""
+"""The command line: Lightning's commands from YAML recipes, `recipes`, which lists these, and `sample`."""
 
 import sys
 import warnings
@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lit_bottleneck import recipes
+from lit_bottleneck import recipes, sampling
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, run_folder
 
 _NOT_FOR_USERS = (
@@ -22,8 +22,10 @@ _NOT_FOR_USERS = (
     "Total length of `list` across ranks is zero",  # val_size=0 is what the user asked for
     ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own business
 )
+_COMMANDS = {"recipes": recipes.main, "sample": sampling.main}
 _EPILOG = (
-    "A further command: 'lit-bottleneck recipes' lists the recipes that come with the package, and copies one to edit."
+    "Further commands: 'lit-bottleneck recipes' lists the recipes that come with the package, and copies one to edit; "
+    "'lit-bottleneck sample' draws images from a trained model."
 )
 
 
@@ -104,8 +106,8 @@ def main(args: Sequence[str] | None = None) -> None:
         args: the arguments. Default: those of the process.
     """
     arguments = list(sys.argv[1:] if args is None else args)
-    if arguments[:1] == ["recipes"]:
-        recipes.main(arguments[1:])
+    if arguments[:1] and arguments[0] in _COMMANDS:
+        _COMMANDS[arguments[0]](arguments[1:])
         return
     for message in _NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)

@@ -1,5 +1,6 @@
-"""A small convolutional encoder."""
+"""A small convolutional encoder, and the decoder that mirrors it."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -29,26 +30,76 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, dims: Sequence[int], out_features: int, width: int = 32, stages: int = 2) -> None:
         super().__init__()
-        channels, height, rows = dims
-        if stages < 1 or height % 2**stages or rows % 2**stages:
-            raise ValueError(f"stages={stages} needs images that can be halved so often; got dims={tuple(dims)}")
+        smallest = _smallest_image(dims, stages)
+        channels = dims[0]
         self.dims, self.out_features = tuple(dims), out_features
         layers: list[nn.Module] = []
         for stage in range(stages):
             out_channels = width * 2**stage
-            layers += [
-                *_convolution(channels, out_channels),
-                *_convolution(out_channels, out_channels),
-                nn.MaxPool2d(2),
-            ]
+            layers += [*_convolution(channels, out_channels), *_convolution(out_channels, out_channels)]
+            layers.append(nn.MaxPool2d(2))
             channels = out_channels
         self.features = nn.Sequential(*layers, nn.Flatten())
-        self.moments = nn.Linear(channels * (height >> stages) * (rows >> stages), out_features)
+        self.moments = nn.Linear(channels * smallest[0] * smallest[1], out_features)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode a batch of images."""
         features: Tensor = self.features(images)
         return torch.as_tensor(self.moments(features))
+
+
+class ConvDecoder(nn.Sequential):
+    """`ConvEncoder` backwards: one linear layer, then stages that double the image and halve the width.
+
+    A stage repeats every pixel (which leaves no checkerboard, as a strided convolution may) and has two 3 x 3
+    convolutions, each with batch normalisation and ReLU. A last convolution gives the parameters of the likelihood.
+
+    Args:
+        dims: channels, height and width of the images.
+        latent_dim: width of the code.
+        width: channels of the last stage.
+        stages: how often the image is doubled.
+        numbers_per_output: what the likelihood needs, see `MLPDecoder`.
+
+    Shape:
+        ``(B, latent_dim)`` to ``(B, numbers_per_output * C, H, W)``.
+
+    Raises:
+        ValueError: if the image cannot be halved so often.
+
+    >>> ConvDecoder((1, 28, 28), latent_dim=32, width=8)(torch.zeros(5, 32)).shape
+    torch.Size([5, 1, 28, 28])
+    """
+
+    def __init__(
+        self, dims: Sequence[int], latent_dim: int, width: int = 32, stages: int = 2, numbers_per_output: int = 1
+    ) -> None:
+        smallest = _smallest_image(dims, stages)
+        channels = width * 2 ** (stages - 1)
+        layers: list[nn.Module] = [
+            nn.Linear(latent_dim, channels * smallest[0] * smallest[1]),
+            nn.Unflatten(1, (channels, *smallest)),
+        ]
+        for stage in reversed(range(stages)):
+            out_channels = width * 2 ** max(stage - 1, 0)
+            layers += [nn.Upsample(scale_factor=2), *_convolution(channels, channels)]
+            layers += _convolution(channels, out_channels)
+            channels = out_channels
+        super().__init__(*layers, nn.Conv2d(channels, numbers_per_output * dims[0], 3, padding=1))
+        self.latent_dim, self.dims, self.numbers_per_output = latent_dim, tuple(dims), numbers_per_output
+
+
+def _smallest_image(dims: Sequence[int], stages: int) -> tuple[int, int]:
+    """Height and width of an image that was halved ``stages`` times."""
+    _, height, width = dims
+    even = math.gcd(height, width)
+    possible = (even & -even).bit_length() - 1  # how often 2 divides both
+    if not 1 <= stages <= possible:
+        raise ValueError(
+            f"stages={stages} needs images of a height and width that can be halved so often; those of "
+            f"dims={tuple(dims)} can be {possible} times"
+        )
+    return height >> stages, width >> stages
 
 
 def _convolution(channels: int, out_channels: int) -> list[nn.Module]:

@@ -1,5 +1,6 @@
-"""A multilayer perceptron."""
+"""Multilayer perceptrons."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -45,3 +46,37 @@ class MLP(nn.Sequential):
                     nn.init.zeros_(layer.bias)
         elif initialization != "torch":
             raise ValueError(f"initialization must be 'torch' or 'xavier'; got {initialization!r}")
+
+
+class MLPDecoder(nn.Sequential):
+    """An `MLP` from codes to the parameters of a likelihood, in the shape of the data.
+
+    Args:
+        latent_dim: width of the code.
+        hidden: widths of the hidden layers.
+        dims: shape of an example, such as ``(1, 28, 28)``.
+        numbers_per_output: what the likelihood needs: 1 for ``"bernoulli"`` and most others, 2 for
+            ``"gaussian_per_output"`` and ``"discretized_logistic"``, one for each level for ``"categorical"``.
+        initialization: see `MLP`.
+
+    Shape:
+        ``(B, latent_dim)`` to ``(B, numbers_per_output * dims[0], *dims[1:])``.
+
+    >>> import torch
+    >>> MLPDecoder(4, [32], (1, 8, 8), numbers_per_output=2)(torch.zeros(5, 4)).shape
+    torch.Size([5, 2, 8, 8])
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        hidden: Sequence[int],
+        dims: Sequence[int],
+        numbers_per_output: int = 1,
+        initialization: Literal["torch", "xavier"] = "torch",
+    ) -> None:
+        super().__init__(
+            MLP(latent_dim, hidden, numbers_per_output * math.prod(dims), initialization),
+            nn.Unflatten(1, (numbers_per_output * dims[0], *dims[1:])),
+        )
+        self.latent_dim, self.dims, self.numbers_per_output = latent_dim, tuple(dims), numbers_per_output

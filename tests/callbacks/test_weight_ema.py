@@ -24,10 +24,15 @@ class Average(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         weights = {name: weight.detach().double() for name, weight in pl_module.named_parameters()}
         if trainer.global_step == 1:
-            self.average = {name: weight.clone() for name, weight in weights.items()}
-        else:
-            for name, weight in weights.items():
-                self.average[name].lerp_(weight, 1 - self.decay)
+            self.total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+            self.shares = 0.0
+        self.shares = self.decay * self.shares + 1
+        for name, weight in weights.items():
+            self.total[name] = self.decay * self.total[name] + weight
+
+    @property
+    def average(self) -> dict[str, torch.Tensor]:
+        return {name: total / self.shares for name, total in self.total.items()}
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.tested = {name: weight.detach().clone() for name, weight in pl_module.named_parameters()}

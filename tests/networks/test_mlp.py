@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_bottleneck.networks import MLP
+from lit_bottleneck.networks import MLP, MLPDecoder
 
 
 def linear_layers(network: nn.Module) -> list[nn.Linear]:
@@ -71,3 +71,20 @@ def test_torch_initialization_is_that_of_plain_layers() -> None:
 def test_an_unknown_initialization_is_named() -> None:
     with pytest.raises(ValueError, match="initialization must be 'torch' or 'xavier'; got 'glorot'"):
         MLP(6, [5], 4, initialization="glorot")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dims", [(5,), (1, 8, 8), (3, 4, 6)])
+@pytest.mark.parametrize("numbers", [1, 2, 256])
+def test_a_decoder_has_the_shape_of_the_data(dims: tuple[int, ...], numbers: int) -> None:
+    decoder = MLPDecoder(3, [7], dims, numbers_per_output=numbers)
+    z = torch.randn(2, 3)
+    outputs = decoder(z)
+    assert outputs.shape == (2, numbers * dims[0], *dims[1:])
+    torch.testing.assert_close(outputs.flatten(1), decoder[0](z))
+    kinds = outputs.unflatten(1, (numbers, dims[0]))  # all numbers of the first kind, then of the second
+    torch.testing.assert_close(kinds[:, 0].flatten(1), decoder[0](z)[:, : kinds[0, 0].numel()])
+
+
+def test_a_decoder_has_the_initialization_of_its_layers() -> None:
+    decoder = MLPDecoder(3, [7], (1, 2, 2), initialization="xavier")
+    assert all((layer.bias == 0).all() for layer in decoder.modules() if isinstance(layer, nn.Linear))

@@ -1,0 +1,160 @@
+"""Pictures of what a model of images has learnt."""
+
+import math
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.seed import isolate_rng
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from PIL.Image import Image
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+from torchvision.utils import make_grid
+
+from lit_bottleneck.arguments import one_of, whole_number
+from lit_bottleneck.callbacks.run_folder import run_folder
+from lit_bottleneck.functional import InterpolationMode
+from lit_bottleneck.module import evaluating
+
+_SMALLEST_TILE = 48  # pixels: 8 x 8 digits are magnified to be seen
+_REACH = 3.0  # of a traversal, in standard deviations of the prior
+_SEED = 0  # of the noise: the same in every epoch, so that pictures can be compared
+
+
+class Pictures(Callback):
+    """Draw what a `VAE` does: every few epochs, into every logger that takes images, and as PNG files.
+
+    - ``reconstructions``: originals, and below each its reconstruction.
+    - ``samples``: decoded draws of the prior, of the same noise in every epoch.
+    - ``traversal``: the code of one example, of which one dimension at a time goes from -3 to 3. The dimensions of the
+      highest rate first.
+    - ``interpolation``: from one example to another.
+
+    The files are ``pictures/NAME-EPOCH.png`` in the run's folder. Examples are the first of the validation data (or of
+    the training data, where nothing is held out). Pictures of other models show what these can: any module with
+    ``sample`` has ``samples``.
+
+    Args:
+        every_n_epochs: how often; the last epoch is drawn too.
+        num_images: examples in a picture, and rows of a traversal and an interpolation.
+        steps: points of a traversal and of an interpolation.
+        mode: of interpolation, see `functional.interpolate`.
+
+    Raises:
+        ValueError: for numbers below 1 (``steps`` below 2), or an unknown mode.
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 5,
+        num_images: int = 8,
+        steps: int = 11,
+        mode: InterpolationMode = "variance_preserving",
+    ) -> None:
+        self.every_n_epochs = whole_number("every_n_epochs", every_n_epochs, at_least=1)
+        self.num_images = whole_number("num_images", num_images, at_least=1)
+        self.steps = whole_number("steps", steps, at_least=2)
+        self.mode = one_of("mode", mode, ("linear", "slerp", "variance_preserving"))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw, with the weights that are being validated (which may be averaged ones)."""
+        if batch_idx == dataloader_idx == 0 and self._is_due(trainer):
+            self._draw(trainer, pl_module, batch)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw where nothing is validated, at the end of the epoch."""
+        if trainer.is_last_batch and not trainer.enable_validation and self._is_due(trainer):
+            self._draw(trainer, pl_module, batch)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        epoch = trainer.current_epoch + 1
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        return fitting and (epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs)
+
+    def _draw(self, trainer: Trainer, module: LightningModule, batch: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        with isolate_rng():
+            torch.manual_seed(_SEED)
+            pictures = self.pictures(module, batch[0] if isinstance(batch, (tuple, list)) else batch)
+        value_range = getattr(getattr(trainer, "datamodule", None), "value_range", (0.0, 1.0))
+        for name, rows in pictures.items():
+            if rows.dim() != 5 or rows.shape[2] not in (1, 3):
+                rank_zero_warn(
+                    f"Pictures draws images (C, H, W) of 1 or 3 channels; {name} are {tuple(rows.shape[2:])}"
+                )
+                continue
+            self._show(trainer, name, image_grid(rows, value_range))
+
+    def pictures(self, module: Any, x: Tensor) -> dict[str, Tensor]:
+        """What the module can show, by name.
+
+        Args:
+            module: with any of ``sample``, ``reconstruct``, ``encode`` and ``decode``, ``interpolate``, as of `VAE`.
+            x: ``(B, C, H, W)``, examples.
+
+        Returns:
+            Images ``(rows, columns, C, H, W)``.
+        """
+        x = x[: self.num_images]
+        pictures = {}
+        if hasattr(module, "sample"):
+            pictures["samples"] = module.sample(self.num_images**2).unflatten(0, (self.num_images, self.num_images))
+        if hasattr(module, "reconstruct"):
+            pictures["reconstructions"] = torch.stack([x, module.reconstruct(x)])
+        if hasattr(module, "encode") and hasattr(module, "decode"):
+            pictures["traversal"] = self._traversal(module, x)
+        if hasattr(module, "interpolate"):
+            paths = module.interpolate(x, x.roll(-1, 0), self.steps, self.mode)
+            pictures["interpolation"] = paths.transpose(0, 1)
+        return pictures
+
+    @torch.no_grad()
+    def _traversal(self, module: Any, x: Tensor) -> Tensor:
+        with evaluating(module):
+            code = module.encode(x, sample=False)
+            dimensions = code.kl.mean(0).argsort(descending=True)[: self.num_images]
+            z = code.mean[0].repeat(len(dimensions), self.steps, 1)
+            for row, dimension in enumerate(dimensions):
+                z[row, :, dimension] = torch.linspace(-_REACH, _REACH, self.steps)
+            images: Tensor = module.decode(z.flatten(0, 1).to(x.dtype)).unflatten(0, z.shape[:2])
+        return images
+
+    def _show(self, trainer: Trainer, name: str, image: Image) -> None:
+        folder = run_folder(trainer) / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        image.save(folder / f"{name}-{trainer.current_epoch + 1:04d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image(f"pictures/{name}", [image], step=trainer.global_step)
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(f"pictures/{name}", pil_to_tensor(image), trainer.global_step)
+
+
+def image_grid(rows: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> Image:
+    """Put images into a grid.
+
+    Args:
+        rows: ``(rows, columns, C, H, W)``, 1 or 3 channels.
+        value_range: black and white; what is outside is cut off.
+    """
+    low, high = value_range
+    images = ((rows.flatten(0, 1).float().cpu() - low) / (high - low)).clamp(0, 1)
+    magnification = math.ceil(_SMALLEST_TILE / min(images.shape[-2:]))
+    images = images.repeat_interleave(magnification, -2).repeat_interleave(magnification, -1)
+    image: Image = to_pil_image(make_grid(images, nrow=rows.shape[1], pad_value=0.5))
+    return image

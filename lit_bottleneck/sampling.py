@@ -1,0 +1,62 @@
+"""The command `sample`: a grid of draws from a trained model."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from lightning import LightningModule
+
+from lit_bottleneck.callbacks.pictures import image_grid
+
+
+def main(args: Sequence[str]) -> None:
+    """Load a model, draw from it, and write the grid."""
+    parser = argparse.ArgumentParser(
+        "lit-bottleneck sample", description="Draw images from a trained model (a VAE) into one picture."
+    )
+    parser.add_argument("--ckpt_path", metavar="FILE", type=Path, required=True, help="a checkpoint of fit")
+    parser.add_argument("--num", metavar="N", type=int, default=64, help="how many (default: 64)")
+    parser.add_argument("--out", metavar="FILE", type=Path, default=Path("samples.png"), help="default: samples.png")
+    parser.add_argument("--columns", metavar="N", type=int, help="default: a square")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    parser.add_argument(
+        "--value_range", metavar=("BLACK", "WHITE"), type=float, nargs=2, default=(0.0, 1.0),
+        help="the pixels of the data that the model was trained on (default: 0 1)",
+    )  # fmt: skip
+    arguments = parser.parse_args(args)
+    for name in ("num", "columns"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            parser.error(f"argument --{name}: must be at least 1; got {value}")
+    if not arguments.value_range[0] < arguments.value_range[1]:
+        parser.error(f"argument --value_range: black must be less than white; got {arguments.value_range}")
+    try:
+        model = _load(arguments.ckpt_path)
+    except (OSError, ValueError, TypeError, UnpicklingError) as error:
+        parser.error(f"argument --ckpt_path: {error}")
+    torch.manual_seed(arguments.seed)
+    images = model.sample(arguments.num)  # type: ignore[operator]
+    if images.dim() != 4 or images.shape[1] not in (1, 3):
+        parser.error(f"argument --ckpt_path: the model draws {tuple(images.shape[1:])}, which are no images (C, H, W)")
+    columns = min(arguments.num, arguments.columns or round(arguments.num**0.5) or 1)
+    missing = -arguments.num % columns
+    blank = images.new_full((missing, *images.shape[1:]), arguments.value_range[0])
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    image_grid(torch.cat([images, blank]).unflatten(0, (-1, columns)), arguments.value_range).save(arguments.out)
+    print(f"written: {arguments.out}")
+
+
+def _load(path: Path) -> LightningModule:
+    """The model of a checkpoint that the command line has written, which needs nothing passed."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if "_class_path" not in checkpoint.get("hyper_parameters", {}):
+        raise ValueError(
+            f"{path} does not say how its model is built, as those do that 'lit-bottleneck fit' writes: load it in "
+            "Python with load_from_checkpoint and call sample()"
+        )
+    model = LightningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    if not hasattr(model, "sample"):
+        raise ValueError(f"{path} holds a {type(model).__name__}, which draws no samples")
+    return model

@@ -1,0 +1,318 @@
+"""The variational autoencoder."""
+
+from collections.abc import Sequence, Sized
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from lit_bottleneck.arguments import not_negative, whole_number
+from lit_bottleneck.beta import BetaController
+from lit_bottleneck.code import Code, Scale
+from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpolate, log_ratio
+from lit_bottleneck.likelihoods import Likelihood, likelihood_from
+from lit_bottleneck.module import BottleneckModule, evaluating
+from lit_bottleneck.objectives import ELBO, CodedBatch, Objective, objective_from
+
+_NUMBERS_AT_ONCE = 2**23  # of the decoder's output, when an example is decoded from many codes
+
+
+class VAE(BottleneckModule):
+    """Model of the density of ``x`` by a Gaussian code of it (VAE, arXiv 1312.6114).
+
+    ``loss = -log q(x|z) + beta * KL(p(z|x) || N(0, I))``, with one draw of ``z`` per example in training. What is read
+    from a batch ``x``, ``(x,)`` or ``(x, y, ...)`` is ``x``.
+
+    Logged, each as ``train/...``, ``val/...`` and ``test/...`` and in nats per example: ``elbo``, ``distortion`` and
+    ``rate``, unweighted: ``elbo = -(distortion + rate)`` is a lower bound of ``log q(x)`` whatever beta is, and what
+    checkpoints are chosen by. ``test/log_likelihood`` is the importance-sampled estimate of ``log q(x)`` itself. (Of a
+    deterministic model the rate is 0, and ``elbo`` is minus the distortion and no bound.)
+
+    Args:
+        encoder: any module from inputs to ``2 * latent_dim`` numbers per example: means and raw scales.
+        decoder: any module from codes ``(B, latent_dim)`` to the parameters of the likelihood: the shape of ``x`` with
+            its first dimension after the batch multiplied by ``likelihood.numbers_per_output``, or flat.
+        latent_dim: width K of the code.
+        likelihood: what the decoder's output means, by name or as a `Likelihood`: there is no default.
+        beta: price of a nat: a number, or a `BetaController`.
+        objective: what is minimised: `ELBO` (the default), `IWAE` or `BetaTC`.
+        free_bits: nats per dimension of the code that cost nothing, see `functional.free_bits_rate`.
+        eval_samples: draws per example in validation and test.
+        likelihood_samples: draws per example for the log-likelihood in test and predict; 0 leaves it out.
+        optimizer: makes the optimizer of the parameters. Default: Adam with a learning rate of 1e-3.
+        lr_scheduler: makes the learning-rate scheduler of the optimizer. Default: none.
+        lr_scheduler_interval: whether it moves after every ``"epoch"`` or every optimizer ``"step"``.
+        deterministic: the plain autoencoder of the same networks: the code is the mean, at no cost.
+        scale: how a raw scale becomes a log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"``, or a function.
+
+    Raises:
+        ValueError: for sizes out of range, an unknown likelihood, an encoder that returns another number than
+            ``2 * latent_dim``, an objective that the price or a deterministic code does not go with. In ``setup`` where
+            the datamodule tells the ``dims`` of an example, else at the first batch: for a decoder of the wrong shape.
+            At the first batch: for data outside the support of the likelihood.
+
+    >>> from lit_bottleneck.networks import MLP
+    >>> vae = VAE(MLP(64, [32], 2 * 8), MLP(8, [32], 64), latent_dim=8, likelihood="bernoulli")
+    >>> vae(torch.zeros(5, 1, 8, 8)).shape, vae.sample(3).shape
+    (torch.Size([5, 1, 8, 8]), torch.Size([3, 64]))
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        latent_dim: int,
+        likelihood: str | Likelihood,
+        beta: float | BetaController = 1.0,
+        objective: Objective | None = None,
+        free_bits: float = 0.0,
+        eval_samples: int = 1,
+        likelihood_samples: int = 64,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
+        deterministic: bool = False,
+        scale: Scale = "bounded",
+    ) -> None:
+        super().__init__(
+            encoder, latent_dim, beta, deterministic, scale, optimizer, lr_scheduler, lr_scheduler_interval
+        )
+        self.decoder = decoder
+        self.likelihood = likelihood_from(likelihood)
+        self.objective = ELBO() if objective is None else objective_from(objective)
+        self.free_bits = not_negative("free_bits", free_bits)
+        self.eval_samples = whole_number("eval_samples", eval_samples, at_least=1)
+        self.likelihood_samples = whole_number("likelihood_samples", likelihood_samples, at_least=0)
+        self._check_objective()
+        self.metrics = nn.ModuleDict({stage: _Metrics() for stage in ("val", "test")})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruct by the mean code: the means of the outputs, in the shape of ``x``."""
+        return self.likelihood.mean(self._decoded(self.encode(x, sample=False).z, x.shape[1:]))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Means of the outputs for codes ``(B, K)``."""
+        return self.likelihood.mean(self.decoder(z))
+
+    def distortion(self, z: Tensor, x: Tensor) -> Tensor:
+        """What a code leaves to be said of its example: ``-log q(x|z)``, in nats.
+
+        Args:
+            z: ``(B, K)``, or ``(S, B, K)``: several codes of every example.
+            x: ``(B, ...)``.
+
+        Returns:
+            ``(B,)`` or ``(S, B)``.
+
+        Raises:
+            ValueError: if the decoder's output does not fit ``x``.
+        """
+        if z.dim() == 3:
+            copies = x.expand(len(z), *x.shape).flatten(0, 1)
+            distortion: Tensor = self.distortion(z.flatten(0, 1), copies).unflatten(0, z.shape[:2])
+            return distortion
+        return -self.likelihood.log_prob(self._decoded(z, x.shape[1:]), x)
+
+    @torch.no_grad()
+    def sample(self, n: int, draw_outputs: bool = False) -> Tensor:
+        """Decode ``n`` draws of the prior: ``(n, ...)``, the means of the outputs.
+
+        Args:
+            n: how many.
+            draw_outputs: draw the outputs too, from the likelihood: then these are draws of the model's density.
+
+        Raises:
+            ValueError: if ``n`` is less than 1.
+        """
+        whole_number("n", n, at_least=1)
+        with evaluating(self):
+            z = torch.randn(n, self.latent_dim, device=self.device).to(self.dtype)
+            parameters = self.decoder(z)
+            return self.likelihood.sample(parameters) if draw_outputs else self.likelihood.mean(parameters)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Code and decode a batch: what `forward` gives, in evaluation mode and without a graph."""
+        with evaluating(self):
+            return cast(Tensor, self(x))
+
+    @torch.no_grad()
+    def interpolate(self, x1: Tensor, x2: Tensor, steps: int, mode: InterpolationMode = "linear") -> Tensor:
+        """Decode codes on the way from those of one batch to those of another.
+
+        Args:
+            x1: ``(B, ...)``, where the paths begin.
+            x2: ``(B, ...)``, where they end.
+            steps: points on each path, both ends included.
+            mode: see `functional.interpolate`.
+
+        Returns:
+            ``(steps, B, ...)``: means of the outputs; the first and the last are the reconstructions of both batches.
+
+        Raises:
+            ValueError: for batches of different length, fewer than two steps, or an unknown mode.
+        """
+        whole_number("steps", steps, at_least=2)
+        if x1.shape != x2.shape:
+            raise ValueError(
+                f"x1 and x2 need as many examples of the same shape; got {tuple(x1.shape)} and {tuple(x2.shape)}"
+            )
+        with evaluating(self):
+            first, last = self.encode(x1, sample=False).mean, self.encode(x2, sample=False).mean
+            at = torch.linspace(0, 1, steps, device=first.device, dtype=first.dtype)
+            path = torch.stack([interpolate(first, last, t, mode) for t in at]).to(x1.dtype)
+            parameters = self._decoded(path.flatten(0, 1), x1.shape[1:])
+            return self.likelihood.mean(parameters).reshape(steps, *x1.shape)
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor, num_samples: int) -> Tensor:
+        """Estimate ``log q(x)`` by importance sampling from the posterior (arXiv 1509.00519), in nats.
+
+        ``log 1/S sum_s q(x|z_s) q(z_s) / p(z_s|x)``: in expectation a lower bound, tighter with every sample. Many
+        samples are decoded a part at a time.
+
+        Args:
+            x: ``(B, ...)``.
+            num_samples: draws per example, S.
+
+        Returns:
+            ``(B,)``, at least float32.
+
+        Raises:
+            ValueError: if ``num_samples`` is less than 1.
+            RuntimeError: for a deterministic model, which has no density.
+        """
+        whole_number("num_samples", num_samples, at_least=1)
+        if self.deterministic:
+            raise RuntimeError("a deterministic model has no density: log_likelihood needs deterministic=False")
+        with evaluating(self):
+            rows = max(1, _NUMBERS_AT_ONCE // (x[:1].numel() * self.likelihood.numbers_per_output or 1))
+            return torch.cat([self._log_likelihood(part, num_samples, rows) for part in x.split(rows)])
+
+    def setup(self, stage: str) -> None:
+        """Hold the networks against the shape of an example, where the datamodule tells it."""
+        dims = getattr(getattr(self.trainer, "datamodule", None), "dims", None)
+        if dims is not None:
+            with torch.no_grad(), evaluating(self):
+                self(torch.zeros(2, *dims, device=self.device).to(self.dtype))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The objective's loss of one batch."""
+        x = self._supported(batch)
+        code = self.encode(x)
+        draws = code.z[None] if self.objective.num_samples == 1 else code.sample(self.objective.num_samples)
+        distortion = self.distortion(draws, x)
+        penalty = self._price(code, distortion.mean(0))
+        terms = self.objective(CodedBatch(code, draws, distortion, penalty, self.beta, self._dataset_size()))
+        if self.logs_this_step:
+            mean = distortion.mean()
+            measured = {"elbo": -(mean + code.rate.mean()), "distortion": mean}
+            self.log_dict({f"train/{name}": value for name, value in measured.items() if name not in terms})
+        return self.training_loss(**terms)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure a batch."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure a batch."""
+        x = self._evaluate(batch, "test")
+        if self.likelihood_samples and not self.deterministic:
+            metric = cast(_Metrics, self.metrics["test"]).log_likelihood
+            metric.update(self.log_likelihood(x, self.likelihood_samples))
+            self.log("test/log_likelihood", metric)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Mean code ``(B, K)``; rate, elbo and log-likelihood ``(B,)`` in nats; and labels if there are."""
+        x = self._supported(batch)
+        code = self.encode(x, sample=True)
+        distortion = self.distortion(self._draws(code), x).mean(0)
+        prediction = {"mean": code.mean, "rate": code.rate, "elbo": -(distortion + code.rate)}
+        if self.likelihood_samples and not self.deterministic:
+            prediction["log_likelihood"] = self.log_likelihood(x, self.likelihood_samples)
+        if isinstance(batch, (tuple, list)) and len(batch) > 1:
+            prediction["label"] = batch[1]
+        return prediction
+
+    def _evaluate(self, batch: Any, stage: str) -> Tensor:
+        x = self._supported(batch)
+        code = self.encode(x, sample=True)
+        distortion = self.distortion(self._draws(code), x).mean(0)
+        metrics = cast(_Metrics, self.metrics[stage])
+        metrics.loss.update(distortion.mean() + self._price(code, distortion), weight=len(x))
+        metrics.elbo.update(-(distortion + code.rate))
+        metrics.distortion.update(distortion)
+        metrics.rate.update(code.rate)
+        for name in ("loss", "elbo", "distortion", "rate"):
+            self.log(f"{stage}/{name}", getattr(metrics, name), prog_bar=stage == "val" and name == "elbo")
+        return x
+
+    def _price(self, code: Code, distortion: Tensor) -> Tensor:
+        priced_rate = free_bits_rate(code.kl, self.free_bits) if self.free_bits else None
+        penalty: Tensor = self.rate_penalty(code.rate, distortion, priced_rate)
+        return penalty
+
+    def _draws(self, code: Code) -> Tensor:
+        """Codes of every example for evaluation, ``(S, B, K)``."""
+        return code.z[None] if self.eval_samples == 1 or self.deterministic else code.sample(self.eval_samples)
+
+    def _decoded(self, z: Tensor, dims: Sequence[int]) -> Tensor:
+        """What the decoder makes of codes, in the shape that the likelihood of data of the shape ``dims`` reads."""
+        parameters: Tensor = self.decoder(z)
+        numbers = self.likelihood.numbers_per_output
+        wanted = (numbers * dims[0], *dims[1:])
+        flat = (wanted[0] * torch.Size(dims[1:]).numel(),)
+        if tuple(parameters.shape[1:]) not in (wanted, flat):
+            raise ValueError(
+                f"data of the shape {tuple(dims)} under {type(self.likelihood).__name__}, which needs {numbers} "
+                f"number{'s' * (numbers > 1)} per output, need a decoder that returns {wanted} per example; got "
+                f"{tuple(parameters.shape[1:])}"
+            )
+        return parameters.reshape(len(z), *wanted)
+
+    def _log_likelihood(self, x: Tensor, num_samples: int, rows: int) -> Tensor:
+        code = self.encode(x, sample=False)
+        total = code.rate.new_full(code.rate.shape, -torch.inf)
+        for draws in torch.arange(num_samples).split(max(1, rows // max(1, len(x)))):
+            z = code.sample(len(draws))
+            log_weights = -self.distortion(z, x) - log_ratio(z, code.mean, code.log_var)
+            total = torch.logaddexp(total, log_weights.logsumexp(0))
+        return total - torch.tensor(float(num_samples)).log()
+
+    def _supported(self, batch: Any) -> Tensor:
+        x: Tensor = self.inputs(batch)
+        # On an accelerator it would wait for the device in every training step.
+        if not self.training or x.device.type == "cpu" or self.logs_this_step:
+            self.likelihood.check(x)
+        return x
+
+    def _dataset_size(self) -> int | None:
+        """Number of training examples, where a trainer has them in one loader."""
+        dataset = None if self._trainer is None else getattr(self._trainer.train_dataloader, "dataset", None)
+        return len(dataset) if isinstance(dataset, Sized) else None
+
+    def _check_objective(self) -> None:
+        objective = type(self.objective).__name__
+        if self.deterministic and self.objective.needs_noise:
+            raise ValueError(f"deterministic=True has no noise, without which objective={objective} has no meaning")
+        if self.objective.needs_linear_price and self.free_bits:
+            raise ValueError(f"free_bits={self.free_bits} is for the KL itself, which objective={objective} samples")
+        if self.objective.needs_linear_price and not self.beta_controller.linear:
+            raise ValueError(
+                f"objective={objective} needs a penalty of beta times the rate, and "
+                f"beta={type(self.beta_controller).__name__} asks for another"
+            )
+
+
+class _Metrics(nn.Module):
+    """What is measured over a whole split, under the names that are logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = MeanMetric()
+        self.elbo = MeanMetric()
+        self.distortion = MeanMetric()
+        self.rate = MeanMetric()
+        self.log_likelihood = MeanMetric()
