@@ -2,5 +2,6 @@
 
 from lit_bottleneck.data.digits import Digits
 from lit_bottleneck.data.images import Images
+from lit_bottleneck.data.shapes import Shapes
 
-__all__ = ["Digits", "Images"]
+__all__ = ["Digits", "Images", "Shapes"]

@@ -1,7 +1,8 @@
-"""Splits of labelled examples in two."""
+"""Splits of examples in two."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
@@ -76,3 +77,18 @@ def stratified_split(labels: Tensor, held_out: int, seed: int) -> tuple[Tensor, 
         rows.numpy(), test_size=held_out, random_state=seed, stratify=labels.numpy() if can_stratify else None
     )
     return torch.from_numpy(kept).sort().values, torch.from_numpy(held).sort().values
+
+
+def random_split(total: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Split `total` rows in two at random.
+
+    Args:
+        total: The number of rows.
+        held_out: The number of rows in the second part.
+        seed: The same seed gives the same split, on every process.
+
+    Returns:
+        The rows kept and the rows held out, int64, each in ascending order.
+    """
+    rows = torch.from_numpy(np.random.default_rng(seed).permutation(total))
+    return rows[held_out:].sort().values, rows[:held_out].sort().values
