@@ -77,7 +77,7 @@ class Pictures(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draw where nothing is validated, at the end of the epoch."""
-        if trainer.is_last_batch and not trainer.enable_validation and self._is_due(trainer):
+        if trainer.is_last_batch and not sum(trainer.num_val_batches) and self._is_due(trainer):
             self._draw(trainer, pl_module, batch)
 
     def _is_due(self, trainer: Trainer) -> bool:

@@ -1,0 +1,96 @@
+"""The command `sample`."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning import Trainer
+from PIL import Image
+
+from lit_bottleneck import VAE
+from lit_bottleneck.cli import main
+from lit_bottleneck.networks import MLP, MLPDecoder
+from lit_bottleneck.recipes import recipe_paths
+
+RECIPE = ["--config", str(recipe_paths()["vae_digits"]), "--config", str(recipe_paths()["trainer/smoke"])]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    main(["fit", *RECIPE, "--trainer.logger.init_args.save_dir", str(folder)])
+    [path] = folder.rglob("best.ckpt")
+    return path
+
+
+def test_it_writes_a_grid_of_the_models_draws(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "grid.png"
+    main(["sample", "--ckpt_path", str(checkpoint), "--num", "12", "--columns", "4", "--out", str(out)])
+    grid = np.asarray(Image.open(out))
+    assert grid.shape == (3 * 50 + 2, 4 * 50 + 2, 3)
+    model = VAE.load_from_checkpoint(checkpoint, weights_only=True)
+    torch.manual_seed(0)
+    images = (model.sample(12)[:, 0] * 255).round()
+    for number, (row, column) in ((0, (0, 0)), (5, (1, 1)), (11, (2, 3))):
+        tile = grid[2 + 50 * row : 50 + 50 * row, 2 + 50 * column : 50 + 50 * column, 0]
+        assert np.abs(tile[3::6, 3::6] - images[number].numpy()).max() <= 1
+
+
+def test_the_seed_decides_and_the_last_row_may_be_short(checkpoint: Path, tmp_path: Path) -> None:
+    grids = []
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        main(
+            [
+                "sample",
+                "--ckpt_path",
+                str(checkpoint),
+                "--num",
+                "10",
+                "--seed",
+                seed,
+                "--out",
+                str(tmp_path / f"{name}.png"),
+            ]
+        )
+        grids.append(np.asarray(Image.open(tmp_path / f"{name}.png")))
+    assert np.array_equal(grids[0], grids[1])
+    assert not np.array_equal(grids[0], grids[2])
+    assert grids[0].shape == (4 * 50 + 2, 3 * 50 + 2, 3)
+
+
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", *arguments])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message
+
+
+def test_bad_arguments_are_named(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--ckpt_path" in refusal([], capsys)
+    assert "nowhere.ckpt" in refusal(["--ckpt_path", "nowhere.ckpt"], capsys)
+    assert "--num: must be at least 1; got 0" in refusal(["--ckpt_path", str(checkpoint), "--num", "0"], capsys)
+    message = refusal(["--ckpt_path", str(checkpoint), "--value_range", "1", "0"], capsys)
+    assert "--value_range: black must be less than white" in message
+    text = tmp_path / "text.ckpt"
+    text.write_text("no checkpoint")
+    assert "--ckpt_path" in refusal(["--ckpt_path", str(text)], capsys)
+
+
+def test_a_checkpoint_of_a_users_own_script_is_told_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = VAE(MLP(64, [], 4), MLPDecoder(2, [], (1, 8, 8)), 2, "gaussian")
+    trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "mine.ckpt")
+    assert "load_from_checkpoint" in refusal(["--ckpt_path", str(tmp_path / "mine.ckpt")], capsys)
+
+
+def test_a_classifier_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = ["--config", str(recipe_paths()["vib_digits"]), "--config", str(recipe_paths()["trainer/smoke"])]
+    main(["fit", *recipe, "--trainer.logger.init_args.save_dir", str(tmp_path)])
+    [path] = tmp_path.rglob("best.ckpt")
+    assert "VIBClassifier, which draws no samples" in refusal(["--ckpt_path", str(path)], capsys)
