@@ -69,7 +69,7 @@ class VAE(BottleneckModule):
         objective: Objective | None = None,
         free_bits: float = 0.0,
         eval_samples: int = 1,
-        likelihood_samples: int = 64,
+        likelihood_samples: int = 16,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",

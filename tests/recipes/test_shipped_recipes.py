@@ -27,6 +27,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_runs_from_fit_to_predict(name: str, root: Path) -> None:
     recipe = ["--config", str(RECIPES[name]), *SMOKE]
+    if name.startswith(("vae", "beta_vae", "autoencoder")):
+        recipe += ["--model.init_args.likelihood_samples", "2"]
     main(["fit", *recipe])
     run = root / "runs" / name / "version_0"
     [checkpoint] = (run / "checkpoints").glob("*.ckpt")
@@ -35,12 +37,23 @@ def test_recipe_runs_from_fit_to_predict(name: str, root: Path) -> None:
 
     with (run / "metrics.csv").open() as file:
         logged = set(next(csv.reader(file)))
-    for metric in ("loss", "rate", "cross_entropy", "accuracy"):
+    classifies = name.startswith("vib")
+    measured = ("cross_entropy", "accuracy") if classifies else ("elbo", "distortion")
+    for metric in ("loss", *measured):
         assert {f"train/{metric}", f"test/{metric}"} <= logged
-    assert {"train/beta", "test/calibration_error"} <= logged
+    costs = name != "autoencoder_mnist"
+    assert "test/rate" in logged
+    assert ({"train/rate", "train/beta"} <= logged) == costs
     predictions = np.load(root / "runs" / name / "version_2" / "predictions.npz")
-    assert predictions["probabilities"].sum(1) == pytest.approx(1.0, abs=1e-5)
     assert len(predictions["rate"]) == len(predictions["mean"]) == len(predictions["index"])
+    if classifies:
+        assert "test/calibration_error" in logged
+        assert predictions["probabilities"].sum(1) == pytest.approx(1.0, abs=1e-5)
+    else:
+        assert ("test/log_likelihood" in logged) == ("log_likelihood" in predictions) == costs
+        assert len(list((run / "pictures").glob("*-0001.png"))) == 4
+        main(["sample", "--ckpt_path", str(checkpoint), "--num", "4", "--out", "grid.png"])
+        assert (root / "grid.png").is_file()
 
 
 @pytest.mark.parametrize("name", [name for name in OVERLAYS if name.startswith("logger/") or name == "trainer/single"])
@@ -61,6 +74,17 @@ def test_every_recipe_is_listed_in_the_readme_of_the_recipes() -> None:
     readme = (recipe_folder() / "README.md").read_text()
     for name in recipe_paths():
         assert f"[{name}]({name}.yaml)" in readme
+
+
+def test_the_recipe_of_a_vae_learns_from_the_command_line(root: Path) -> None:
+    """Against a decoder that looks at no code, which comes to -103."""
+    main(["fit", "--config", str(RECIPES["vae_digits"]), "--trainer.max_epochs", "40", "--seed_everything", "1"])
+
+    with (root / "runs/vae_digits/version_0/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["test/elbo"]) > -95
+    assert float(rows[-1]["test/log_likelihood"]) > float(rows[-1]["test/elbo"])
+    assert float(rows[-1]["test/rate"]) > 5.0
 
 
 def test_the_digits_recipe_learns_from_the_command_line(root: Path) -> None:
