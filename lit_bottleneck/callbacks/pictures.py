@@ -31,7 +31,7 @@ class Pictures(Callback):
     - ``reconstructions``: originals, and below each its reconstruction.
     - ``samples``: decoded draws of the prior, of the same noise in every epoch.
     - ``traversal``: the code of one example, of which one dimension at a time goes from -3 to 3. The dimensions of the
-      highest rate first.
+      highest rate first (of a deterministic code, of the highest variance).
     - ``interpolation``: from one example to another.
 
     The files are ``pictures/NAME-EPOCH.png`` in the run's folder. Examples are the first of the validation data (or of
@@ -127,7 +127,8 @@ class Pictures(Callback):
     def _traversal(self, module: Any, x: Tensor) -> Tensor:
         with evaluating(module):
             code = module.encode(x, sample=False)
-            dimensions = code.kl.mean(0).argsort(descending=True)[: self.num_images]
+            use = code.kl.mean(0) if code.kl.any() else code.mean.var(0)  # a deterministic code costs nothing
+            dimensions = use.argsort(descending=True)[: self.num_images]
             z = code.mean[0].repeat(len(dimensions), self.steps, 1)
             for row, dimension in enumerate(dimensions):
                 z[row, :, dimension] = torch.linspace(-_REACH, _REACH, self.steps)
