@@ -23,6 +23,7 @@ from lit_bottleneck.data import Digits
 from lit_bottleneck.module import BottleneckModule
 from lit_bottleneck.networks import MLP
 from lit_bottleneck.recipes import recipe_paths
+from tests.quiet import trainer
 
 RECIPE = str(recipe_paths()["vib_digits"])
 
@@ -40,18 +41,6 @@ def loader(batches: int = 4, size: int = 5) -> DataLoader:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(batches * size, 6, generator=generator)
     return DataLoader(TensorDataset(x, torch.arange(len(x)) % 3), batch_size=size)
-
-
-def trainer(**kwargs: Any) -> Trainer:
-    quiet = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    return Trainer(**quiet | {"max_epochs": 1} | kwargs)
 
 
 def saved(model: LightningModule, folder: Path) -> Path:

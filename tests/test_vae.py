@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
@@ -18,6 +17,7 @@ from lit_bottleneck.beta import GECO, CapacityBeta, DualBeta
 from lit_bottleneck.likelihoods import Gaussian, LearnedGaussian
 from lit_bottleneck.networks import MLP
 from tests.linear_gaussian import LinearEncoder, covariance, draw, expectations
+from tests.quiet import trainer
 
 
 def linear(sigma: float = 0.8, **kwargs: Any) -> VAE:
@@ -39,18 +39,6 @@ def images(**kwargs: Any) -> VAE:
 
 def binary(count: int = 20) -> Tensor:
     return torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(5)).lt(0.4).float()
-
-
-def trainer(**kwargs: Any) -> Trainer:
-    quiet = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    return Trainer(**quiet | {"max_epochs": 1} | kwargs)
 
 
 def loader(*tensors: Tensor, batch_size: int = 5) -> DataLoader:

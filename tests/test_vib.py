@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning import LightningDataModule, Trainer
+from lightning import LightningDataModule
 from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor, nn
 from torch.distributions import Categorical, Normal, kl_divergence
@@ -19,6 +19,7 @@ from lit_bottleneck import VIBClassifier
 from lit_bottleneck.beta import DualBeta
 from lit_bottleneck.data import Digits
 from lit_bottleneck.networks import MLP
+from tests.quiet import trainer
 
 CLASSES, WIDTH, INPUTS = 3, 4, 6
 
@@ -35,18 +36,6 @@ def blobs(rows: int, seed: int = 0, spread: float = 1.0) -> tuple[Tensor, Tensor
     y = torch.arange(rows) % CLASSES
     centres = math.sqrt(2) * F.one_hot(torch.arange(CLASSES), INPUTS).float()
     return centres[y] + spread * torch.randn(rows, INPUTS, generator=generator), y
-
-
-def trainer(**kwargs: Any) -> Trainer:
-    quiet = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    return Trainer(**quiet | {"max_epochs": 1} | kwargs)
 
 
 def loader(rows: tuple[Tensor, ...], batch_size: int) -> DataLoader:
