@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, Self
 
@@ -151,6 +151,13 @@ def output_width(network: nn.Module) -> int | None:
         return output_width(network[-1])
     width = getattr(network, "out_features", None)
     return width if isinstance(width, int) else None
+
+
+class SplitMetrics(nn.Module):
+    """Metrics over a whole split, which stay float32 when the module around them is cast to half precision."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        return super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), recurse)  # type: ignore[no-any-return, no-untyped-call]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from lit_bottleneck.beta import BetaController
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpolate, log_ratio
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from
-from lit_bottleneck.module import BottleneckModule, evaluating
+from lit_bottleneck.module import BottleneckModule, SplitMetrics, evaluating
 from lit_bottleneck.objectives import ELBO, CodedBatch, Objective, objective_from
 
 _NUMBERS_AT_ONCE = 2**23  # of the decoder's output, when an example is decoded from many codes
@@ -64,7 +64,7 @@ class VAE(BottleneckModule):
         encoder: nn.Module,
         decoder: nn.Module,
         latent_dim: int,
-        likelihood: str | Likelihood,
+        likelihood: Likelihood | str,
         beta: float | BetaController = 1.0,
         objective: Objective | None = None,
         free_bits: float = 0.0,
@@ -306,7 +306,7 @@ class VAE(BottleneckModule):
             )
 
 
-class _Metrics(nn.Module):
+class _Metrics(SplitMetrics):
     """What is measured over a whole split, under the names that are logged."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.code import Code, Scale
-from lit_bottleneck.module import BottleneckModule, evaluating, output_width
+from lit_bottleneck.module import BottleneckModule, SplitMetrics, evaluating, output_width
 
 
 class VIBClassifier(BottleneckModule):
@@ -155,7 +155,7 @@ class VIBClassifier(BottleneckModule):
         return x, labels
 
 
-class _Metrics(nn.Module):
+class _Metrics(SplitMetrics):
     """What is measured over a whole split, under the names that are logged."""
 
     def __init__(self, num_classes: int) -> None:

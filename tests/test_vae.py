@@ -262,6 +262,16 @@ def test_what_is_logged_is_unweighted_whatever_beta_is(tmp_path: Path) -> None:
     assert float(rows[-1]["test/log_likelihood"]) > float(rows[-1]["test/elbo"]) - 1
 
 
+def test_measures_are_not_rounded_with_the_weights() -> None:
+    vae, x = images(eval_samples=50), binary(60)
+    run = trainer(precision="bf16-true")
+    [measured] = run.test(vae, loader_of(x), verbose=False)
+    vae = vae.float()
+    expected = vae.predict_step(x, 0)["elbo"].mean().item()
+    assert measured["test/elbo"] == pytest.approx(expected, abs=0.2)
+    assert measured["test/elbo"] != float(torch.tensor(measured["test/elbo"]).bfloat16())
+
+
 @pytest.mark.parametrize("objective", [ELBO(), IWAE(4), BetaTC(3.0)])
 def test_a_checkpoint_holds_likelihood_and_objective(objective: Any, tmp_path: Path) -> None:
     vae = VAE(MLP(16, [], 6), MLP(3, [], 16), 3, Gaussian(0.7), objective=objective)

@@ -1,7 +1,9 @@
 """Gaussian likelihoods, by where their standard deviation comes from."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +49,10 @@ class LearnedGaussian(Likelihood):
 
     Raises:
         ValueError: for a ``sigma_init`` outside the range.
+
+    >>> import torch
+    >>> LearnedGaussian(dims=(2,), sigma_init=0.5).distribution(torch.zeros(1, 2)).stddev.tolist()
+    [[0.5, 0.5]]
     """
 
     def __init__(self, dims: Sequence[int] | None = None, sigma_init: float = 1.0) -> None:
@@ -60,16 +66,31 @@ class LearnedGaussian(Likelihood):
 
     def distribution(self, parameters: Tensor) -> Distribution:
         mean = at_least_float32(parameters)
-        return Normal(mean, (0.5 * bounded_log_var(self.raw)).exp().to(mean.dtype), validate_args=False)
+        sigma = (0.5 * bounded_log_var(self.raw)).exp().to(mean.dtype)
+        if sigma.dim():
+            if mean.shape[1:].numel() != sigma.numel():
+                raise ValueError(
+                    f"LearnedGaussian(dims={tuple(sigma.shape)}) needs as many means per example; got "
+                    f"{tuple(mean.shape[1:])}"
+                )
+            sigma = sigma.reshape(mean.shape[1:])  # a decoder may be flat
+        return Normal(mean, sigma, validate_args=False)
 
 
 class PerOutputGaussian(Likelihood):
-    """Gaussian of which the decoder returns the mean and the raw scale of every output."""
+    """Gaussian of which the decoder returns the mean and the raw scale of every output.
+
+    Sigma is 1 at a raw scale of 0 and stays within (.0009, 54), smoothly (`functional.bounded_log_var`).
+
+    >>> import torch
+    >>> PerOutputGaussian().log_prob(torch.zeros(1, 4), torch.zeros(1, 2))
+    tensor([-1.8379])
+    """
 
     numbers_per_output = 2
 
     def distribution(self, parameters: Tensor) -> Distribution:
-        mean, raw = self._split(parameters)
+        mean, raw = self.split(parameters).unbind(1)
         return Normal(mean, (0.5 * bounded_log_var(raw)).exp(), validate_args=False)
 
 
@@ -78,13 +99,21 @@ class OptimalGaussian(Likelihood):
 
     In training that is the mean squared error of the batch, one for all outputs; its gradient is that of the likelihood
     with the variance put in, ``D/2 log MSE``. In evaluation a density must not look at what it rates: the variance is
-    a moving average of those of the training steps (1 before any).
+    a moving average of those of the training steps (1 before any). Neither is less than ``exp(-14)``, a sigma of .0009.
+
+    Over several processes each takes the error of its own share of the batch, as a batch norm does.
 
     Args:
         momentum: share of the average that stays at each step, in [0, 1).
 
     Raises:
         ValueError: for a momentum out of range.
+
+    >>> import torch
+    >>> likelihood, x = OptimalGaussian(), torch.full((4, 2), 3.0)
+    >>> log_prob = likelihood.train().log_prob(torch.zeros(4, 2), x)
+    >>> likelihood.eval().distribution(torch.zeros(1, 2)).stddev
+    tensor([[3., 3.]])
     """
 
     error: Tensor
@@ -95,8 +124,9 @@ class OptimalGaussian(Likelihood):
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1); got {momentum}")
         self.momentum = momentum
-        self.register_buffer("error", torch.zeros(()))  # the average, times the share of it that is not 0's
-        self.register_buffer("weight", torch.zeros(()))
+        # The average, times the share of it that is not 0's; and that share.
+        self.register_buffer("error", torch.zeros((), dtype=torch.float32))
+        self.register_buffer("weight", torch.zeros((), dtype=torch.float32))
 
     @property
     def variance(self) -> Tensor:
@@ -107,15 +137,30 @@ class OptimalGaussian(Likelihood):
     def distribution(self, parameters: Tensor) -> Distribution:
         return self._normal(parameters, self.variance)
 
-    def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
-        variance = self.variance
-        if self.training and x.numel():
-            with torch.no_grad():
-                variance = (at_least_float32(x) - parameters).square().mean().clamp(min=_LEAST_VARIANCE)
-                self.error.lerp_(variance.to(self.error.dtype), 1 - self.momentum)
-                self.weight.lerp_(torch.ones_like(self.weight), 1 - self.momentum)
-        log_prob: Tensor = self._normal(parameters, variance).log_prob(at_least_float32(x))
-        return log_prob.flatten(1).sum(1)
+    def log_prob_per_output(self, parameters: Tensor, x: Tensor) -> Tensor:
+        variance = self._learn(parameters, x) if self.training and x.numel() else self.variance
+        log_prob: Tensor = self._normal(parameters, variance).log_prob(x)
+        return log_prob
+
+    @torch.no_grad()
+    def _learn(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """The variance of a training batch, which moves the average unless it is not finite."""
+        variance = (x - parameters).square().mean().clamp(min=_LEAST_VARIANCE)
+        error = variance.to(self.error.dtype)
+        share = (1 - self.momentum) * error.isfinite()
+        self.error.lerp_(error.nan_to_num(0, 0), share)
+        self.weight.lerp_(torch.ones_like(self.weight), share)
+        return variance
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move and convert; but an average in half precision would stop moving, far from what it averages."""
+        averages = dict(self._buffers)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, average in averages.items():
+            moved = self._buffers[name]
+            if moved is not None and average is not None and moved.dtype != average.dtype:
+                self._buffers[name] = average.to(moved.device)
+        return self
 
     @staticmethod
     def _normal(parameters: Tensor, variance: Tensor) -> Normal:
@@ -124,6 +169,6 @@ class OptimalGaussian(Likelihood):
 
 
 def _positive(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
+    if not isinstance(value, Real) or isinstance(value, bool) or not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be positive and finite; got {value!r}")
     return float(value)

@@ -9,10 +9,25 @@ from torch.distributions import Distribution
 
 from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.functional import bounded_log_var
-from lit_bottleneck.likelihoods._likelihood import Likelihood, on_grid
+from lit_bottleneck.likelihoods._likelihood import Likelihood, nearest_level, slack_of_levels
 
 
-class Categorical(Likelihood):
+class _OfLevels(Likelihood):
+    """Base of both: data on the grid."""
+
+    def __init__(self, levels: int = 256) -> None:
+        super().__init__()
+        self.levels = whole_number("levels", levels, at_least=2)
+        self.support = f"{self.levels} levels, k / {self.levels - 1}"
+
+    def nearest(self, x: Tensor) -> Tensor:
+        return nearest_level(x, self.levels)
+
+    def slack(self, dtype: torch.dtype) -> float:
+        return slack_of_levels(dtype, self.levels)
+
+
+class Categorical(_OfLevels):
     """A probability of every level, for images of few or 256 grey levels: the decoder returns a logit for each.
 
     Args:
@@ -27,14 +42,15 @@ class Categorical(Likelihood):
     """
 
     def __init__(self, levels: int = 256) -> None:
-        super().__init__()
-        self.levels = self.numbers_per_output = whole_number("levels", levels, at_least=2)
+        super().__init__(levels)
+        self.numbers_per_output = self.levels
 
     def distribution(self, parameters: Tensor) -> Distribution:
-        return _Categorical(torch.stack(self._split(parameters), -1))
+        return _Categorical(self.split(parameters).movedim(1, -1))
 
-    def supports(self, x: Tensor) -> Tensor:
-        return on_grid(x, self.levels)
+    def log_prob_per_output(self, parameters: Tensor, x: Tensor) -> Tensor:
+        # That of the distribution, in half the time: it would make several copies of numbers that are levels times x.
+        return -F.cross_entropy(self.split(parameters), (x * (self.levels - 1)).round().long(), reduction="none")
 
 
 class _Categorical(distributions.Categorical):
@@ -50,14 +66,15 @@ class _Categorical(distributions.Categorical):
 
     @property
     def mean(self) -> Tensor:
-        return self.probs @ torch.linspace(0, 1, self.steps + 1, dtype=self.probs.dtype, device=self.probs.device)
+        levels = torch.linspace(0, 1, self.steps + 1, dtype=self.probs.dtype, device=self.probs.device)
+        return (self.probs * levels).sum(-1)  # a matrix product would be in half precision under autocast
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         draw: Tensor = super().sample(torch.Size(sample_shape))  # type: ignore[no-untyped-call]
         return draw.to(self.logits.dtype) / self.steps
 
 
-class DiscretizedLogistic(Likelihood):
+class DiscretizedLogistic(_OfLevels):
     """The probabilities that a logistic distribution gives the bins around the levels (arXiv 1606.04934, 1701.05517).
 
     The first and the last bin have the tails, so that the levels have all the probability. The decoder returns the mean
@@ -68,20 +85,18 @@ class DiscretizedLogistic(Likelihood):
 
     Raises:
         ValueError: for fewer than two levels.
+
+    >>> import torch
+    >>> parameters = torch.tensor([[0.5, 0.0]]).expand(3, 2)
+    >>> DiscretizedLogistic(3).log_prob(parameters, torch.tensor([[0.0], [0.5], [1.0]])).exp()
+    tensor([0.0759, 0.8483, 0.0759])
     """
 
     numbers_per_output = 2
 
-    def __init__(self, levels: int = 256) -> None:
-        super().__init__()
-        self.levels = whole_number("levels", levels, at_least=2)
-
     def distribution(self, parameters: Tensor) -> Distribution:
-        mean, raw = self._split(parameters)
+        mean, raw = self.split(parameters).unbind(1)
         return _DiscretizedLogistic(mean, 0.5 * bounded_log_var(raw) + math.log(0.1), self.levels)
-
-    def supports(self, x: Tensor) -> Tensor:
-        return on_grid(x, self.levels)
 
 
 class _DiscretizedLogistic(Distribution):
@@ -95,11 +110,10 @@ class _DiscretizedLogistic(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Stable where both edges are far in one tail: ``s(a) - s(b) = s(a) s(-b) (1 - exp(b - a))``."""
-        precision = torch.exp(-self.log_scale)
-        upper = (value - self.loc + 0.5 / self.steps) * precision
-        lower = (value - self.loc - 0.5 / self.steps) * precision
+        precision, level = torch.exp(-self.log_scale), (value * self.steps).round()
+        upper = ((level + 0.5) / self.steps - self.loc) * precision
+        lower = ((level - 0.5) / self.steps - self.loc) * precision
         within = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-precision / self.steps))
-        level = (value * self.steps).round()
         return torch.where(
             level == 0, F.logsigmoid(upper), torch.where(level == self.steps, F.logsigmoid(-lower), within)
         )
@@ -112,6 +126,7 @@ class _DiscretizedLogistic(Distribution):
             total += torch.sigmoid((self.loc - (edge + 0.5) / self.steps) * precision)
         return total / self.steps
 
+    @torch.no_grad()
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         loc = self.loc.expand(*sample_shape, *self.loc.shape)
         uniform = torch.rand_like(loc).clamp(torch.finfo(loc.dtype).tiny, 1 - torch.finfo(loc.dtype).eps)
