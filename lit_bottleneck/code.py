@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lit_bottleneck.functional import bounded_log_var, kl_per_dimension, softplus_log_var
+from lit_bottleneck.functional import at_least_float32, bounded_log_var, softplus_log_var
+from lit_bottleneck.fused import add_noise, fused_code
 
 Scale = Literal["bounded", "softplus"] | Callable[[Tensor], Tensor]
 
@@ -41,7 +42,7 @@ class Code:
         if n < 1:
             raise ValueError(f"n must be at least 1; got {n}")
         noise = torch.randn(n, *self.mean.shape, dtype=self.mean.dtype, device=self.mean.device)
-        return _add_noise(self.mean, self.log_var, noise).to(self.z.dtype)
+        return add_noise(self.mean, self.log_var, noise).to(self.z.dtype)
 
 
 def gaussian_code(
@@ -68,22 +69,19 @@ def gaussian_code(
         raise ValueError(
             f"moments need the shape (batch, 2 * latent_dim, ...): means and raw scales; got {tuple(moments.shape)}"
         )
-    mean, raw = moments.chunk(2, dim=1)
-    if moments.dtype != torch.float64:
-        mean, raw = mean.float(), raw.float()
+    wide = at_least_float32(moments)
+    mean = wide.chunk(2, dim=1)[0]
     if deterministic:
         nothing = torch.zeros_like(mean)
         return Code(mean.to(moments.dtype), mean, nothing - torch.inf, nothing, nothing.flatten(1).sum(1))
-    log_var = (scale if callable(scale) else _SCALES[scale])(raw)
-    kl = kl_per_dimension(mean, log_var)
-    z = mean
-    if sample:
-        if noise is None:
-            noise = torch.randn_like(mean)
-        elif noise.shape != mean.shape:
-            raise ValueError(f"noise needs the shape of the mean, {tuple(mean.shape)}; got {tuple(noise.shape)}")
-        z = _add_noise(mean, log_var, noise)
-    return Code(z.to(moments.dtype), mean, log_var, kl, kl.flatten(1).sum(1))
+    if not sample:
+        noise = None
+    elif noise is None:
+        noise = torch.randn_like(mean)
+    elif noise.shape != mean.shape:
+        raise ValueError(f"noise needs the shape of the mean, {tuple(mean.shape)}; got {tuple(noise.shape)}")
+    z, log_var, kl, rate = fused_code(wide, noise, scale if callable(scale) else _SCALES[scale])
+    return Code((mean if z is None else z).to(moments.dtype), mean, log_var, kl, rate)
 
 
 def check_scale(scale: Scale) -> Scale:
@@ -91,7 +89,3 @@ def check_scale(scale: Scale) -> Scale:
     if not callable(scale) and scale not in _SCALES:
         raise ValueError(f"scale must be one of {', '.join(map(repr, _SCALES))} or a function; got {scale!r}")
     return scale
-
-
-def _add_noise(mean: Tensor, log_var: Tensor, noise: Tensor) -> Tensor:
-    return torch.addcmul(mean, torch.exp(0.5 * log_var), noise)

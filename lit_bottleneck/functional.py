@@ -40,9 +40,12 @@ def bounded_log_var(raw: Tensor) -> Tensor:
     [-14.0, 0.0, 8.0]
     """
     raw = at_least_float32(raw)
-    # 1 / bound by the sign of raw: cheaper than a choice, and constant in the gradient.
-    inverse_bound = raw.detach().sign().mul_(_HALF_DIFFERENCE).add_(_MEAN_OF_INVERSES)
-    return raw / torch.hypot(raw.new_ones(()), raw * inverse_bound)
+    return raw / torch.hypot(raw.new_ones(()), raw * inverse_log_var_bound(raw))
+
+
+def inverse_log_var_bound(raw: Tensor) -> Tensor:
+    """``1 / bound`` in `bounded_log_var` by the sign of ``raw``: cheaper than a choice, constant in the gradient."""
+    return raw.detach().sign().mul_(_HALF_DIFFERENCE).add_(_MEAN_OF_INVERSES)
 
 
 def softplus_log_var(raw: Tensor, shift: float = -5.0) -> Tensor:
