@@ -1,5 +1,6 @@
 """The variational autoencoder."""
 
+import math
 from collections.abc import Sequence, Sized
 from typing import Any, Literal, cast
 
@@ -14,7 +15,9 @@ from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpolate, log_ratio
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from
 from lit_bottleneck.module import BottleneckModule, SplitMetrics, evaluating
-from lit_bottleneck.objectives import ELBO, CodedBatch, Objective, objective_from
+from lit_bottleneck.objectives import ELBO, IWAE, BetaTC, CodedBatch, Objective, objective_from
+
+__all__ = ["ELBO", "IWAE", "VAE", "BetaTC"]  # with what it may minimise
 
 _NUMBERS_AT_ONCE = 2**23  # of the decoder's output, when an example is decoded from many codes
 
@@ -279,7 +282,7 @@ class VAE(BottleneckModule):
             z = code.sample(len(draws))
             log_weights = -self.distortion(z, x) - log_ratio(z, code.mean, code.log_var)
             total = torch.logaddexp(total, log_weights.logsumexp(0))
-        return total - torch.tensor(float(num_samples)).log()
+        return total - math.log(num_samples)
 
     def _supported(self, batch: Any) -> Tensor:
         x: Tensor = self.inputs(batch)

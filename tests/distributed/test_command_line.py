@@ -4,6 +4,7 @@ import csv
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +15,8 @@ from tests.distributed.process_group import run_group
 PATHS = recipe_paths()
 
 
-def test_fit_on_two_processes_leaves_one_run(tmp_path: Path) -> None:
+def fit(recipe: str, folder: Path, *more: str) -> Any:
+    """Four steps on two processes."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     arguments = {
         "accelerator": "cpu",
@@ -26,11 +28,16 @@ def test_fit_on_two_processes_leaves_one_run(tmp_path: Path) -> None:
         "log_every_n_steps": "2",
     }
     command = [sys.executable, "-m", "lit_bottleneck", "fit"]
-    command += ["--config", str(PATHS["vib_digits"]), "--config", str(PATHS["trainer/ddp"])]
+    command += ["--config", str(PATHS[recipe]), "--config", str(PATHS["trainer/ddp"])]
     command += [f"--trainer.{name}={value}" for name, value in arguments.items()]
-    command += ["--model.init_args.beta=lit_bottleneck.beta.DualBeta", "--model.init_args.beta.init_args.capacity=4"]
-    done = run_group(command, cwd=tmp_path, environment=environment)
+    done = run_group([*command, *more], cwd=folder, environment=environment)
     assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_fit_on_two_processes_leaves_one_run(tmp_path: Path) -> None:
+    beta = ["--model.init_args.beta=lit_bottleneck.beta.DualBeta", "--model.init_args.beta.init_args.capacity=4"]
+    done = fit("vib_digits", tmp_path, *beta)
 
     [folder] = (tmp_path / "runs" / "vib_digits").iterdir()
     assert [path.parent for path in tmp_path.rglob("metrics.csv")] == [folder]
@@ -53,3 +60,22 @@ def test_fit_on_two_processes_leaves_one_run(tmp_path: Path) -> None:
     assert [int(row["step"]) for row in training] == [1, 3]
     assert float(training[0]["train/beta"]) == pytest.approx(1e-3, rel=0.04)
     assert sum(line.startswith("epoch 1/1  step 4") for line in done.stderr.splitlines()) == 1
+
+
+def test_a_vae_on_two_processes_measures_and_draws_once(tmp_path: Path) -> None:
+    objective = "--model.init_args.objective=lit_bottleneck.BetaTC"
+    fit("vae_digits", tmp_path, objective, "--model.init_args.objective.init_args.gamma=2")
+
+    [folder] = (tmp_path / "runs" / "vae_digits").iterdir()
+    assert len(list(folder.glob("pictures/*.png"))) == len(list(tmp_path.rglob("*.png"))) == 4
+    with open(folder / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    for stage in ("train", "val", "test"):
+        measured = [row for row in rows if row[f"{stage}/elbo"]]
+        for row in measured:
+            distortion, rate = float(row[f"{stage}/distortion"]), float(row[f"{stage}/rate"])
+            tolerance = 0.02 if stage == "train" else 1e-4  # in training the rate alone is of both processes
+            assert float(row[f"{stage}/elbo"]) == pytest.approx(-(distortion + rate), rel=tolerance)
+        assert measured
+    [row] = [row for row in rows if row["test/log_likelihood"]]
+    assert float(row["test/log_likelihood"]) > float(row["test/elbo"])
