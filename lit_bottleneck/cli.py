@@ -16,6 +16,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lit_bottleneck import recipes, sampling
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, run_folder
+from lit_bottleneck.memory import keep_freed_memory
 
 _NOT_FOR_USERS = (
     ".*does not have many workers.*",  # data in memory is loaded fastest by the process itself
@@ -52,6 +53,7 @@ class BottleneckCLI(LightningCLI):
     """LightningCLI for any LightningModule and LightningDataModule by class path, which tests what it has trained."""
 
     def __init__(self, args: ArgsType = None) -> None:
+        keep_freed_memory()
         super().__init__(
             save_config_callback=SaveConfig,
             trainer_defaults={"callbacks": [PredictionWriter()]},
