@@ -52,9 +52,10 @@ class VAE(BottleneckModule):
 
     Raises:
         ValueError: for sizes out of range, an unknown likelihood, an encoder that returns another number than
-            ``2 * latent_dim``, an objective that the price or a deterministic code does not go with. In ``setup`` where
-            the datamodule tells the ``dims`` of an example, else at the first batch: for a decoder of the wrong shape.
-            At the first batch: for data outside the support of the likelihood.
+            ``2 * latent_dim``, an objective that the price or a deterministic code does not go with. For a decoder that
+            does not fit code, likelihood or data: at construction where it tells (``latent_dim``,
+            ``numbers_per_output``), in ``setup`` where the datamodule tells the ``dims`` of an example, else at the
+            first batch. At the first batch: for data outside the support of the likelihood.
 
     >>> from lit_bottleneck.networks import MLP
     >>> vae = VAE(MLP(64, [32], 2 * 8), MLP(8, [32], 64), latent_dim=8, likelihood="bernoulli")
@@ -88,6 +89,7 @@ class VAE(BottleneckModule):
         self.free_bits = not_negative("free_bits", free_bits)
         self.eval_samples = whole_number("eval_samples", eval_samples, at_least=1)
         self.likelihood_samples = whole_number("likelihood_samples", likelihood_samples, at_least=0)
+        self._check_decoder()
         self._check_objective()
         self.metrics = nn.ModuleDict({stage: _Metrics() for stage in ("val", "test")})
 
@@ -295,6 +297,19 @@ class VAE(BottleneckModule):
         """Number of training examples, where a trainer has them in one loader."""
         dataset = None if self._trainer is None else getattr(self._trainer.train_dataloader, "dataset", None)
         return len(dataset) if isinstance(dataset, Sized) else None
+
+    def _check_decoder(self) -> None:
+        """Hold the decoder against code and likelihood, as far as it tells what it takes and returns."""
+        width = getattr(self.decoder, "latent_dim", getattr(self.decoder, "in_features", None))
+        if isinstance(width, int) and width != self.latent_dim:
+            raise ValueError(f"latent_dim={self.latent_dim} needs a decoder of codes of that width; got one of {width}")
+        needed = self.likelihood.numbers_per_output
+        numbers = getattr(self.decoder, "numbers_per_output", needed)
+        if numbers != needed:
+            raise ValueError(
+                f"likelihood={type(self.likelihood).__name__} needs a decoder with numbers_per_output={needed}; got "
+                f"{numbers}"
+            )
 
     def _check_objective(self) -> None:
         objective = type(self.objective).__name__

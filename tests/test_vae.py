@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_bottleneck import ELBO, IWAE, VAE, BetaTC
 from lit_bottleneck.beta import GECO, CapacityBeta, DualBeta
 from lit_bottleneck.likelihoods import Gaussian, LearnedGaussian
-from lit_bottleneck.networks import MLP
+from lit_bottleneck.networks import MLP, MLPDecoder
 from tests.linear_gaussian import LinearEncoder, covariance, draw, expectations
 from tests.quiet import trainer
 
@@ -34,7 +34,7 @@ def images(**kwargs: Any) -> VAE:
     """A VAE of binary 4 x 4 images."""
     torch.manual_seed(4)
     decoder = nn.Sequential(MLP(3, [16], 16), nn.Unflatten(1, (1, 4, 4)))
-    return VAE(MLP(16, [16], 6), decoder, **{"latent_dim": 3, "likelihood": "bernoulli"} | kwargs)
+    return VAE(MLP(16, [16], 6), **{"decoder": decoder, "latent_dim": 3, "likelihood": "bernoulli"} | kwargs)
 
 
 def binary(count: int = 20) -> Tensor:
@@ -310,6 +310,14 @@ def test_a_decoder_of_the_wrong_shape_is_refused() -> None:
         vae = VAE(MLP(16, [], 6), decoder, 3, likelihood)
         with pytest.raises(ValueError, match=r"\(1, 4, 4\).*number.*per output.*got \(1"):
             vae(x)
+
+
+def test_a_decoder_that_tells_that_it_does_not_fit_is_refused_at_construction() -> None:
+    for decoder in (MLPDecoder(4, [], (1, 4, 4)), nn.Linear(4, 16)):
+        with pytest.raises(ValueError, match="latent_dim=3 needs a decoder of codes of that width; got one of 4"):
+            images(decoder=decoder)
+    with pytest.raises(ValueError, match="PerOutputGaussian needs a decoder with numbers_per_output=2; got 1"):
+        images(decoder=MLPDecoder(3, [], (1, 4, 4)), likelihood="gaussian_per_output")
 
 
 def test_an_encoder_of_the_wrong_width_is_refused() -> None:
