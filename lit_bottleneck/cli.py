@@ -76,6 +76,9 @@ class BottleneckCLI(LightningCLI):
         if command.get("weights_only") is None:
             command["weights_only"] = True  # nothing in a checkpoint of ours needs more
 
+    def _parse_ckpt_path(self) -> None:
+        """Keep the model that the command gives, which Lightning would silently overwrite by the checkpoint's."""
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with our progress bar unless the configuration has one or wants none."""
         trainer = self._get(self.config_init, "trainer")
