@@ -72,10 +72,12 @@ class _FusedCode(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None]:
         moments, noise, slope, grown, moved = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated
-            pairs = zip(plain_code(moments, noise, ctx.scale), gradients, strict=True)
+        again = torch.is_grad_enabled()  # the gradient is to be differentiated
+        if again or any(map(_is_batch, gradients)):
+            with torch.enable_grad():
+                pairs = zip(plain_code(moments, noise, ctx.scale), gradients, strict=True)
             parts, given = zip(*((part, gradient) for part, gradient in pairs if gradient is not None), strict=True)
-            [of_moments] = torch.autograd.grad(parts, moments, given, create_graph=True)
+            [of_moments] = torch.autograd.grad(parts, moments, given, create_graph=again)
             return of_moments, None, None
         of_z, of_log_var, of_kl, of_rate = gradients
         if of_rate is not None:
@@ -94,6 +96,12 @@ class _FusedCode(Function):
             of_raw.add_(of_log_var)
         of_raw.mul_(slope)
         return of_moments, None, None
+
+
+def _is_batch(gradient: Tensor | None) -> bool:
+    """Whether it stands for a batch of gradients (``is_grads_batched``, ``torch.func.vmap``)."""
+    is_batch = torch._C._functorch.is_batchedtensor, torch._C._functorch.is_legacy_batchedtensor
+    return gradient is not None and any(check(gradient) for check in is_batch)
 
 
 def _bounded(raw: Tensor) -> tuple[Tensor, Tensor]:

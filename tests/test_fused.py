@@ -165,6 +165,15 @@ def test_transforms_of_functions_still_work() -> None:
     torch.testing.assert_close(tangent, of_each.sum(1))
 
 
+def test_gradients_in_batches_are_those_one_by_one() -> None:
+    given = moments()
+    rate = fused_code(given, noise_for(given), bounded_log_var)[3]
+    directions = torch.randn(3, len(rate), dtype=torch.float64)
+    [batched] = torch.autograd.grad(rate, given, directions, is_grads_batched=True, retain_graph=True)
+    for direction, gradient in zip(directions, batched, strict=True):
+        torch.testing.assert_close(gradient, torch.autograd.grad(rate, given, direction, retain_graph=True)[0])
+
+
 def test_no_graph_is_left_in_the_code_after_its_gradient() -> None:
     given = moments()
     code = gaussian_code(given, sample=True)

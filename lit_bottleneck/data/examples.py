@@ -32,7 +32,7 @@ class Examples:
 
     Args:
         inputs: `(M, ...)`, a tensor or any object that, indexed by an int64 tensor, gives one.
-        labels: int64 `(M,)`.
+        labels: What is beside each input: classes, int64 `(M,)`, or numbers `(M, ...)`.
         rows: int64 `(N,)`: which of the M rows these examples are, and in which order.
 
     Raises:
@@ -50,7 +50,7 @@ class Examples:
 
     @classmethod
     def of(cls, inputs: Indexable, labels: Tensor) -> Examples:
-        """Return all rows of `inputs` `(M, ...)` with their `labels` `(M,)`."""
+        """Return all rows of `inputs` `(M, ...)` with their `labels` `(M, ...)`."""
         return cls(inputs, labels, torch.arange(len(labels)))
 
     def __len__(self) -> int:
@@ -62,7 +62,7 @@ class Examples:
         return Examples(self.inputs, self.labels, self.rows[positions])
 
     def take(self, positions: Tensor) -> Batch:
-        """Return the inputs `(B, ...)` and labels `(B,)` at `positions`, int64 `(B,)` counted within these N."""
+        """Return the inputs `(B, ...)` and labels `(B, ...)` at `positions`, int64 `(B,)` counted within these N."""
         rows = self.rows[positions]
         if isinstance(self.inputs, Tensor):  # index_select copies whole rows, seven times as fast as indexing
             return self.inputs.index_select(0, rows), self.labels[rows]
@@ -87,12 +87,12 @@ class BatchedDataset(Dataset[Batch]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Batch:
-        """Return one input and its label, int64 `()`."""
+        """Return one input and its label."""
         inputs, labels = self.__getitems__([index])
         return inputs[0], labels[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return the inputs `(B, ...)` and labels `(B,)` at `indices`."""
+        """Return the inputs `(B, ...)` and labels `(B, ...)` at `indices`."""
         inputs, labels = self.examples.take(torch.as_tensor(indices, dtype=torch.int64))
         return self.transform(inputs), labels
 
