@@ -12,6 +12,13 @@ def not_negative(name: str, value: float) -> float:
     return float(value)
 
 
+def positive(name: str, value: float) -> float:
+    """Return ``value`` as a float, if it is finite and positive."""
+    if not isinstance(value, Real) or not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a finite number above 0; got {value!r}")
+    return float(value)
+
+
 def whole_number(name: str, value: int, at_least: int) -> int:
     """Return ``value`` as an int, if it is whole and at least ``at_least``."""
     number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -12,6 +12,7 @@ from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.beta import BetaController
@@ -92,18 +93,23 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
         )
         if self.lr_scheduler is None:
             return optimizer
-        scheduler = self.lr_scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": self._scheduled(optimizer, self.lr_scheduler)}
+
+    def _scheduled(self, optimizer: Optimizer, lr_scheduler: LRSchedulerCallable) -> dict[str, Any]:
+        """The scheduler of an optimizer, in Lightning's form."""
+        scheduler = lr_scheduler(optimizer)
         configuration = {"scheduler": scheduler, "interval": self.lr_scheduler_interval}
         if hasattr(scheduler, "monitor"):  # ReduceLROnPlateau of Lightning's CLI
             configuration["monitor"] = scheduler.monitor
-        return {"optimizer": optimizer, "lr_scheduler": configuration}
+        return configuration
 
-    def training_loss(self, **terms: Tensor) -> Tensor:
+    def training_loss(self, network: str = "", /, **terms: Tensor) -> Tensor:
         """Add up the terms of the loss; log them and their sum, and stop if one is not finite.
 
         Args:
+            network: whose loss it is, where there are several.
             **terms: scalars. All but ``rate_penalty`` (whose rate and price are logged by themselves) are logged under
-                their names as ``train/...``.
+                their names as ``train/...``, and their sum, unless there is one only, as ``train/loss``.
 
         Returns:
             Their sum.
@@ -114,9 +120,10 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
         """
         loss = torch.stack(list(terms.values())).sum()
         if loss.device.type == "cpu" or self.logs_this_step:
-            self._check_finite(loss, terms)
+            self._check_finite(loss, terms, f" of the {network}" if network else "")
         if self.logs_this_step:
-            self.log("train/loss", loss, prog_bar=True)
+            if len(terms) > 1:
+                self.log("train/loss", loss, prog_bar=True)
             self.log_dict({f"train/{name}": term for name, term in terms.items() if name != "rate_penalty"})
         return loss
 
@@ -132,16 +139,17 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
                 f"example; got {width}"
             )
 
-    def _check_finite(self, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
+    def _check_finite(self, loss: Tensor, terms: Mapping[str, Tensor], of: str) -> None:
         if math.isfinite(loss.item()):
             return
         values = {name: term.item() for name, term in terms.items()}
         bad = [name for name, value in values.items() if not math.isfinite(value)] or ["their sum"]
         step = "" if self._trainer is None else f" at step {self._trainer.global_step}"
         raise FloatingPointError(
-            f"the loss is not finite{step}: {', '.join(bad)} of "
+            f"the loss{of} is not finite{step}: {', '.join(bad)} of "
             f"{', '.join(f'{name}={value:.6g}' for name, value in values.items())} (beta={self.beta:.6g}). "
-            "Look at the data, lower the learning rate, or set trainer.gradient_clip_val."
+            "Look at the data, lower the learning rate, or set "
+            f"{'trainer.' if self.automatic_optimization else ''}gradient_clip_val."
         )
 
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+
+from lit_bottleneck.averaging import MovingAverage
 
 
 class WeightEMA(WeightAveraging):
@@ -24,18 +24,10 @@ class WeightEMA(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.999) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must be in [0, 1); got {decay}")
-        super().__init__(use_buffers=False, multi_avg_fn=self._move)
+        super().__init__(use_buffers=False, multi_avg_fn=MovingAverage(decay))
         self.decay = decay
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take up the training where it was; a test after ``fit`` keeps the averaged weights that it has loaded."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
-
-    @torch.no_grad()
-    def _move(self, averages: Any, weights: Any, steps: Tensor | int) -> None:
-        """Move all averages by one operation; ``steps`` weights are in them."""
-        share = (1 - self.decay) / (1 - self.decay ** (int(steps) + 1))
-        torch._foreach_lerp_(averages, weights, share)

@@ -2,6 +2,7 @@
 
 from lit_bottleneck.data.digits import Digits
 from lit_bottleneck.data.images import Images
+from lit_bottleneck.data.ring import Ring
 from lit_bottleneck.data.shapes import Shapes
 
-__all__ = ["Digits", "Images", "Shapes"]
+__all__ = ["Digits", "Images", "Ring", "Shapes"]

@@ -1,6 +1,17 @@
 """Encoders, decoders and generators: small, readable, replaceable by any module of the user's."""
 
 from lit_bottleneck.networks.conv import ConvDecoder, ConvEncoder
+from lit_bottleneck.networks.dcgan import DCGANEncoder, DCGANGenerator
 from lit_bottleneck.networks.mlp import MLP, MLPDecoder
+from lit_bottleneck.networks.resnet import ResNetEncoder, ResNetGenerator
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "MLPDecoder"]
+__all__ = [
+    "MLP",
+    "ConvDecoder",
+    "ConvEncoder",
+    "DCGANEncoder",
+    "DCGANGenerator",
+    "MLPDecoder",
+    "ResNetEncoder",
+    "ResNetGenerator",
+]

@@ -7,9 +7,13 @@ from typing import Literal
 
 from torch import nn
 
+from lit_bottleneck.arguments import one_of
+
+Activation = Literal["relu", "leaky_relu"]
+
 
 class MLP(nn.Sequential):
-    """Flatten, then linear layers with ReLU in between.
+    """Flatten, then linear layers with an activation in between.
 
     Args:
         in_features: numbers per example, for images channels x height x width.
@@ -17,6 +21,7 @@ class MLP(nn.Sequential):
         out_features: numbers per example that come out; ``2 * latent_dim`` for an encoder.
         initialization: ``"torch"`` leaves torch's default; ``"xavier"`` draws weights from the Xavier uniform
             distribution and sets biases to 0, as TensorFlow-Slim does, with which the VIB paper's authors trained.
+        activation: ``"relu"``, or ``"leaky_relu"`` with a slope of .2, as discriminators have it.
 
     Shape:
         ``(B, ...)`` with ``in_features`` numbers per example to ``(B, out_features)``.
@@ -32,11 +37,13 @@ class MLP(nn.Sequential):
         hidden: Sequence[int],
         out_features: int,
         initialization: Literal["torch", "xavier"] = "torch",
+        activation: Activation = "relu",
     ) -> None:
+        one_of("activation", activation, ("relu", "leaky_relu"))
         widths = [in_features, *hidden, out_features]
         layers: list[nn.Module] = [nn.Flatten()]
         for width, next_width in pairwise(widths):
-            layers += [nn.Linear(width, next_width), nn.ReLU()]
+            layers += [nn.Linear(width, next_width), nn.ReLU() if activation == "relu" else nn.LeakyReLU(0.2)]
         super().__init__(*layers[:-1])
         self.in_features, self.out_features = in_features, out_features
         if initialization == "xavier":
@@ -49,7 +56,7 @@ class MLP(nn.Sequential):
 
 
 class MLPDecoder(nn.Sequential):
-    """An `MLP` from codes to the parameters of a likelihood, in the shape of the data.
+    """An `MLP` from codes to the parameters of a likelihood, in the shape of the data; or from noise to examples.
 
     Args:
         latent_dim: width of the code.
@@ -58,6 +65,7 @@ class MLPDecoder(nn.Sequential):
         numbers_per_output: what the likelihood needs: 1 for ``"bernoulli"`` and most others, 2 for
             ``"gaussian_per_output"`` and ``"discretized_logistic"``, one for each level for ``"categorical"``.
         initialization: see `MLP`.
+        activation: see `MLP`.
 
     Shape:
         ``(B, latent_dim)`` to ``(B, numbers_per_output * dims[0], *dims[1:])``.
@@ -74,9 +82,10 @@ class MLPDecoder(nn.Sequential):
         dims: Sequence[int],
         numbers_per_output: int = 1,
         initialization: Literal["torch", "xavier"] = "torch",
+        activation: Activation = "relu",
     ) -> None:
         super().__init__(
-            MLP(latent_dim, hidden, numbers_per_output * math.prod(dims), initialization),
+            MLP(latent_dim, hidden, numbers_per_output * math.prod(dims), initialization, activation),
             nn.Unflatten(1, (numbers_per_output * dims[0], *dims[1:])),
         )
         self.latent_dim, self.dims, self.numbers_per_output = latent_dim, tuple(dims), numbers_per_output

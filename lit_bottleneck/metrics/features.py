@@ -1,0 +1,217 @@
+"""What images are compared by: features that are frozen, and whose name says which they are."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torchmetrics.image.fid import NoTrainInceptionV3
+
+from lit_bottleneck.arguments import one_of
+
+ValueRange = tuple[float, float]
+
+
+class FeatureExtractor(nn.Module, ABC):
+    """Frozen map from examples to the features that they are compared by.
+
+    It stays in evaluation mode, needs no gradients and gives none, and computes in float32 whatever the precision
+    around it. Numbers are comparable where the `name` is the same, and only there.
+
+    Hold it in a callback rather than in a model, whose checkpoints would carry its weights along.
+
+    Args:
+        name: which features, and which version of them: letters, digits, ``_``, ``.`` and ``-``.
+        value_range: the pixels (black, white) that it reads; None takes data as they are.
+
+    Raises:
+        ValueError: for another name, or a range that does not ascend.
+    """
+
+    def __init__(self, name: str, value_range: ValueRange | None = None) -> None:
+        super().__init__()
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            raise ValueError(f"name may have letters, digits, '_', '.' and '-'; got {name!r}")
+        if value_range is not None and not value_range[0] < value_range[1]:
+            raise ValueError(f"value_range must be (black, white) with black < white; got {value_range}")
+        self.name = name
+        self.value_range = None if value_range is None else (float(value_range[0]), float(value_range[1]))
+        self.eval()
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """Return the features of float32 examples ``(B, ...)``, as ``(B, ...)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return float32 features ``(B, F)`` of examples ``(B, ...)``, without a gradient."""
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            return self.features(x.float()).flatten(1).float()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Stay frozen."""
+        return super().requires_grad_(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # Moved, but never rounded: other weights are other features.
+        return super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), recurse)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class RawFeatures(FeatureExtractor):
+    """The data themselves, flattened: for points, and for images as small as the digits.
+
+    >>> features = RawFeatures()
+    >>> features.name, features(torch.zeros(5, 1, 8, 8)).shape
+    ('raw', torch.Size([5, 64]))
+    """
+
+    def __init__(self) -> None:
+        super().__init__("raw")
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return them as they are."""
+        return x
+
+
+class CodeFeatures(FeatureExtractor):
+    """The mean code of a trained model, such as a `VIBClassifier`: what it keeps of an example to tell its label.
+
+    The name ends in the first 8 hexadecimal digits of a SHA-256 over the weights, so that other weights have another
+    name. For a model in memory: `CodeFeatures.of`.
+
+    Args:
+        ckpt_path: a checkpoint that ``lit-bottleneck fit`` wrote, of a model with ``encode(x, sample=False)`` that
+            returns a code with a ``mean`` ``(B, ...)``.
+        value_range: the pixels (black, white) that the model was trained on; None takes data as they are.
+        name: what the name begins with. Default: the model's class in lower case.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for a checkpoint that does not say how its model is built, or a model that does not encode.
+    """
+
+    def __init__(
+        self, ckpt_path: str | Path, value_range: ValueRange | None = (0.0, 1.0), name: str | None = None
+    ) -> None:
+        self._start(_model_of(Path(ckpt_path)), value_range, name)
+
+    @classmethod
+    def of(cls, model: nn.Module, value_range: ValueRange | None = (0.0, 1.0), name: str | None = None) -> Self:
+        """Return the features of a model in memory, as it is now: a copy is frozen, the model itself is left alone.
+
+        Args:
+            model: see ``ckpt_path``.
+            value_range: as in the constructor.
+            name: as in the constructor.
+
+        Raises:
+            ValueError: if the model does not encode.
+
+        >>> from lit_bottleneck import VIBClassifier
+        >>> features = CodeFeatures.of(VIBClassifier(nn.Linear(2, 6), latent_dim=3, num_classes=4), None)
+        >>> features.name.partition("-")[0], features(torch.zeros(5, 2)).shape
+        ('vibclassifier', torch.Size([5, 3]))
+        """
+        features = cls.__new__(cls)
+        features._start(deepcopy(model), value_range, name)
+        return features
+
+    def _start(self, model: nn.Module, value_range: ValueRange | None, name: str | None) -> None:
+        if not callable(getattr(model, "encode", None)):
+            raise ValueError(f"{type(model).__name__} has no encode(x, sample=False), whose mean would be the features")
+        super().__init__(f"{name or type(model).__name__.lower()}-{_fingerprint(model)}", value_range)
+        self.model = model.requires_grad_(False)
+        self.eval()
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the mean codes."""
+        return cast(Tensor, cast(Any, self.model).encode(x, sample=False).mean)
+
+
+class InceptionFeatures(FeatureExtractor):
+    """The features of FID (arXiv 1706.08500): Inception v3 with the weights of the original, as `torchmetrics` has it.
+
+    It reads images ``(B, 1 or 3, H, W)`` with pixels in [0, 1], which are rounded to 256 levels and resized to 299 by
+    299. The network is built by the first batch, or by `build`, and downloaded the first time (about 90 MB).
+
+    Args:
+        num_features: the layer by its width: 2048 (of every published FID), 768, 192 or 64.
+
+    Raises:
+        ValueError: for another width, or other images.
+        RuntimeError: by the first batch or `build`, without the package torch-fidelity or the weights.
+
+    >>> InceptionFeatures().name
+    'inception-v3-compat-2048'
+    """
+
+    def __init__(self, num_features: int = 2048) -> None:
+        one_of("num_features", str(num_features), ("64", "192", "768", "2048"))
+        super().__init__(f"inception-v3-compat-{num_features}", (0.0, 1.0))
+        self.num_features = num_features
+        self.network: nn.Module | None = None
+
+    def build(self) -> nn.Module:
+        """Return the network, built and if need be downloaded."""
+        if self.network is None:
+            alternative = (
+                "; the alternative that needs neither: CodeFeatures, of a classifier that this library trains "
+                "(lit-bottleneck fit --config recipes/vib_mnist.yaml --trainer.max_epochs 10)"
+            )
+            try:
+                network = NoTrainInceptionV3("inception-v3-compat", [str(self.num_features)])
+            except ImportError as error:
+                raise RuntimeError(
+                    "InceptionFeatures needs the package torch-fidelity: "
+                    f'pip install "lit_bottleneck[inception]"{alternative}'
+                ) from error
+            except OSError as error:
+                raise RuntimeError(
+                    f"InceptionFeatures needs its weights, which could not be downloaded ({error}){alternative}"
+                ) from error
+            self.network = network.requires_grad_(False).eval()
+        return self.network
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the activations of the layer."""
+        if x.dim() != 4 or x.shape[1] not in (1, 3):
+            raise ValueError(f"InceptionFeatures needs images (B, 1 or 3, H, W); got {tuple(x.shape)}")
+        levels = x.clamp(0, 1).mul(255).round().to(torch.uint8)
+        return cast(Tensor, self.build().to(x.device)(levels.expand(-1, 3, -1, -1)))
+
+
+def _model_of(path: Path) -> LightningModule:
+    """The model of a checkpoint that the command line has written, which needs nothing passed."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no checkpoint {path}; to make one: "
+            "lit-bottleneck fit --config recipes/vib_mnist.yaml --trainer.max_epochs 10"
+        )
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if "_class_path" not in checkpoint.get("hyper_parameters", {}):
+        raise ValueError(
+            f"{path} does not say how its model is built (no _class_path in its hyper_parameters), as those do that "
+            "'lit-bottleneck fit' writes: load it in Python and use CodeFeatures.of(model)"
+        )
+    return LightningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """The first 8 hexadecimal digits of a SHA-256 over the names and bytes of a model's weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if isinstance(value, Tensor):  # controllers keep other things
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:8]

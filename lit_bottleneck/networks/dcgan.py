@@ -1,0 +1,109 @@
+"""The DCGAN pair: strided convolutions, no residual connections (arXiv 1511.06434)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from lit_bottleneck.arguments import one_of
+from lit_bottleneck.networks._images import halvings, moments_layer
+
+Normalization = Literal["none", "batch", "group"]
+
+
+class DCGANGenerator(nn.Sequential):
+    """One linear layer, then 4 x 4 transposed convolutions that double the image and halve the width, then tanh.
+
+    Every layer but the last is followed by batch normalisation and ReLU. Images of 8, 28, 32 and 64 pixels (and of all
+    sides that can be halved down to 4 to 7) begin as 4, 7, 4 and 4.
+
+    Args:
+        noise_dim: width of the noise.
+        dims: channels, height and width of the images.
+        width: channels before the last layer.
+
+    Shape:
+        ``(B, noise_dim)`` to ``(B, C, H, W)`` in [-1, 1].
+
+    Raises:
+        ValueError: for images that cannot be halved.
+
+    >>> import torch
+    >>> DCGANGenerator(16, (1, 28, 28), width=8)(torch.zeros(5, 16)).shape
+    torch.Size([5, 1, 28, 28])
+    """
+
+    def __init__(self, noise_dim: int, dims: Sequence[int], width: int = 64) -> None:
+        stages = halvings(dims)
+        height, base_width = dims[1] >> stages, dims[2] >> stages
+        channels = width * 2 ** (stages - 1)
+        layers: list[nn.Module] = [
+            nn.Linear(noise_dim, channels * height * base_width, bias=False),
+            nn.Unflatten(1, (channels, height, base_width)),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+        ]
+        for _ in range(stages - 1):
+            layers += [nn.ConvTranspose2d(channels, channels // 2, 4, 2, 1, bias=False)]
+            channels //= 2
+            layers += [nn.BatchNorm2d(channels), nn.ReLU()]
+        super().__init__(*layers, nn.ConvTranspose2d(channels, dims[0], 4, 2, 1), nn.Tanh())
+        self.noise_dim, self.dims, self.value_range = noise_dim, tuple(dims), (-1.0, 1.0)
+        _draw_small(self)
+
+
+class DCGANEncoder(nn.Sequential):
+    """4 x 4 convolutions that halve the image and double the width, with LeakyReLU, then the moments of a code.
+
+    Args:
+        dims: channels, height and width of the images.
+        out_features: numbers that come out: ``2 * latent_dim``.
+        width: channels after the first layer.
+        normalization: ``"batch"`` (after every layer but the first, as in the paper), ``"group"`` (of one group, which
+            is of one example) or ``"none"``. Gradient penalties need one of the last two: they are of one example.
+        spatial: a code of each position in place of one of the image.
+
+    Shape:
+        ``(B, C, H, W)`` to ``(B, out_features)``, or ``(B, out_features, h, w)`` if ``spatial``.
+
+    Raises:
+        ValueError: for images that cannot be halved, or an unknown normalisation.
+
+    >>> import torch
+    >>> DCGANEncoder((3, 32, 32), 16, width=8, spatial=True)(torch.zeros(5, 3, 32, 32)).shape
+    torch.Size([5, 16, 4, 4])
+    """
+
+    def __init__(
+        self,
+        dims: Sequence[int],
+        out_features: int,
+        width: int = 64,
+        normalization: Normalization = "none",
+        spatial: bool = False,
+    ) -> None:
+        one_of("normalization", normalization, ("none", "batch", "group"))
+        stages = halvings(dims)
+        layers: list[nn.Module] = [nn.Conv2d(dims[0], width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        channels = width
+        for _ in range(stages - 1):
+            layers.append(nn.Conv2d(channels, 2 * channels, 4, 2, 1, bias=normalization == "none"))
+            channels *= 2
+            if normalization != "none":
+                layers.append(nn.BatchNorm2d(channels) if normalization == "batch" else nn.GroupNorm(1, channels))
+            layers.append(nn.LeakyReLU(0.2))
+        height, last_width = dims[1] >> stages, dims[2] >> stages
+        super().__init__(*layers, moments_layer(channels, height, last_width, out_features, spatial))
+        self.dims, self.out_features = tuple(dims), out_features
+        self.out_dims = (out_features, height, last_width) if spatial else (out_features,)
+        if normalization == "batch":
+            _draw_small(self)
+
+
+def _draw_small(network: nn.Module) -> None:
+    """Draw weights with the paper's standard deviation of .02, which needs batch normalisation behind it."""
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.normal_(layer.weight, std=0.02)
+            if isinstance(layer.bias, Tensor):
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,388 @@
+"""The GAN with a variational discriminator bottleneck."""
+
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
+from torch.nn.utils.parametrize import is_parametrized
+from torch.optim import Adam
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
+from torchmetrics import MeanMetric, Metric
+
+from lit_bottleneck.adversarial import GradientPenalty, LossName, adversarial_loss, input_gradient, penalty_from
+from lit_bottleneck.arguments import one_of, positive, whole_number
+from lit_bottleneck.averaging import MovingAverage
+from lit_bottleneck.beta import BetaController, DualBeta
+from lit_bottleneck.code import Code, Scale
+from lit_bottleneck.functional import InterpolationMode, at_least_float32, interpolate
+from lit_bottleneck.gan_checks import check_networks, check_real, check_trainer, check_width, output_range
+from lit_bottleneck.module import BottleneckModule, SplitMetrics, evaluating
+
+_PAPER_CAPACITY = 0.1  # nats, of the paper's CIFAR-10
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # that a spectral norm is for
+_Network = Literal["generator", "discriminator"]
+
+
+class VDBGAN(BottleneckModule):
+    """GAN whose discriminator reads "real or generated" from a Gaussian code (VDB, arXiv 1810.00821).
+
+    The discriminator is an encoder to a code and a head on it. It minimises ``E_real[loss(z)] + E_generated[loss(z)] +
+    beta * R``, where the rate ``R`` is the mean of that on real and that on generated examples, whatever their numbers;
+    beta moves once per discriminator step. From ``beta = 2`` on the collapsed code (rate 0) is optimal for the
+    cross-entropy. The generator plays against the head's logit at the mean code and pays for no nats.
+    ``deterministic=True`` is the plain GAN of the same networks.
+
+    Logged as ``train/...``: ``loss`` (the discriminator's), ``real_loss``, ``generated_loss``, ``gradient_penalty``,
+    ``generator_loss``; what the discriminator knows: ``rate``, ``rate_real``, ``rate_generated`` (nats), ``beta``,
+    ``accuracy`` (at the mean code, against a logit of 0), ``accuracy_sampled`` (at a draw), ``gradient_norm`` (of the
+    logit, at real examples); and ``discriminator_steps`` and ``generator_steps``. As ``val/...`` and ``test/...``, against
+    samples of the averaged generator: ``loss``, the rates and the accuracies.
+
+    It is trained by manual optimization: clipping and accumulation are its own arguments, not the trainer's, and the
+    trainer counts the steps of both optimizers. On several processes it needs the strategy
+    ``ddp_find_unused_parameters_true``.
+
+    Args:
+        generator: any module from noise ``(B, noise_dim)`` to examples.
+        encoder: any module from examples to ``(B, 2 * latent_dim)``, or ``(B, 2 * latent_dim, h, w)`` for a code of
+            each position: means and raw scales.
+        latent_dim: width K of the code (channels of a spatial one).
+        noise_dim: width of the standard normal noise.
+        head: any module from codes to one logit per example. Default: one linear layer on the flattened code.
+        beta: price of a nat: a number, or a `BetaController`. Default: the paper's, ``DualBeta.paper(capacity=0.1)``.
+        loss: ``"non_saturating"`` (cross-entropy), ``"hinge"`` or ``"wasserstein"``.
+        gradient_penalty: of the discriminator: the weight of `adversarial.R1` (zero-centred, on real examples, through
+            the sampled code), or a `adversarial.GradientPenalty`. Default: none.
+        discriminator_steps: per generator step, each on a batch of its own.
+        generator_sees: the logit at the ``"mean"`` code (the paper) or at a ``"sample"`` of it (its authors' code).
+        generator_ema: decay of the moving average of the generator's weights, by which it is used and judged.
+        rate_per: what the rate, and so the capacity, is counted for: an ``"image"``, or a ``"position"`` of a spatial
+            code (the authors' code: a capacity of .1 on 4 x 4 positions is 1.6 nats an image).
+        spectral_norm: put a spectral norm on all layers of encoder and head (arXiv 1802.05957), in place.
+        optimizer: makes the optimizers. Default: Adam with a learning rate of 2e-4 and betas of .5 and .999.
+        discriminator_optimizer: makes the discriminator's, where it is to be another.
+        lr_scheduler: makes the learning-rate schedulers of both optimizers. Default: none.
+        lr_scheduler_interval: whether they move after every ``"epoch"`` or every ``"step"`` of their own optimizer.
+        gradient_clip_val: bound of the gradient of each of the two networks. Default: none.
+        gradient_clip_algorithm: bound its ``"norm"`` or each ``"value"``.
+        accumulate_grad_batches: batches of a discriminator step; the generator's takes as many draws of noise.
+        deterministic: the plain GAN of the same networks: the code is the mean, at no cost.
+        scale: how a raw scale becomes a log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"``, or a function.
+
+    Raises:
+        ValueError: for sizes out of range or unknown names. For networks that do not fit each other, the noise, the code
+            or the data: at construction where they tell their widths, else in ``setup`` (with a datamodule that tells
+            the ``dims`` and the ``value_range`` of its examples) or at the first batch. In ``setup``: for a trainer that
+            clips or accumulates itself, and for strategies that cannot train two networks.
+        FloatingPointError: when a loss is not finite, with the network's name, before its step.
+
+    >>> from lit_bottleneck.networks import MLP, MLPDecoder
+    >>> gan = VDBGAN(MLPDecoder(4, [32], dims=[2]), MLP(2, [32], 2 * 8), latent_dim=8, noise_dim=4)
+    >>> gan.sample(5).shape, gan.discriminate(gan.sample(5)).shape
+    (torch.Size([5, 2]), torch.Size([5]))
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        encoder: nn.Module,
+        latent_dim: int,
+        noise_dim: int,
+        head: nn.Module | None = None,
+        beta: float | BetaController | None = None,
+        loss: LossName = "non_saturating",
+        gradient_penalty: float | GradientPenalty | None = None,
+        discriminator_steps: int = 1,
+        generator_sees: Literal["mean", "sample"] = "mean",
+        generator_ema: float = 0.999,
+        rate_per: Literal["image", "position"] = "image",
+        spectral_norm: bool = False,
+        optimizer: OptimizerCallable | None = None,
+        discriminator_optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Literal["norm", "value"] = "norm",
+        accumulate_grad_batches: int = 1,
+        deterministic: bool = False,
+        scale: Scale = "bounded",
+    ) -> None:
+        price = DualBeta.paper(_PAPER_CAPACITY) if beta is None else beta
+        super().__init__(
+            encoder, latent_dim, price, deterministic, scale, optimizer, lr_scheduler, lr_scheduler_interval
+        )
+        self.automatic_optimization = False
+        self.generator = generator
+        self.noise_dim = whole_number("noise_dim", noise_dim, at_least=1)
+        check_width("noise_dim", self.noise_dim, generator)
+        self.head = self._default_head() if head is None else head
+        if head is not None:
+            check_width("latent_dim", self.latent_dim, head)
+        self.loss = adversarial_loss(loss)
+        self.gradient_penalty = penalty_from(gradient_penalty)
+        self.discriminator_steps = whole_number("discriminator_steps", discriminator_steps, at_least=1)
+        self.generator_sees = one_of("generator_sees", generator_sees, ("mean", "sample"))
+        self.rate_per = one_of("rate_per", rate_per, ("image", "position"))
+        self.spectral_norm = spectral_norm
+        self.discriminator_optimizer = discriminator_optimizer
+        self.gradient_clip_val = gradient_clip_val and positive("gradient_clip_val", gradient_clip_val)
+        self.gradient_clip_algorithm = one_of("gradient_clip_algorithm", gradient_clip_algorithm, ("norm", "value"))
+        self.accumulate_grad_batches = whole_number("accumulate_grad_batches", accumulate_grad_batches, at_least=1)
+        if spectral_norm:
+            for layer in [*self.encoder.modules(), *self.head.modules()]:
+                if isinstance(layer, _LAYERS) and not is_parametrized(layer, "weight"):
+                    with_spectral_norm(layer)
+        self.generator_ema = generator_ema
+        self.averaged_generator = AveragedModel(generator, multi_avg_fn=MovingAverage(generator_ema))
+        self.averaged_generator.requires_grad_(False)
+        self.steps_taken: dict[_Network, int] = {"generator": 0, "discriminator": 0}
+        self.metrics = nn.ModuleDict({stage: _Metrics() for stage in ("val", "test")})
+        self._range_is_checked = False
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Generate by the weights of the moment: noise ``(B, noise_dim)`` to examples ``(B, ...)``."""
+        generated: Tensor = self.generator(noise)
+        return generated
+
+    def discriminate(self, x: Tensor) -> Tensor:
+        """Logits at the mean code, ``(B,)``: positive for what looks real."""
+        return self._logits(self.encode(x, sample=False))
+
+    def draw_noise(self, n: int) -> Tensor:
+        """Draw ``n`` rows of standard normal noise, ``(n, noise_dim)``, other ones on every process."""
+        rank, processes = 0, 1
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        # Processes that were seeded alike draw the same: each takes its own part of what one process would have drawn.
+        noise = torch.randn(processes * n, self.noise_dim, device=self.device)
+        return noise[rank * n : (rank + 1) * n].to(self.dtype)
+
+    @torch.no_grad()
+    def sample(self, n: int) -> Tensor:
+        """Generate ``n`` examples by the averaged generator, ``(n, ...)``.
+
+        Raises:
+            ValueError: if ``n`` is less than 1.
+        """
+        noise = self.draw_noise(whole_number("n", n, at_least=1))
+        with evaluating(self.averaged_generator):
+            return cast(Tensor, self.averaged_generator(noise))
+
+    @torch.no_grad()
+    def interpolate(
+        self, noise1: Tensor, noise2: Tensor, steps: int, mode: InterpolationMode = "variance_preserving"
+    ) -> Tensor:
+        """Generate, by the averaged generator, from noise on the way from one batch of it to another.
+
+        Args:
+            noise1: ``(B, noise_dim)``, where the paths begin, such as ``draw_noise(B)``.
+            noise2: ``(B, noise_dim)``, where they end.
+            steps: points on each path, both ends included.
+            mode: see `functional.interpolate`.
+
+        Returns:
+            ``(steps, B, ...)``.
+
+        Raises:
+            ValueError: for noise of different shapes, fewer than two steps, or an unknown mode.
+        """
+        whole_number("steps", steps, at_least=2)
+        at = torch.linspace(0, 1, steps, device=noise1.device)
+        path = torch.stack([interpolate(noise1, noise2, t, mode) for t in at])
+        with evaluating(self.averaged_generator):
+            return cast(Tensor, self.averaged_generator(path.flatten(0, 1))).unflatten(0, path.shape[:2])
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """The range of what is generated, where the generator tells it."""
+        return output_range(self.generator)
+
+    def discriminator_loss(self, real: Tensor, generated: Tensor) -> Tensor:
+        """What the discriminator minimises, a scalar: both halves, the price of the rate, and the gradient penalty.
+
+        Args:
+            real: ``(B, ...)``.
+            generated: ``(M, ...)``, without a graph.
+        """
+        look_at_gradient = self.gradient_penalty is not None or self.logs_this_step
+        real = real.detach().requires_grad_(look_at_gradient)
+        codes = self.encode(real), self.encode(generated)
+        real_logits, generated_logits = map(self._logits, codes)
+        real_loss = self.loss.real(real_logits).mean()
+        generated_loss = self.loss.generated(generated_logits).mean()
+        rates = self._rate(codes[0]), self._rate(codes[1])
+        terms = {
+            "real_loss": real_loss,
+            "generated_loss": generated_loss,
+            "rate_penalty": self.rate_penalty(_mixture(*rates), distortion=real_loss + generated_loss),
+        }
+        if self.gradient_penalty is not None:
+            points = self.gradient_penalty.points(real, generated)
+            logits = real_logits if points is real else self._logits(self.encode(points))
+            terms["gradient_penalty"] = self.gradient_penalty.forward(input_gradient(logits, points, True))
+        if self.logs_this_step:
+            gradient = input_gradient(real_logits, real, False)
+            self.log("train/gradient_norm", torch.linalg.vector_norm(gradient, dim=1).mean())
+            measured = self._knowledge(codes, rates, (real_logits, generated_logits))
+            self.log_dict({f"train/{name}": value for name, value in measured.items() if name != "rate"})
+        return self.training_loss("discriminator", **terms)
+
+    def generator_loss(self, n: int) -> Tensor:
+        """What the generator minimises, a scalar, on ``n`` draws of noise."""
+        code = self.encode(self.generator(self.draw_noise(n)), sample=self.generator_sees == "sample")
+        return self.training_loss("generator", generator_loss=self.loss.generator(self._logits(code)).mean())
+
+    def configure_callbacks(self) -> Any:
+        """Refuse trainers that cannot train two networks, before Lightning looks at them."""
+        check_trainer(self.trainer)
+        return super().configure_callbacks()
+
+    def setup(self, stage: str) -> None:
+        """Hold the networks against each other and against the examples, where the datamodule tells their shape."""
+        with torch.no_grad(), evaluating(self):
+            check_networks(self, getattr(self.trainer, "datamodule", None))
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizers of generator and discriminator, and their schedulers if there are."""
+        make = self.optimizer or (lambda parameters: Adam(parameters, lr=2e-4, betas=(0.5, 0.999)))
+        discriminator = [*self.encoder.parameters(), *self.head.parameters()]
+        optimizers = [make(self.generator.parameters()), (self.discriminator_optimizer or make)(discriminator)]
+        if self.lr_scheduler is None:
+            return optimizers
+        return optimizers, [self._scheduled(optimizer, self.lr_scheduler) for optimizer in optimizers]
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """A step of the discriminator, and after so many of them one of the generator."""
+        real = self.inputs(batch)
+        check_real(self, real)
+        generator, discriminator = self.optimizers()  # type: ignore[misc, union-attr]
+        share = 1 / self.accumulate_grad_batches
+        with torch.no_grad():
+            generated = self.generator(self.draw_noise(len(real)))
+        with self.toggled_optimizer(discriminator):
+            self.manual_backward(share * self.discriminator_loss(real, generated))
+            if (batch_idx + 1) % self.accumulate_grad_batches and not self.trainer.is_last_batch:
+                return
+            self._step("discriminator", discriminator)
+        if self.steps_taken["discriminator"] % self.discriminator_steps == 0:
+            with self.toggled_optimizer(generator):
+                for _ in range(self.accumulate_grad_batches):
+                    self.manual_backward(share * self.generator_loss(len(real)))
+                self._step("generator", generator)
+            self.averaged_generator.update_parameters(self.generator)
+        if self.logs_this_step:
+            self.log_dict({f"train/{network}_steps": float(count) for network, count in self.steps_taken.items()})
+
+    def on_train_epoch_end(self) -> None:
+        """Move schedulers of epochs."""
+        if self.lr_scheduler is None or self.lr_scheduler_interval != "epoch":
+            return
+        for scheduler in cast(list[Any], self.lr_schedulers()):
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(self.trainer.callback_metrics[scheduler.monitor])  # type: ignore[attr-defined]
+            else:
+                scheduler.step()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure a batch."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure a batch."""
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Logit at the mean code ``(B,)``, rate ``(B,)``, flattened mean code, and labels if there are."""
+        code = self.encode(self.inputs(batch), sample=False)
+        prediction = {"logit": self._logits(code), "rate": self._rate(code), "mean": code.mean.flatten(1)}
+        if isinstance(batch, (tuple, list)) and len(batch) > 1:
+            prediction["label"] = batch[1]
+        return prediction
+
+    def get_extra_state(self) -> dict[str, int]:
+        """How many steps were taken, for the checkpoint."""
+        return dict(self.steps_taken)  # type: ignore[arg-type]
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """Take over how many steps were taken."""
+        self.steps_taken = {"generator": state["generator"], "discriminator": state["discriminator"]}
+
+    def _step(self, network: _Network, optimizer: Any) -> None:
+        if self.gradient_clip_val is not None:
+            bound = self.gradient_clip_val * (self._loss_scale() or 1.0)  # gradients are still scaled
+            self.clip_gradients(optimizer, bound, self.gradient_clip_algorithm)
+        optimizer.step()
+        optimizer.zero_grad()
+        self.steps_taken[network] += 1
+        if self.lr_scheduler is not None and self.lr_scheduler_interval == "step":
+            cast(list[Any], self.lr_schedulers())[0 if network == "generator" else 1].step()
+
+    def _default_head(self) -> nn.Module:
+        """One linear layer on the flattened code."""
+        positions = torch.Size(getattr(self.encoder, "out_dims", ())[1:]).numel()
+        return nn.Sequential(nn.Flatten(), nn.Linear(self.latent_dim * positions, 1))
+
+    def _logits(self, code: Code, z: Tensor | None = None) -> Tensor:
+        logits: Tensor = self.head(code.z if z is None else z)
+        if logits.numel() != len(code.z):
+            raise ValueError(f"head must return one logit per example; got {tuple(logits.shape)} for {len(code.z)}")
+        return at_least_float32(logits.reshape(-1))
+
+    def _rate(self, code: Code) -> Tensor:
+        """Nats per image or per position, ``(B,)``."""
+        positions = code.mean.shape[2:].numel() if self.rate_per == "position" else 1
+        return code.rate / positions
+
+    @torch.no_grad()
+    def _knowledge(
+        self, codes: tuple[Code, Code], rates: tuple[Tensor, Tensor], logits: tuple[Tensor, Tensor]
+    ) -> dict[str, Tensor]:
+        """What the discriminator knows, from codes, rates and logits at a draw of real and of generated examples."""
+        with evaluating(self.head):
+            at_mean = [self._logits(code, code.mean.to(code.z.dtype)) for code in codes]
+        return {
+            "rate": _mixture(*rates).mean(),
+            "rate_real": rates[0].mean(),
+            "rate_generated": rates[1].mean(),
+            "accuracy": _accuracy(*at_mean),
+            "accuracy_sampled": _accuracy(*logits),
+        }
+
+    def _evaluate(self, batch: Any, stage: str) -> None:
+        real = self.inputs(batch)
+        codes = self.encode(real, sample=True), self.encode(self.sample(len(real)), sample=True)
+        logits = self._logits(codes[0]), self._logits(codes[1])
+        rates = self._rate(codes[0]), self._rate(codes[1])
+        measured = self._knowledge(codes, rates, logits)
+        penalty = self.rate_penalty(_mixture(*rates))
+        measured["loss"] = self.loss.real(logits[0]).mean() + self.loss.generated(logits[1]).mean() + penalty
+        metrics = cast(_Metrics, self.metrics[stage])
+        for name, metric in metrics.named_children():
+            cast(MeanMetric, metric).update(measured[name], weight=len(real))
+            self.log(f"{stage}/{name}", cast(Metric, metric))
+
+
+def _mixture(real: Tensor, generated: Tensor) -> Tensor:
+    """Rates ``(B,)`` and ``(M,)`` as ``(B + M,)`` whose mean is the mean of both means."""
+    total = len(real) + len(generated)
+    return torch.cat([real * (total / (2 * len(real))), generated * (total / (2 * len(generated)))])
+
+
+def _accuracy(real_logits: Tensor, generated_logits: Tensor) -> Tensor:
+    return ((real_logits > 0).float().mean() + (generated_logits <= 0).float().mean()) / 2
+
+
+class _Metrics(SplitMetrics):
+    """What is measured over a whole split, under the names that are logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = MeanMetric()
+        self.rate = MeanMetric()
+        self.rate_real = MeanMetric()
+        self.rate_generated = MeanMetric()
+        self.accuracy = MeanMetric()
+        self.accuracy_sampled = MeanMetric()
