@@ -4,6 +4,7 @@ from lit_bottleneck.bottleneck import BottleneckLayer, GaussianBottleneck
 from lit_bottleneck.code import Code
 from lit_bottleneck.objectives import ELBO, IWAE, BetaTC
 from lit_bottleneck.vae import VAE
+from lit_bottleneck.vdb import VDBGAN
 from lit_bottleneck.vib import VIBClassifier
 
 __version__ = "0.1.0"
@@ -12,6 +13,7 @@ __all__ = [
     "ELBO",
     "IWAE",
     "VAE",
+    "VDBGAN",
     "BetaTC",
     "BottleneckLayer",
     "Code",

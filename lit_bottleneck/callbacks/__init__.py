@@ -1,9 +1,10 @@
-"""Callbacks for any LightningModule: progress, pictures, predictions, averaged weights; where a run keeps its files."""
+"""Callbacks for any LightningModule: progress, pictures, predictions, quality of samples, averaged weights; where a run keeps its files."""
 
 from lit_bottleneck.callbacks.pictures import Pictures
 from lit_bottleneck.callbacks.predictions import PredictionWriter
 from lit_bottleneck.callbacks.progress import ProgressBar
 from lit_bottleneck.callbacks.run_folder import run_folder
+from lit_bottleneck.callbacks.sample_quality import SampleQuality
 from lit_bottleneck.callbacks.weight_ema import WeightEMA
 
-__all__ = ["Pictures", "PredictionWriter", "ProgressBar", "WeightEMA", "run_folder"]
+__all__ = ["Pictures", "PredictionWriter", "ProgressBar", "SampleQuality", "WeightEMA", "run_folder"]

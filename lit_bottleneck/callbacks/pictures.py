@@ -1,8 +1,10 @@
-"""Pictures of what a model of images has learnt."""
+"""Pictures of what a model of images (or of points) has learnt."""
 
 import math
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -10,6 +12,8 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.rank_zero import rank_zero_warn
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL.Image import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
@@ -22,17 +26,19 @@ from lit_bottleneck.module import evaluating
 
 _SMALLEST_TILE = 48  # pixels: 8 x 8 digits are magnified to be seen
 _REACH = 3.0  # of a traversal, in standard deviations of the prior
+_NUM_POINTS = 2000  # of a scatter plot
 _SEED = 0  # of the noise: the same in every epoch, so that pictures can be compared
 
 
 class Pictures(Callback):
-    """Draw what a `VAE` does: every few epochs, into every logger that takes images, and as PNG files.
+    """Draw what a `VAE` or a `VDBGAN` does: every few epochs, into every logger that takes images, and as PNG files.
 
     - ``reconstructions``: originals, and below each its reconstruction.
-    - ``samples``: decoded draws of the prior, of the same noise in every epoch.
+    - ``samples``: of the same noise in every epoch. Of a model of points in the plane, a scatter plot of samples over
+      examples, and nothing else.
     - ``traversal``: the code of one example, of which one dimension at a time goes from -3 to 3. The dimensions of the
       highest rate first (of a deterministic code, of the highest variance).
-    - ``interpolation``: from one example to another.
+    - ``interpolation``: from one example to another; of a GAN, from one draw of noise to another.
 
     The files are ``pictures/NAME-EPOCH.png`` in the run's folder. Examples are the first of the validation data (or of
     the training data, where nothing is held out). Pictures of other models show what these can: any module with
@@ -90,9 +96,13 @@ class Pictures(Callback):
             return
         with isolate_rng():
             torch.manual_seed(_SEED)
-            pictures = self.pictures(module, batch[0] if isinstance(batch, (tuple, list)) else batch)
+            examples = batch[0] if isinstance(batch, (tuple, list)) else batch
+            pictures = self.pictures(module, examples)
         value_range = getattr(getattr(trainer, "datamodule", None), "value_range", (0.0, 1.0))
         for name, rows in pictures.items():
+            if rows.dim() == 2:
+                self._show(trainer, name, point_plot(examples, rows))
+                continue
             if rows.dim() != 5 or rows.shape[2] not in (1, 3):
                 rank_zero_warn(
                     f"Pictures draws images (C, H, W) of 1 or 3 channels; {name} are {tuple(rows.shape[2:])}"
@@ -104,12 +114,15 @@ class Pictures(Callback):
         """What the module can show, by name.
 
         Args:
-            module: with any of ``sample``, ``reconstruct``, ``encode`` and ``decode``, ``interpolate``, as of `VAE`.
-            x: ``(B, C, H, W)``, examples.
+            module: with any of ``sample``, ``reconstruct``, ``encode`` and ``decode``, ``interpolate``, as of `VAE`
+                (and ``draw_noise``, as of `VDBGAN`).
+            x: ``(B, C, H, W)``, examples, or points ``(B, 2)``.
 
         Returns:
-            Images ``(rows, columns, C, H, W)``.
+            Images ``(rows, columns, C, H, W)``, or points ``(N, 2)``.
         """
+        if x.shape[1:] == (2,) and hasattr(module, "sample"):
+            return {"samples": module.sample(_NUM_POINTS)}
         x = x[: self.num_images]
         pictures = {}
         if hasattr(module, "sample"):
@@ -119,7 +132,8 @@ class Pictures(Callback):
         if hasattr(module, "encode") and hasattr(module, "decode"):
             pictures["traversal"] = self._traversal(module, x)
         if hasattr(module, "interpolate"):
-            paths = module.interpolate(x, x.roll(-1, 0), self.steps, self.mode)
+            ends = module.draw_noise(self.num_images) if hasattr(module, "draw_noise") else x
+            paths = module.interpolate(ends, ends.roll(-1, 0), self.steps, self.mode)
             pictures["interpolation"] = paths.transpose(0, 1)
         return pictures
 
@@ -159,3 +173,19 @@ def image_grid(rows: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> I
     images = images.repeat_interleave(magnification, -2).repeat_interleave(magnification, -1)
     image: Image = to_pil_image(make_grid(images, nrow=rows.shape[1], pad_value=0.5))
     return image
+
+
+def point_plot(examples: Tensor, samples: Tensor) -> Image:
+    """Plot samples ``(N, 2)`` over examples ``(M, 2)``, in the window of the examples."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot(aspect="equal")
+    for points, label, colour in ((samples, "samples", "tab:blue"), (examples, "examples", "tab:orange")):
+        x, y = points.float().cpu().unbind(1)
+        axes.scatter(x, y, s=4, alpha=0.5, linewidths=0, label=label, color=colour)
+    low, high = examples.float().cpu().aminmax(dim=0)
+    margin = 0.25 * (high - low).max()
+    axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
+    axes.legend(loc="center")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return PIL.Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

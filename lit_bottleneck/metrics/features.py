@@ -15,7 +15,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics.image.fid import NoTrainInceptionV3
 
-from lit_bottleneck.arguments import one_of
+from lit_bottleneck.metrics._precision import moved_only
 
 ValueRange = tuple[float, float]
 
@@ -23,8 +23,8 @@ ValueRange = tuple[float, float]
 class FeatureExtractor(nn.Module, ABC):
     """Frozen map from examples to the features that they are compared by.
 
-    It stays in evaluation mode, needs no gradients and gives none, and computes in float32 whatever the precision
-    around it. Numbers are comparable where the `name` is the same, and only there.
+    Whatever becomes a part of it is frozen and in evaluation mode, and stays so. It gives no gradient, and computes in
+    float32 whatever the precision around it. Numbers are comparable where the `name` is the same, and only there.
 
     Hold it in a callback rather than in a model, whose checkpoints would carry its weights along.
 
@@ -55,6 +55,13 @@ class FeatureExtractor(nn.Module, ABC):
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             return self.features(x.float()).flatten(1).float()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if isinstance(value, (nn.Module, nn.Parameter)):
+            value.requires_grad_(False)
+        if isinstance(value, nn.Module):
+            value.eval()
+
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode."""
         return super().train(False)
@@ -65,7 +72,7 @@ class FeatureExtractor(nn.Module, ABC):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # Moved, but never rounded: other weights are other features.
-        return super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), recurse)  # type: ignore[no-any-return, no-untyped-call]
+        return super()._apply(moved_only(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class RawFeatures(FeatureExtractor):
@@ -131,8 +138,7 @@ class CodeFeatures(FeatureExtractor):
         if not callable(getattr(model, "encode", None)):
             raise ValueError(f"{type(model).__name__} has no encode(x, sample=False), whose mean would be the features")
         super().__init__(f"{name or type(model).__name__.lower()}-{_fingerprint(model)}", value_range)
-        self.model = model.requires_grad_(False)
-        self.eval()
+        self.model = model
 
     def features(self, x: Tensor) -> Tensor:
         """Return the mean codes."""
@@ -157,7 +163,8 @@ class InceptionFeatures(FeatureExtractor):
     """
 
     def __init__(self, num_features: int = 2048) -> None:
-        one_of("num_features", str(num_features), ("64", "192", "768", "2048"))
+        if num_features not in (64, 192, 768, 2048):
+            raise ValueError(f"num_features must be 64, 192, 768 or 2048; got {num_features!r}")
         super().__init__(f"inception-v3-compat-{num_features}", (0.0, 1.0))
         self.num_features = num_features
         self.network: nn.Module | None = None
@@ -170,7 +177,8 @@ class InceptionFeatures(FeatureExtractor):
                 "(lit-bottleneck fit --config recipes/vib_mnist.yaml --trainer.max_epochs 10)"
             )
             try:
-                network = NoTrainInceptionV3("inception-v3-compat", [str(self.num_features)])
+                with torch.inference_mode(False):  # Lightning evaluates in it; its tensors could not be moved
+                    self.network = NoTrainInceptionV3("inception-v3-compat", [str(self.num_features)])
             except ImportError as error:
                 raise RuntimeError(
                     "InceptionFeatures needs the package torch-fidelity: "
@@ -180,7 +188,6 @@ class InceptionFeatures(FeatureExtractor):
                 raise RuntimeError(
                     f"InceptionFeatures needs its weights, which could not be downloaded ({error}){alternative}"
                 ) from error
-            self.network = network.requires_grad_(False).eval()
         return self.network
 
     def features(self, x: Tensor) -> Tensor:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
+
+from lit_bottleneck.metrics._precision import moved_only
 
 _REACH = 3  # standard deviations
 _HELD = 20  # a mode is held by one in so many of the good points
@@ -64,6 +67,9 @@ class ModeCoverage(Metric):
         """Return the five scalars of `mode_coverage`."""
         return _compute(self.total, self.counts, self.offsets, self.squares)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
+        return super()._apply(fn if self._dtype_convert else moved_only(fn), exclude_state)
+
 
 def mode_coverage(points: Tensor, modes: Tensor, std: float) -> dict[str, Tensor]:
     """Say how points cover the modes of a mixture of isotropic Gaussians.
@@ -78,8 +84,8 @@ def mode_coverage(points: Tensor, modes: Tensor, std: float) -> dict[str, Tensor
       about their own mean (of n points with n - 1, variances averaged over the dimensions), divided by ``std``; 0 for a
       mode with less than 2 good points.
 
-    The mixture itself has, in 2 dimensions, 98.9 % good points, and since these end at 3 ``std`` a spread not of 1 but of
-    ``sqrt(1 - 4.5 / (exp(4.5) - 1)) = 0.974``.
+    The mixture itself has, in 2 dimensions, 98.9 % good points, and since these end at 3 ``std`` its spread is not 1
+    but ``sqrt(1 - 4.5 / (exp(4.5) - 1)) = 0.974``.
 
     Args:
         points: ``(B, D)``.

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance, poly_mmd
+from torchmetrics.image.kid import poly_mmd
 from torchmetrics.utilities.data import dim_zero_cat
 
 from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.functional import at_least_float32
+from lit_bottleneck.metrics._precision import moved_only
 
 _AT_ONCE = 2**24  # distances in memory: 128 MiB of them
 
 
-class FrechetDistance(FrechetInceptionDistance):  # type: ignore[misc]
+class FrechetDistance(FrechetInceptionDistance):
     """Squared Fréchet distance between two Gaussians with the moments of the features (FID, arXiv 1706.08500).
 
     ``|m_r - m_g|^2 + tr(C_r + C_g - 2 (C_r C_g)^(1/2))``, from sums in float64. It is too large by a term that falls
@@ -57,12 +58,40 @@ class FrechetDistance(FrechetInceptionDistance):  # type: ignore[misc]
         distance: Tensor = super().compute()
         return distance.clamp(min=0)  # below it by rounding only
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
+        return super()._apply(fn if self._dtype_convert else moved_only(fn), exclude_state)
 
-class KernelDistance(KernelInceptionDistance):  # type: ignore[misc]
+
+class _TwoSets(Metric):
+    """All features of both kinds, kept in memory."""
+
+    full_state_update = False
+    is_differentiable = False
+
+    real: list[Tensor]
+    generated: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("real", [], dist_reduce_fx="cat")
+        self.add_state("generated", [], dist_reduce_fx="cat")
+
+    def update(self, features: Tensor, real: bool) -> None:
+        """Take in features ``(B, F)`` of real or of generated examples."""
+        (self.real if real else self.generated).append(_checked(features))
+
+    def both(self, who: str, needed: int) -> tuple[Tensor, Tensor]:
+        """Return all real and all generated features, ``(N, F)`` and ``(M, F)``, if there are enough."""
+        real, generated = (dim_zero_cat(kind) if len(kind) else torch.empty(0) for kind in (self.real, self.generated))
+        _check_sets(who, needed, real, generated)
+        return real, generated
+
+
+class KernelDistance(_TwoSets):
     """Squared kernel distance between the features, without bias (KID, arXiv 1801.01401).
 
-    The squared MMD with the kernel ``(x . y / F + 1)^3``, in float64, averaged over random subsets. It is 0 in the mean
-    for equal distributions, therefore at times negative. All features are kept in memory.
+    The squared MMD with the kernel ``(x . y / F + 1)^3``, in float64, averaged over random subsets. Its mean is 0 for
+    equal distributions, so that it is negative at times. All features are kept in memory.
 
     Args:
         subsets: how many are averaged over.
@@ -71,49 +100,40 @@ class KernelDistance(KernelInceptionDistance):  # type: ignore[misc]
         kwargs: those of `torchmetrics.Metric`.
 
     Raises:
-        ValueError: for sizes out of range, by ``update`` for features that are not finite ``(B, F)``, by ``compute`` for
-            less than 2 samples of either kind or features of two widths.
+        ValueError: for sizes out of range, by ``update`` for features that are not finite ``(B, F)``, by ``compute``
+            for less than 2 samples of either kind or features of two widths.
 
     >>> distance = KernelDistance(subsets=1)
     >>> distance.update(torch.tensor([[-1.0], [1.0]]), real=True)
     >>> distance.update(torch.tensor([[-1.0], [1.0]]), real=False)
     >>> distance.compute()
-    tensor(-4.)
+    tensor(-8.)
     """
 
-    def __init__(self, subsets: int = 100, subset_size: int = 1000, seed: int = 0, **kwargs: Any) -> None:
-        whole_number("subsets", subsets, at_least=1)
-        whole_number("subset_size", subset_size, at_least=2)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*will save all extracted features.*")  # the docstring says so
-            super().__init__(nn.Identity(), subsets, subset_size, **kwargs)
-        self.seed = seed
-        # Not as in torchmetrics, where processes that have seen different numbers of batches wait for ever.
-        self.add_state("real_features", [], dist_reduce_fx="cat")
-        self.add_state("fake_features", [], dist_reduce_fx="cat")
+    higher_is_better = False
 
-    def update(self, features: Tensor, real: bool) -> None:
-        """Take in features ``(B, F)`` of real or of generated examples."""
-        super().update(_checked(features), real)
+    def __init__(self, subsets: int = 100, subset_size: int = 1000, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.subsets = whole_number("subsets", subsets, at_least=1)
+        self.subset_size = whole_number("subset_size", subset_size, at_least=2)
+        self.seed = seed
 
     def compute(self) -> Tensor:
         """Return the mean over the subsets, a scalar."""
-        real, generated = _joined(self.real_features), _joined(self.fake_features)
-        _check_counts("KernelDistance", 2, len(real), len(generated))
-        _check_widths(real, generated)
+        real, generated = self.both("KernelDistance", 2)
         size = min(self.subset_size, len(real), len(generated))
-        generator = torch.Generator().manual_seed(self.seed)  # torchmetrics would draw from the global one
+        generator = torch.Generator().manual_seed(self.seed)
         distances = []
         for _ in range(self.subsets):
-            subsets = [
-                features[torch.randperm(len(features), generator=generator)[:size].to(features.device)].double()
-                for features in (real, generated)
-            ]
-            distances.append(poly_mmd(*subsets))
+            some_real, some_generated = (
+                kind[torch.randperm(len(kind), generator=generator)[:size].to(kind.device)].double()
+                for kind in (real, generated)
+            )
+            distances.append(poly_mmd(some_real, some_generated))
         return torch.stack(distances).mean().to(real.dtype)
 
 
-class PrecisionRecall(Metric):
+class PrecisionRecall(_TwoSets):
     """Improved precision and recall (arXiv 1904.06991): see `precision_recall`. All features are kept in memory.
 
     Args:
@@ -121,8 +141,8 @@ class PrecisionRecall(Metric):
         kwargs: those of `torchmetrics.Metric`.
 
     Raises:
-        ValueError: for ``k`` below 1, by ``update`` for features that are not finite ``(B, F)``, by ``compute`` for less
-            than ``k + 1`` samples of either kind or features of two widths.
+        ValueError: for ``k`` below 1, by ``update`` for features that are not finite ``(B, F)``, by ``compute`` for
+            less than ``k + 1`` samples of either kind or features of two widths.
 
     >>> metric = PrecisionRecall(k=1)
     >>> metric.update(torch.tensor([[0.0], [1.0], [8.0], [9.0]]), real=True)
@@ -131,26 +151,15 @@ class PrecisionRecall(Metric):
     {'precision': tensor(1.), 'recall': tensor(0.5000)}
     """
 
-    full_state_update = False
     higher_is_better = True
-    is_differentiable = False
-
-    real: list[Tensor]
-    generated: list[Tensor]
 
     def __init__(self, k: int = 3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.k = whole_number("k", k, at_least=1)
-        self.add_state("real", [], dist_reduce_fx="cat")
-        self.add_state("generated", [], dist_reduce_fx="cat")
-
-    def update(self, features: Tensor, real: bool) -> None:
-        """Take in features ``(B, F)`` of real or of generated examples."""
-        (self.real if real else self.generated).append(_checked(features))
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``{"precision": ..., "recall": ...}``, two scalars."""
-        precision, recall = precision_recall(_joined(self.real), _joined(self.generated), self.k)
+        precision, recall = precision_recall(*self.both(f"PrecisionRecall(k={self.k})", self.k + 1), self.k)
         return {"precision": precision, "recall": recall}
 
 
@@ -173,15 +182,14 @@ def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> tuple[Tenso
     Raises:
         ValueError: for less than ``k + 1`` samples of either kind, or features of two widths.
 
-    >>> precision_recall(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.5], [7.0], [8.0]]), k=1)
-    (tensor(0.3333), tensor(0.))
+    >>> precision_recall(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.5], [0.6], [8.0], [9.0]]), k=1)
+    (tensor(0.5000), tensor(0.))
     """
-    _check_counts(f"k={k}", k + 1, len(real), len(generated))
-    _check_widths(real, generated)
+    _check_sets(f"k={k}", k + 1, real, generated)
     real, generated = real.double(), generated.double()
     centre = real.mean(0)  # distances do not change, and less cancels
     real, generated = real - centre, generated - centre
-    # What rounding does to squares of distances; without it a tie, as between a sample and its copy, is decided by luck.
+    # What rounding does to squared distances. Without it luck decides ties, as between a sample and its copy.
     slack = 1e-12 * max(features.square().sum(1).max().item() for features in (real, generated))
     real_reach, generated_reach = (_reach(features, k) + slack for features in (real, generated))
     hits, found = 0, torch.zeros(len(real), dtype=torch.bool, device=real.device)
@@ -197,14 +205,15 @@ def _reach(features: Tensor, k: int) -> Tensor:
     reach = []
     for rows in _blocks(len(features), len(features)):
         distances = torch.cdist(features[rows], features)
-        distances[torch.arange(len(rows)), rows] = torch.inf  # itself
+        distances[:, rows].fill_diagonal_(torch.inf)  # itself
         reach.append(distances.kthvalue(k, dim=1).values.square())
     return torch.cat(reach)
 
 
-def _blocks(rows: int, columns: int) -> tuple[Tensor, ...]:
-    """Indices of the rows, in blocks of which the distances to all columns fit into memory."""
-    return torch.arange(rows).split(max(1, _AT_ONCE // columns))
+def _blocks(rows: int, columns: int) -> list[slice]:
+    """The rows, in blocks of which the distances to all columns fit into memory."""
+    size = max(1, _AT_ONCE // columns)
+    return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 class _Identity(nn.Identity):
@@ -226,11 +235,13 @@ def _checked(features: Tensor) -> Tensor:
     return at_least_float32(features.detach())
 
 
-def _joined(features: list[Tensor] | Tensor) -> Tensor:
-    if isinstance(features, list) and not features:
-        return torch.empty(0, 0)
-    joined: Tensor = dim_zero_cat(features)
-    return joined
+def _check_sets(who: str, needed: int, real: Tensor, generated: Tensor) -> None:
+    _check_counts(who, needed, len(real), len(generated))
+    if real.dim() != 2 or generated.dim() != 2 or real.shape[1] != generated.shape[1]:
+        raise ValueError(
+            "real and generated features must be (N, F) and (M, F), of one width; "
+            f"got {tuple(real.shape)} and {tuple(generated.shape)}"
+        )
 
 
 def _check_counts(who: str, needed: int, real: int, generated: int) -> None:
@@ -238,8 +249,3 @@ def _check_counts(who: str, needed: int, real: int, generated: int) -> None:
         raise ValueError(
             f"{who} needs at least {needed} real and {needed} generated samples; got {real} and {generated}"
         )
-
-
-def _check_widths(real: Tensor, generated: Tensor) -> None:
-    if real.shape[1] != generated.shape[1]:
-        raise ValueError(f"real and generated features differ in width: {real.shape[1]} and {generated.shape[1]}")

@@ -1,0 +1,231 @@
+"""Distances between two sets of features: closed forms, and numpy implementations that share nothing with ours."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lit_bottleneck.metrics import FrechetDistance, KernelDistance, PrecisionRecall
+from lit_bottleneck.metrics.sample_quality import precision_recall
+
+METRICS: list[Callable[[], Metric]] = [lambda: FrechetDistance(4), KernelDistance, PrecisionRecall]
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def fed(metric: Metric, real: Tensor, generated: Tensor, batch_size: int = 10**6) -> Metric:
+    for features, kind in ((real, True), (generated, False)):
+        for batch in features.split(batch_size):
+            metric.update(batch, real=kind)
+    return metric
+
+
+def white(rows: int, width: int, seed: int) -> Tensor:
+    """Rows whose mean is exactly 0 and whose covariance (with n - 1) exactly 1."""
+    x = randn(rows, width, seed=seed).double()
+    x = x - x.mean(0)
+    return torch.linalg.solve_triangular(torch.linalg.cholesky(x.T.cov()), x.T, upper=False).T
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", METRICS)
+def test_how_features_come_in_changes_nothing(make: Callable[[], Metric]) -> None:
+    real, generated = randn(40, 4, seed=1), randn(30, 4, seed=2) + 0.5
+    whole = fed(make(), real, generated).compute()
+    torch.testing.assert_close(fed(make(), real, generated, batch_size=7).compute(), whole)
+    first, second = fed(make(), real[:20], generated[:11]), fed(make(), real[20:], generated[11:])
+    second.merge_state(first)
+    torch.testing.assert_close(second.compute(), whole)
+    again = fed(make(), generated, real)
+    again.reset()
+    torch.testing.assert_close(fed(again, real, generated).compute(), whole)
+
+
+@pytest.mark.parametrize("make", METRICS)
+def test_features_that_are_none_are_refused(make: Callable[[], Metric]) -> None:
+    with pytest.raises(ValueError, match=r"must be \(B, F\); got \(2, 1, 4\)"):
+        make().update(torch.zeros(2, 1, 4), real=True)
+    bad = torch.zeros(5, 4)
+    bad[1, 0], bad[3, 2] = torch.nan, torch.inf
+    with pytest.raises(ValueError, match="2 of 5 rows"):
+        make().update(bad, real=False)
+
+
+@pytest.mark.parametrize(("make", "needed"), [(METRICS[0], 2), (METRICS[1], 2), (METRICS[2], 4)])
+def test_too_few_samples_are_counted(make: Callable[[], Metric], needed: int) -> None:
+    for real, generated in ((needed - 1, 9), (9, needed - 1), (9, 0)):
+        metric = fed(make(), randn(real, 4), randn(generated, 4))
+        with pytest.raises(
+            ValueError, match=f"at least {needed} real and {needed} generated samples; got {real} and {generated}"
+        ):
+            metric.compute()
+    fed(make(), randn(needed, 4), randn(needed, 4, seed=1)).compute()
+
+
+def test_features_of_two_widths_are_refused() -> None:
+    for metric in (KernelDistance(), PrecisionRecall()):
+        with pytest.raises(ValueError, match=r"\(9, 4\) and \(9, 5\)"):
+            fed(metric, randn(9, 4), randn(9, 5)).compute()
+    with pytest.raises(ValueError, match=r"num_features=4, but the features are \(9, 5\)"):
+        FrechetDistance(4).update(randn(9, 5), real=True)
+
+
+@pytest.mark.parametrize("make", METRICS)
+def test_half_precision_features_are_measured_in_float32(make: Callable[[], Metric]) -> None:
+    real, generated = randn(40, 4, seed=1).half(), randn(30, 4, seed=2).half()
+    torch.testing.assert_close(
+        fed(make(), real, generated).compute(), fed(make(), real.float(), generated.float()).compute()
+    )
+
+
+@pytest.mark.parametrize("make", METRICS)
+@pytest.mark.parametrize("cast", ["half", "bfloat16", "float", "to"])
+def test_a_cast_of_the_model_around_them_does_not_round_them(make: Callable[[], Metric], cast: str) -> None:
+    real, generated = randn(40, 4, seed=1), randn(30, 4, seed=2)
+    model = torch.nn.ModuleDict({"metric": make()})
+    model.to(torch.bfloat16) if cast == "to" else getattr(model, cast)()
+    measured, expected = fed(model["metric"], real, generated).compute(), fed(make(), real, generated).compute()
+    torch.testing.assert_close(measured, expected, rtol=0, atol=0)
+
+
+# --- Fréchet ----------------------------------------------------------------------------------------------------------
+
+
+def test_frechet_distance_of_known_gaussians_is_the_known_value() -> None:
+    # Diagonal covariances: |m - m'|^2 + sum (s - s')^2 = 9 + 16 + (1 - 3)^2 + (2 - .5)^2
+    real = white(50, 2, seed=1) * torch.tensor([1.0, 2.0])
+    generated = white(60, 2, seed=2) * torch.tensor([3.0, 0.5]) + torch.tensor([3.0, -4.0])
+    assert fed(FrechetDistance(2), real, generated).compute().item() == pytest.approx(31.25, rel=1e-9)
+
+
+def test_frechet_distance_equals_the_matrix_square_root_of_scipy() -> None:
+    real, generated = randn(200, 5, seed=1) @ randn(5, 5, seed=2), randn(150, 5, seed=3) @ randn(5, 5, seed=4) + 1
+    mean_r, mean_g = (x.double().numpy().mean(0) for x in (real, generated))
+    cov_r, cov_g = (np.cov(x.double().numpy(), rowvar=False) for x in (real, generated))
+    root = scipy.linalg.sqrtm(cov_r @ cov_g).real
+    expected = ((mean_r - mean_g) ** 2).sum() + np.trace(cov_r + cov_g - 2 * root)
+    assert fed(FrechetDistance(5), real, generated).compute().item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_frechet_distance_of_a_set_from_itself_is_zero_also_with_fewer_samples_than_features() -> None:
+    x = randn(20, 50)
+    assert 0 <= fed(FrechetDistance(50), x, x).compute().item() < 1e-4
+
+
+# --- kernel -----------------------------------------------------------------------------------------------------------
+
+
+def numpy_squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
+    def kernel(a: np.ndarray, b: np.ndarray) -> float:
+        return float((a @ b / len(a) + 1) ** 3)
+
+    n = len(x)
+    within = sum(kernel(s[i], s[j]) for s in (x, y) for i in range(n) for j in range(n) if i != j)
+    across = sum(kernel(a, b) for a in x for b in y)
+    return within / (n * (n - 1)) - 2 * across / n**2
+
+
+def test_kernel_distance_of_all_samples_is_the_unbiased_mmd() -> None:
+    real, generated = randn(20, 3, seed=1), 1.5 * randn(20, 3, seed=2) + 0.3
+    expected = numpy_squared_mmd(real.double().numpy(), generated.double().numpy())
+    for subset_size in (20, 1000):
+        metric = fed(KernelDistance(subsets=3, subset_size=subset_size), real, generated)
+        assert metric.compute().item() == pytest.approx(expected, rel=1e-5)
+        assert metric.subset_size == subset_size
+
+
+def test_kernel_distance_of_one_distribution_is_zero_in_the_mean() -> None:
+    x = randn(2000, 4)
+    same = fed(KernelDistance(50, 200), x[:1000], x[1000:]).compute().item()
+    other = fed(KernelDistance(50, 200), x[:1000], x[1000:] + 0.5).compute().item()
+    assert abs(same) < 0.03 < 0.5 < other
+
+
+def test_the_seed_draws_the_subsets_and_the_global_random_state_has_no_part_in_it() -> None:
+    real, generated = randn(50, 4, seed=1), randn(40, 4, seed=2)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = fed(KernelDistance(5, 10), real, generated).compute()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert torch.equal(fed(KernelDistance(5, 10), real, generated).compute(), first)
+    assert not torch.equal(fed(KernelDistance(5, 10, seed=1), real, generated).compute(), first)
+
+
+def test_subsets_are_as_large_as_the_smaller_side() -> None:
+    real, generated = randn(50, 4, seed=1), randn(7, 4, seed=2)
+    small, exact = KernelDistance(4, 1000), KernelDistance(4, 7)
+    assert torch.equal(fed(small, real, generated).compute(), fed(exact, real, generated).compute())
+
+
+def test_sizes_out_of_range_are_refused() -> None:
+    for name, least in (("subsets", 1), ("subset_size", 2)):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number, at least {least}"):
+            KernelDistance(**{name: least - 1})
+    with pytest.raises(ValueError, match="k must be a whole number, at least 1"):
+        PrecisionRecall(0)
+
+
+# --- precision and recall ---------------------------------------------------------------------------------------------
+
+
+def brute_force(real: np.ndarray, generated: np.ndarray, k: int) -> tuple[float, float]:
+    def covered(points: np.ndarray, centres: np.ndarray) -> float:
+        reach = [sorted(np.linalg.norm(c - o) for j, o in enumerate(centres) if j != i)[k - 1]
+                 for i, c in enumerate(centres)]  # fmt: skip
+        inside = [any(np.linalg.norm(p - c) <= r for c, r in zip(centres, reach, strict=True)) for p in points]
+        return float(np.mean(inside))
+
+    return covered(generated, real), covered(real, generated)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("at_once", [1, 64, 2**24])
+def test_precision_and_recall_equal_brute_force(k: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_bottleneck.metrics.sample_quality._AT_ONCE", at_once)
+    real, generated = randn(40, 3, seed=1), 0.8 * randn(30, 3, seed=2) + 1
+    expected = brute_force(real.double().numpy(), generated.double().numpy(), k)
+    assert 0 < expected[0] < 1
+    assert 0 < expected[1] < 1
+    precision, recall = precision_recall(real, generated, k)
+    assert (precision.item(), recall.item()) == pytest.approx(expected, abs=1e-6)
+    torch.testing.assert_close(
+        fed(PrecisionRecall(k), real, generated).compute(), {"precision": precision, "recall": recall}
+    )
+
+
+def test_ties_count_as_within_reach() -> None:
+    # Steps of 0.1, which no float is: a new row of points, each as far from the grid as its points from each other.
+    steps = torch.arange(-1, 8).double() * 0.1 + 7
+    points = torch.cartesian_prod(steps, steps[1:])
+    precision, recall = precision_recall(points[8:], points[:8], k=1)
+    assert precision.item() == 1
+    assert recall.item() == pytest.approx(8 / 64)
+
+
+def test_a_set_has_all_of_itself_and_nothing_of_what_is_far() -> None:
+    x = randn(50, 6)
+    assert [share.item() for share in precision_recall(x, x.flip(0))] == [1, 1]
+    assert [share.item() for share in precision_recall(x, x + 1000)] == [0, 0]
+    same = torch.full((9, 6), 0.3)  # a collapsed model: every radius is 0
+    assert [share.item() for share in precision_recall(same, same)] == [1, 1]
+
+
+def test_a_dropped_mode_costs_recall_and_a_made_up_one_precision() -> None:
+    modes = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0], [100.0, 100.0]])
+    all_four = (modes[:, None] + randn(4, 50, 2, seed=1)).flatten(0, 1)
+    one = modes[0] + 0.5 * randn(200, 2, seed=2)
+    precision, recall = precision_recall(all_four, one)
+    assert precision > 0.95
+    assert recall <= 0.25
+    precision, recall = precision_recall(one, all_four)
+    assert precision <= 0.25
+    assert recall > 0.95
