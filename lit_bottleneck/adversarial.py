@@ -100,11 +100,12 @@ class WGANGP(GradientPenalty):
 
     def forward(self, gradient: Tensor) -> Tensor:
         """Mean squared distance of the norm from 1, times the weight."""
-        return self.weight * (torch.linalg.vector_norm(gradient, dim=1) - 1).square().mean()
+        norm: Tensor = torch.linalg.vector_norm(gradient, dim=1)
+        return self.weight * (norm - 1).square().mean()
 
 
 def penalty_from(penalty: float | GradientPenalty | Mapping[str, Any] | None) -> GradientPenalty | None:
-    """Make a penalty of what a model takes as ``gradient_penalty``: a number is the weight of `R1`, 0 and None are none.
+    """Make a penalty of what a model takes as ``gradient_penalty``: a number is the weight of `R1`, 0 is none.
 
     Raises:
         ValueError: for a negative number, or a description of a class that is not a `GradientPenalty`.

@@ -1,9 +1,9 @@
 """The moving average of weights, which forgets those of the first steps."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
+
+_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class MovingAverage:
@@ -25,7 +25,7 @@ class MovingAverage:
         self.decay = float(decay)
 
     @torch.no_grad()
-    def __call__(self, averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
+    def __call__(self, averages: _Tensors, weights: _Tensors, steps: Tensor | int) -> None:
         """Move all averages by one operation; ``steps`` weights are in them."""
         share = (1 - self.decay) / (1 - self.decay ** (int(steps) + 1))
         torch._foreach_lerp_(averages, weights, share)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,13 +28,13 @@ def check_trainer(trainer: Trainer) -> None:
         return
     if trainer.gradient_clip_val:
         raise ValueError(
-            f"trainer.gradient_clip_val={trainer.gradient_clip_val} is not for a GAN, which clips the gradients of each "
-            f"network by itself: set the model's gradient_clip_val={trainer.gradient_clip_val} instead"
+            f"trainer.gradient_clip_val={trainer.gradient_clip_val} is not for a GAN, which clips the gradients of "
+            f"each network by itself: set the model's gradient_clip_val={trainer.gradient_clip_val} instead"
         )
     if trainer.accumulate_grad_batches != 1:
         raise ValueError(
-            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} is not for a GAN, which steps by itself: "
-            f"set the model's accumulate_grad_batches={trainer.accumulate_grad_batches} instead"
+            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} is not for a GAN, which steps by "
+            f"itself: set the model's accumulate_grad_batches={trainer.accumulate_grad_batches} instead"
         )
     strategy = trainer.strategy
     if isinstance(strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
@@ -42,9 +43,7 @@ def check_trainer(trainer: Trainer) -> None:
             "optimization): set trainer.strategy=ddp_find_unused_parameters_true"
         )
     options = getattr(strategy, "_ddp_kwargs", {})
-    if isinstance(strategy, DDPStrategy) and (
-        not options.get("find_unused_parameters") or options.get("static_graph")
-    ):
+    if isinstance(strategy, DDPStrategy) and (not options.get("find_unused_parameters") or options.get("static_graph")):
         raise ValueError(
             "plain DDP waits for the gradients of both networks in each step, and a GAN's step has those of one: set "
             "trainer.strategy=ddp_find_unused_parameters_true (and no static_graph)"
@@ -62,76 +61,76 @@ def check_width(argument: str, width: int, network: nn.Module) -> None:
         raise ValueError(f"{argument}={width}, but the {type(network).__name__} for it takes a width of {takes}")
 
 
-def check_networks(model: VDBGAN, data: Any) -> None:
+def check_networks(model: VDBGAN, data: Any) -> tuple[int, ...]:
     """Have the networks work once, on zeros, and hold what they make against the data.
 
     Args:
         model: in evaluation mode.
         data: a datamodule that may tell the ``dims`` and the ``value_range`` of its examples, or None.
 
+    Returns:
+        The shape of a generated example.
+
     Raises:
         ValueError: for noise, examples, codes or ranges that do not fit.
     """
-    noise = torch.zeros(2, model.noise_dim, device=model.device, dtype=model.dtype)
+    noise = torch.zeros(2, model.noise_dim, device=model.device).to(model.dtype)
     generated = _try(f"the generator does not take noise of noise_dim={model.noise_dim}", model.generator, noise)
-    dims = getattr(data, "dims", None)
-    if dims is not None and tuple(generated.shape[1:]) != tuple(dims):
-        raise ValueError(
-            f"the generator makes examples of the shape {tuple(generated.shape[1:])}, those of {type(data).__name__} "
-            f"have {tuple(dims)}"
-        )
+    made = tuple(generated.shape[1:])
+    _check_dims(made, getattr(data, "dims", None), type(data).__name__)
     code = _try(
-        f"the encoder does not take examples of the shape {tuple(generated.shape[1:])}",
-        lambda x: model.encode(x, sample=False),
-        generated,
+        f"the encoder does not take examples of the shape {made}", lambda x: model.encode(x, sample=False), generated
     )
-    _try(f"the head does not take codes of the shape {tuple(code.z.shape[1:])}", lambda x: model.discriminate(x), generated)
+    _try(f"the head does not take codes of the shape {tuple(code.z.shape[1:])}", model.discriminate, generated)
     ours, theirs = model.value_range, getattr(data, "value_range", None)
-    if None not in (ours, theirs) and tuple(map(float, theirs)) != ours:
+    if ours is not None and theirs is not None and ours != tuple(map(float, theirs)):
         raise ValueError(
             f"the generator's values are in {ours} and those of {type(data).__name__} in {tuple(theirs)}: set "
-            f"value_range={list(ours or ())} of the data (--data.init_args.value_range), or another generator"
+            f"value_range={list(ours)} of the data (--data.init_args.value_range), or another generator"
         )
+    return made
 
 
-def check_real(model: VDBGAN, real: Tensor) -> None:
+def check_batch(model: VDBGAN, real: Tensor, made: tuple[int, ...]) -> None:
     """Refuse a batch that the networks cannot be trained on.
 
+    Args:
+        model: the GAN.
+        real: ``(B, ...)``.
+        made: the shape of a generated example.
+
     Raises:
-        ValueError: for a batch of one where there is batch normalisation; at the first batch for examples of another
-            shape or range than the generator's.
+        ValueError: for examples of another shape than the generator's, or one alone where there is batch normalisation.
     """
+    _check_dims(made, tuple(real.shape[1:]), "the data")
     if len(real) == 1 and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules()):
         raise ValueError(
-            "a batch of one example has no batch statistics, which the batch normalisation of the networks needs: choose "
-            "another batch_size (or drop_last=True of your DataLoader), or networks without it"
+            "a batch of one example has no batch statistics, which the batch normalisation of the networks needs: "
+            "choose another batch_size (or drop_last=True of your DataLoader), or networks without it"
         )
-    if model._range_is_checked:
-        return
-    model._range_is_checked = True
-    with torch.no_grad():
-        generated = model.generator(model.draw_noise(len(real)))
-    if generated.shape[1:] != real.shape[1:]:
-        raise ValueError(
-            f"the generator makes examples of the shape {tuple(generated.shape[1:])}, those of the data have "
-            f"{tuple(real.shape[1:])}"
-        )
+
+
+def check_range(model: VDBGAN, real: Tensor) -> None:
+    """Refuse examples out of the range of what the generator can make, where it tells; warn if they look it.
+
+    Raises:
+        ValueError: with both ranges.
+    """
     if model.value_range is None:
         return
     low, high = model.value_range
     least, most = real.min().item(), real.max().item()
     margin = _TOLERANCE * (high - low)
+    ranges = f"the generator's values are in [{low:g}, {high:g}] and those of the data in [{least:g}, {most:g}]"
     if least < low - margin or most > high + margin:
-        raise ValueError(
-            f"the generator's values are in [{low:g}, {high:g}] and those of the data in [{least:g}, {most:g}]: it could "
-            "never make them. Scale the data, or take another generator"
-        )
+        raise ValueError(f"{ranges}: it could never make them. Scale the data, or take another generator")
     if least >= (low + high) / 2:
-        warnings.warn(
-            f"the generator's values are in [{low:g}, {high:g}] and those of the first batch in [{least:g}, {most:g}]: "
-            "is the range of the data the generator's?",
-            stacklevel=2,
-        )
+        warnings.warn(f"{ranges}, in the first batch: should the data have the generator's range?", stacklevel=2)
+
+
+def _check_dims(made: tuple[int, ...], dims: Sequence[int] | None, whose: str) -> None:
+    if dims is not None and made != tuple(dims):
+        raise ValueError(f"the generator makes examples of the shape {made}, those of {whose} have {tuple(dims)}")
 
 
 def output_range(network: nn.Module) -> tuple[float, float] | None:

@@ -127,6 +127,20 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
             self.log_dict({f"train/{name}": term for name, term in terms.items() if name != "rate_penalty"})
         return loss
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to write weights that are not finite, perhaps over the last good ones.
+
+        Raises:
+            FloatingPointError: with the names of the networks.
+        """
+        super().on_save_checkpoint(checkpoint)
+        bad = {name.split(".")[0] for name, weight in self.named_parameters() if not weight.isfinite().all()}
+        if bad:
+            raise FloatingPointError(
+                f"the weights of {', '.join(sorted(bad))} are not finite, and are not written to a checkpoint: the "
+                "last one is kept"
+            )
+
     @staticmethod
     def inputs(batch: Any) -> Any:
         """The ``x`` of a batch ``x``, ``(x,)`` or ``(x, y, ...)``."""

@@ -18,7 +18,7 @@ from lit_bottleneck.averaging import MovingAverage
 from lit_bottleneck.beta import BetaController, DualBeta
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import InterpolationMode, at_least_float32, interpolate
-from lit_bottleneck.gan_checks import check_networks, check_real, check_trainer, check_width, output_range
+from lit_bottleneck.gan_checks import check_batch, check_networks, check_range, check_trainer, check_width, output_range
 from lit_bottleneck.module import BottleneckModule, SplitMetrics, evaluating
 
 _PAPER_CAPACITY = 0.1  # nats, of the paper's CIFAR-10
@@ -38,8 +38,8 @@ class VDBGAN(BottleneckModule):
     Logged as ``train/...``: ``loss`` (the discriminator's), ``real_loss``, ``generated_loss``, ``gradient_penalty``,
     ``generator_loss``; what the discriminator knows: ``rate``, ``rate_real``, ``rate_generated`` (nats), ``beta``,
     ``accuracy`` (at the mean code, against a logit of 0), ``accuracy_sampled`` (at a draw), ``gradient_norm`` (of the
-    logit, at real examples); and ``discriminator_steps`` and ``generator_steps``. As ``val/...`` and ``test/...``, against
-    samples of the averaged generator: ``loss``, the rates and the accuracies.
+    logit, at real examples); and ``discriminator_steps`` and ``generator_steps``. As ``val/...`` and ``test/...``,
+    against samples of the averaged generator: ``loss``, the rates and the accuracies.
 
     It is trained by manual optimization: clipping and accumulation are its own arguments, not the trainer's, and the
     trainer counts the steps of both optimizers. On several processes it needs the strategy
@@ -73,10 +73,10 @@ class VDBGAN(BottleneckModule):
         scale: how a raw scale becomes a log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"``, or a function.
 
     Raises:
-        ValueError: for sizes out of range or unknown names. For networks that do not fit each other, the noise, the code
-            or the data: at construction where they tell their widths, else in ``setup`` (with a datamodule that tells
-            the ``dims`` and the ``value_range`` of its examples) or at the first batch. In ``setup``: for a trainer that
-            clips or accumulates itself, and for strategies that cannot train two networks.
+        ValueError: for sizes out of range or unknown names. For networks that do not fit each other, the noise, the
+            code or the data: at construction where they tell their widths, else in ``setup`` (which has a datamodule
+            tell the ``dims`` and the ``value_range`` of its examples) or at the first batch. In ``setup``: for a
+            trainer that clips or accumulates itself, and for strategies that cannot train two networks.
         FloatingPointError: when a loss is not finite, with the network's name, before its step.
 
     >>> from lit_bottleneck.networks import MLP, MLPDecoder
@@ -140,6 +140,7 @@ class VDBGAN(BottleneckModule):
         self.averaged_generator.requires_grad_(False)
         self.steps_taken: dict[_Network, int] = {"generator": 0, "discriminator": 0}
         self.metrics = nn.ModuleDict({stage: _Metrics() for stage in ("val", "test")})
+        self._made: tuple[int, ...] = ()
         self._range_is_checked = False
 
     def forward(self, noise: Tensor) -> Tensor:
@@ -193,7 +194,8 @@ class VDBGAN(BottleneckModule):
         at = torch.linspace(0, 1, steps, device=noise1.device)
         path = torch.stack([interpolate(noise1, noise2, t, mode) for t in at])
         with evaluating(self.averaged_generator):
-            return cast(Tensor, self.averaged_generator(path.flatten(0, 1))).unflatten(0, path.shape[:2])
+            generated: Tensor = self.averaged_generator(path.flatten(0, 1))
+        return generated.reshape(*path.shape[:2], *generated.shape[1:])
 
     @property
     def value_range(self) -> tuple[float, float] | None:
@@ -243,7 +245,7 @@ class VDBGAN(BottleneckModule):
     def setup(self, stage: str) -> None:
         """Hold the networks against each other and against the examples, where the datamodule tells their shape."""
         with torch.no_grad(), evaluating(self):
-            check_networks(self, getattr(self.trainer, "datamodule", None))
+            self._made = check_networks(self, getattr(self.trainer, "datamodule", None))
 
     def configure_optimizers(self) -> Any:
         """Make the optimizers of generator and discriminator, and their schedulers if there are."""
@@ -257,8 +259,11 @@ class VDBGAN(BottleneckModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """A step of the discriminator, and after so many of them one of the generator."""
         real = self.inputs(batch)
-        check_real(self, real)
-        generator, discriminator = self.optimizers()  # type: ignore[misc, union-attr]
+        check_batch(self, real, self._made)
+        if not self._range_is_checked:
+            check_range(self, real)
+            self._range_is_checked = True
+        generator, discriminator = cast(list[Any], self.optimizers())
         share = 1 / self.accumulate_grad_batches
         with torch.no_grad():
             generated = self.generator(self.draw_noise(len(real)))

@@ -1,4 +1,4 @@
-"""Callbacks for any LightningModule: progress, pictures, predictions, quality of samples, averaged weights; where a run keeps its files."""
+"""Callbacks for any LightningModule: progress, pictures, predictions, samples, averaged weights; a run's folder."""
 
 from lit_bottleneck.callbacks.pictures import Pictures
 from lit_bottleneck.callbacks.predictions import PredictionWriter

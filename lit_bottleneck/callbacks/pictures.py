@@ -1,9 +1,9 @@
 """Pictures of what a model of images (or of points) has learnt."""
 
+import io
 import math
 from typing import Any
 
-import numpy as np
 import PIL.Image
 import torch
 from lightning import LightningModule, Trainer
@@ -12,7 +12,6 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.rank_zero import rank_zero_warn
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL.Image import Image
 from torch import Tensor
@@ -186,6 +185,6 @@ def point_plot(examples: Tensor, samples: Tensor) -> Image:
     margin = 0.25 * (high - low).max()
     axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
     axes.legend(loc="center")
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return PIL.Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return PIL.Image.open(png).convert("RGB")

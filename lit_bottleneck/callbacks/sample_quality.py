@@ -7,6 +7,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
@@ -25,23 +26,27 @@ class SampleQuality(Callback):
     """Compare as many samples of a model as there are real examples, in validation every few epochs and in test.
 
     For any module with ``sample(n)``. Logged as ``val/...`` and ``test/...`` are ``frechet_distance``,
-    ``kernel_distance``, ``precision`` and ``recall``, each with the features' name and version and the number of samples
-    behind it: ``test/frechet_distance_vibclassifier-3f2a1c9e_10000``. Scores of different names cannot be compared. Where
-    the datamodule knows its ``modes`` and their ``std`` (`data.Ring`), also ``coverage_good``, ``coverage_modes``, ...,
-    see `metrics.mode_coverage`.
+    ``kernel_distance``, ``precision`` and ``recall``, each with the features' name and version and the number of
+    samples behind it: ``test/frechet_distance_vibclassifier-3f2a1c9e_10000``. Scores of different names cannot be
+    compared. Where the datamodule knows its ``modes`` and their ``std`` (`data.Ring`), also ``coverage_good``,
+    ``coverage_modes``, ..., see `metrics.mode_coverage`.
 
-    The scores and the network of the features are the callback's own: neither in the checkpoint nor seen by DDP. The
-    noise is the same in every epoch, and none of it is taken from that of the training.
+    Samples are drawn in the trainer's precision, from the same noise in every epoch, and none of it is taken from that
+    of the training. The network of the features is the callback's own: neither in the checkpoint nor seen by DDP. Where
+    the datamodule (or else the module) tells its ``value_range``, this is mapped to that of the features.
 
     Args:
         features: what examples are compared by. Default: `InceptionFeatures`, whose weights are downloaded; offline,
             `CodeFeatures` of a classifier of this library, or `RawFeatures`.
-        num_samples: real examples (and as many samples), over all processes, or as many as the split has.
+        num_samples: real examples (and as many samples), over all processes: the first of the first dataloader, or all
+            of it if there are less.
         every_n_epochs: in validation; the last epoch is measured too. 0: in test only.
         neighbours: of `metrics.PrecisionRecall`.
 
     Raises:
-        ValueError: for numbers out of range.
+        ValueError: for numbers out of range; there must be more samples than ``neighbours``.
+        TypeError: in ``setup``, for a module without ``sample``.
+        RuntimeError: in ``setup``, if `InceptionFeatures` cannot be built.
     """
 
     def __init__(
@@ -52,12 +57,29 @@ class SampleQuality(Callback):
         neighbours: int = 3,
     ) -> None:
         self.features = InceptionFeatures() if features is None else features
-        self.num_samples = whole_number("num_samples", num_samples, at_least=2)
         self.every_n_epochs = whole_number("every_n_epochs", every_n_epochs, at_least=0)
         self.neighbours = whole_number("neighbours", neighbours, at_least=1)
-        self._scores: MetricCollection | None = None
-        self._coverage: ModeCoverage | None = None
-        self._count = 0
+        self.num_samples = whole_number("num_samples", num_samples, at_least=self.neighbours + 1)
+        self._forget()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module that draws nothing, and have the features ready, before there is something to lose."""
+        if stage == "predict":
+            return
+        if not hasattr(pl_module, "sample"):
+            raise TypeError(f"SampleQuality needs a module with sample(n); {type(pl_module).__name__} has none")
+        if isinstance(self.features, InceptionFeatures) and (self.every_n_epochs or stage == "test"):
+            with isolate_rng():  # a new network draws its first weights
+                self.features.build()
+        self.features.to(trainer.strategy.root_device)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew."""
+        self._forget()
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew."""
+        self._forget()
 
     def on_validation_batch_end(
         self,
@@ -69,7 +91,7 @@ class SampleQuality(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Take in the features of a batch and of as many samples."""
-        if self._is_due(trainer):
+        if dataloader_idx == 0 and self._is_due(trainer):
             self._add(trainer, pl_module, batch, batch_idx)
 
     def on_test_batch_end(
@@ -82,7 +104,8 @@ class SampleQuality(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Take in the features of a batch and of as many samples."""
-        self._add(trainer, pl_module, batch, batch_idx)
+        if dataloader_idx == 0:
+            self._add(trainer, pl_module, batch, batch_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what the samples of this epoch are like."""
@@ -93,61 +116,83 @@ class SampleQuality(Callback):
         """Log what the samples are like."""
         self._log(trainer, pl_module, "test")
 
+    def _forget(self) -> None:
+        self._real: list[Tensor] = []  # features, of this process
+        self._generated: list[Tensor] = []
+        self._points: list[Tensor] = []  # samples themselves, where the modes are known
+
     def _is_due(self, trainer: Trainer) -> bool:
-        if trainer.sanity_checking:
+        """Whether samples are looked at in this validation."""
+        if trainer.sanity_checking or not self.every_n_epochs:
             return False
-        epoch, every = trainer.current_epoch + 1, self.every_n_epochs
-        return trainer.state.fn != TrainerFn.FITTING or (every > 0 and (epoch % every == 0 or epoch == trainer.max_epochs))
+        epoch = trainer.current_epoch + 1
+        last = epoch == trainer.max_epochs
+        return last or epoch % self.every_n_epochs == 0 or trainer.state.fn != TrainerFn.FITTING
 
     def _add(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if not hasattr(module, "sample"):
-            raise TypeError(f"SampleQuality needs a module with sample(n); {type(module).__name__} has none")
-        if batch_idx == 0:
-            self._begin(trainer, module)
+        rank, processes = trainer.global_rank, trainer.world_size
+        share = self.num_samples // processes + (rank < self.num_samples % processes)
         real: Tensor = batch[0] if isinstance(batch, (tuple, list)) else batch
-        real = real[: max(0, -(-self.num_samples // trainer.world_size) - self._count)]
-        if not len(real) or self._scores is None:
+        real = real[: share - sum(map(len, self._real))]
+        if not len(real):
             return
-        self._count += len(real)
         with isolate_rng():
-            torch.manual_seed(batch_idx * trainer.world_size + trainer.global_rank)
-            generated = module.sample(len(real))  # type: ignore[operator]
-        if self._coverage is not None:
-            self._coverage.update(generated)
-        for examples, is_real in ((real, True), (generated, False)):
-            features = self.features(self._in_range(trainer, module, examples))
-            if not self._scores:
-                self._scores.add_metrics(
-                    {
-                        "frechet_distance": FrechetDistance(features.shape[1]),
-                        "kernel_distance": KernelDistance(),
-                        "neighbours": PrecisionRecall(self.neighbours),
-                    }
-                )
-                self._scores.to(module.device)
-            self._scores.update(features, real=is_real)
-
-    def _begin(self, trainer: Trainer, module: LightningModule) -> None:
-        self.features.to(module.device)
-        self._count, self._scores = 0, MetricCollection({}, compute_groups=False)
-        data = getattr(trainer, "datamodule", None)
-        modes = getattr(data, "modes", None)
-        self._coverage = None if modes is None else ModeCoverage(modes, data.std).to(module.device)
+            torch.manual_seed(batch_idx * processes + rank)
+            with trainer.precision_plugin.val_step_context():
+                generated: Tensor = module.sample(len(real))  # type: ignore[operator]
+            if generated.dim() == 2:  # those of a decoder may be flat
+                generated = generated.reshape(real.shape)
+            self._real.append(self.features(self._in_range(trainer, module, real)))
+            self._generated.append(self.features(self._in_range(trainer, module, generated)))
+        if _modes(trainer) is not None:
+            self._points.append(generated)
 
     def _in_range(self, trainer: Trainer, module: LightningModule, examples: Tensor) -> Tensor:
         """Map the range of the data to that which the features are of."""
-        theirs = getattr(getattr(trainer, "datamodule", None), "value_range", None) or getattr(module, "value_range", None)
+        data = getattr(trainer, "datamodule", None)
+        theirs = getattr(data, "value_range", None) or getattr(module, "value_range", None)
         ours = self.features.value_range
         if theirs is None or ours is None or tuple(theirs) == ours:
             return examples
-        return (examples.float() - theirs[0]) / (theirs[1] - theirs[0]) * (ours[1] - ours[0]) + ours[0]
+        low, high = map(float, theirs)
+        return (examples.float() - low) / (high - low) * (ours[1] - ours[0]) + ours[0]
 
     def _log(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        if self._scores is None:
+        device = trainer.strategy.root_device
+        mine = torch.tensor([sum(map(len, self._real)), self._real[0].shape[1] if self._real else 0], device=device)
+        counts, widths = trainer.strategy.all_gather(mine).view(-1, 2).unbind(1)  # a process may have seen nothing
+        count, width = int(counts.sum()), int(widths.max())
+        if count <= self.neighbours:
+            rank_zero_warn(
+                f"SampleQuality needs more real examples than neighbours={self.neighbours}; got {count}: nothing logged"
+            )
             return
-        count = int(trainer.strategy.reduce(torch.tensor(float(self._count), device=module.device), reduce_op="sum"))
-        scores = {f"{name}_{self.features.name}_{count}": score for name, score in self._scores.compute().items()}
-        if self._coverage is not None:
-            scores |= {f"coverage_{name}": value for name, value in self._coverage.compute().items()}
-        module.log_dict({f"{stage}/{name}": score for name, score in scores.items()}, sync_dist=trainer.world_size > 1)
-        self._scores = self._coverage = None
+        scores = MetricCollection(
+            {
+                "frechet_distance": FrechetDistance(width),
+                "kernel_distance": KernelDistance(),
+                "precision_recall": PrecisionRecall(self.neighbours),
+            },
+            compute_groups=False,
+        ).to(device)
+        scores.update(_joined(self._real, width, device), real=True)
+        scores.update(_joined(self._generated, width, device), real=False)
+        logged = {f"{name}_{self.features.name}_{count}": score for name, score in scores.compute().items()}
+        modes = _modes(trainer)
+        if modes is not None:
+            coverage = ModeCoverage(modes, trainer.datamodule.std).to(device)  # type: ignore[attr-defined]
+            coverage.update(_joined(self._points, modes.shape[1], device))
+            logged |= {f"coverage_{name}": value for name, value in coverage.compute().items()}
+        module.log_dict({f"{stage}/{name}": score for name, score in logged.items()}, sync_dist=trainer.world_size > 1)
+        self._forget()
+
+
+def _modes(trainer: Trainer) -> Tensor | None:
+    """The means of the mixture that the data are of, where the datamodule tells."""
+    modes: Tensor | None = getattr(getattr(trainer, "datamodule", None), "modes", None)
+    return modes
+
+
+def _joined(parts: list[Tensor], width: int, device: torch.device) -> Tensor:
+    """Parts ``(B, width)`` as one, of which there may be none."""
+    return torch.cat([torch.zeros(0, width, device=device), *parts])

@@ -24,9 +24,7 @@ class ResidualBlock(nn.Module):
         hidden = min(channels, out_channels)
         self.first = nn.Conv2d(channels, hidden, 3, padding=1)
         self.second = nn.Conv2d(hidden, out_channels, 3, padding=1)
-        self.shortcut = (
-            nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1, bias=False)
-        )
+        self.shortcut = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, channels, H, W)`` to ``(B, out_channels, H, W)``."""
