@@ -16,7 +16,9 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lit_bottleneck import recipes, sampling
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, run_folder
+from lit_bottleneck.gan_checks import check_trainer
 from lit_bottleneck.memory import keep_freed_memory
+from lit_bottleneck.vdb import VDBGAN
 
 _NOT_FOR_USERS = (
     ".*does not have many workers.*",  # data in memory is loaded fastest by the process itself
@@ -66,7 +68,7 @@ class BottleneckCLI(LightningCLI):
         """Build model, data and trainer. What one of them refuses is told as an error of the configuration."""
         try:
             super().instantiate_classes()
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:
             self.parser.error(str(error))
         if getattr(self.datamodule, "val_size", None) == 0:
             for callback in self.trainer.checkpoint_callbacks:
@@ -88,6 +90,14 @@ class BottleneckCLI(LightningCLI):
         if trainer.get("enable_progress_bar") is not False and not has_bar:
             kwargs["callbacks"] = [*callbacks, ProgressBar()]
         return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """Tell what a GAN refuses of the trainer as an error of the configuration."""
+        if isinstance(self.model, VDBGAN):
+            try:
+                check_trainer(self.trainer)
+            except ValueError as error:
+                self.parser.error(str(error))
 
     def after_fit(self) -> None:
         """Test the chosen checkpoint, and say where it is."""

@@ -1,4 +1,4 @@
-"""The command `sample`: a grid of draws from a trained model."""
+"""The command `sample`: a picture of draws from a trained model."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from pickle import UnpicklingError
 import torch
 from lightning import LightningModule
 
-from lit_bottleneck.callbacks.pictures import image_grid
+from lit_bottleneck.callbacks.pictures import image_grid, point_plot
 
 
 def main(args: Sequence[str]) -> None:
-    """Load a model, draw from it, and write the grid."""
+    """Load a model, draw from it, and write the picture."""
     parser = argparse.ArgumentParser(
-        "lit-bottleneck sample", description="Draw images from a trained model (a VAE) into one picture."
+        "lit-bottleneck sample", description="Draw images from a trained model (a VAE or a GAN) into one picture."
     )
     parser.add_argument("--ckpt_path", metavar="FILE", type=Path, required=True, help="a checkpoint of fit")
     parser.add_argument("--num", metavar="N", type=int, default=64, help="how many (default: 64)")
@@ -22,29 +22,35 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--columns", metavar="N", type=int, help="default: a square")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     parser.add_argument(
-        "--value_range", metavar=("BLACK", "WHITE"), type=float, nargs=2, default=(0.0, 1.0),
-        help="the pixels of the data that the model was trained on (default: 0 1)",
+        "--value_range", metavar=("BLACK", "WHITE"), type=float, nargs=2,
+        help="the pixels of the data that the model was trained on (default: what its generator tells, else 0 1)",
     )  # fmt: skip
     arguments = parser.parse_args(args)
     for name in ("num", "columns"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             parser.error(f"argument --{name}: must be at least 1; got {value}")
-    if not arguments.value_range[0] < arguments.value_range[1]:
+    if arguments.value_range and not arguments.value_range[0] < arguments.value_range[1]:
         parser.error(f"argument --value_range: black must be less than white; got {arguments.value_range}")
     try:
         model = _load(arguments.ckpt_path)
     except (OSError, ValueError, TypeError, UnpicklingError) as error:
         parser.error(f"argument --ckpt_path: {error}")
     torch.manual_seed(arguments.seed)
-    images = model.sample(arguments.num)  # type: ignore[operator]
-    if images.dim() != 4 or images.shape[1] not in (1, 3):
-        parser.error(f"argument --ckpt_path: the model draws {tuple(images.shape[1:])}, which are no images (C, H, W)")
-    columns = min(arguments.num, arguments.columns or round(arguments.num**0.5) or 1)
-    missing = -arguments.num % columns
-    blank = images.new_full((missing, *images.shape[1:]), arguments.value_range[0])
+    samples = model.sample(arguments.num)  # type: ignore[operator]
+    value_range = arguments.value_range or getattr(model, "value_range", None) or (0.0, 1.0)
+    if samples.shape[1:] == (2,):
+        picture = point_plot(samples)
+    elif samples.dim() == 4 and samples.shape[1] in (1, 3):
+        columns = min(arguments.num, arguments.columns or round(arguments.num**0.5) or 1)
+        blank = samples.new_full((-arguments.num % columns, *samples.shape[1:]), value_range[0])
+        picture = image_grid(torch.cat([samples, blank]).unflatten(0, (-1, columns)), value_range)
+    else:
+        parser.error(
+            f"argument --ckpt_path: the model draws {tuple(samples.shape[1:])}, no images (C, H, W) and no points (2,)"
+        )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    image_grid(torch.cat([images, blank]).unflatten(0, (-1, columns)), arguments.value_range).save(arguments.out)
+    picture.save(arguments.out)
     print(f"written: {arguments.out}")
 
 

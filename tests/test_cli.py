@@ -161,6 +161,25 @@ def test_bad_values_are_refused_with_the_argument_and_the_value(
     assert words in refusal(["fit", *DIGITS, *arguments], capsys)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--trainer.gradient_clip_val", "0.5"], "set the model's gradient_clip_val=0.5 instead"),
+        (["--trainer.accumulate_grad_batches", "2"], "set the model's accumulate_grad_batches=2 instead"),
+        (["--config", str(PATHS["trainer/ddp"])], "set trainer.strategy=ddp_find_unused_parameters_true"),
+        (["--model.init_args.beta.init_args.capacity", "0"], "capacity must be positive; got 0"),
+        (["--model.init_args.noise_dim", "5"], "noise_dim=5, but the DCGANGenerator for it takes a width of 32"),
+        (["--model.init_args.latent_dim", "5"], "latent_dim=5 needs an encoder that returns 10 numbers per example"),
+        (["--model.init_args.gradient_penalty", "-1"], "gradient penalty must be a finite number above 0; got -1"),
+        (["--model.init_args.loss", "saturating"], "loss"),
+    ],
+)
+def test_a_gan_is_refused_what_does_not_fit_it(
+    arguments: list[str], words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in refusal(["fit", "--config", str(PATHS["vdbgan_digits"]), *arguments], capsys)
+
+
 def test_missing_data_says_which_file_and_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.data.original_formats import forbid_network
 

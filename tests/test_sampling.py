@@ -8,7 +8,7 @@ import torch
 from lightning import Trainer
 from PIL import Image
 
-from lit_bottleneck import VAE
+from lit_bottleneck import VAE, VDBGAN
 from lit_bottleneck.cli import main
 from lit_bottleneck.networks import MLP, MLPDecoder
 from lit_bottleneck.recipes import recipe_paths
@@ -94,3 +94,24 @@ def test_a_classifier_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     main(["fit", *recipe, "--trainer.logger.init_args.save_dir", str(tmp_path)])
     [path] = tmp_path.rglob("best.ckpt")
     assert "VIBClassifier, which draws no samples" in refusal(["--ckpt_path", str(path)], capsys)
+
+
+def test_a_gan_tells_the_range_of_its_pixels(tmp_path: Path) -> None:
+    recipe = ["--config", str(recipe_paths()["vdbgan_digits"]), "--config", str(recipe_paths()["trainer/smoke"])]
+    main(["fit", *recipe, "--trainer.logger.init_args.save_dir", str(tmp_path)])
+    [path] = tmp_path.rglob("last.ckpt")
+    main(["sample", "--ckpt_path", str(path), "--num", "4", "--out", str(tmp_path / "grid.png")])
+    model = VDBGAN.load_from_checkpoint(path, weights_only=True)
+    torch.manual_seed(0)
+    expected = ((model.sample(4)[0, 0] + 1) / 2 * 255).round().numpy()
+    grid = np.asarray(Image.open(tmp_path / "grid.png"))[2:50, 2:50, 0]
+    assert np.abs(grid[3::6, 3::6] - expected).max() <= 1
+
+
+def test_points_are_plotted(tmp_path: Path) -> None:
+    recipe = ["--config", str(recipe_paths()["vdbgan_ring"]), "--config", str(recipe_paths()["trainer/smoke"])]
+    main(["fit", *recipe, "--trainer.logger.init_args.save_dir", str(tmp_path)])
+    [path] = tmp_path.rglob("last.ckpt")
+    main(["sample", "--ckpt_path", str(path), "--num", "300", "--out", str(tmp_path / "points.png")])
+    pixels = np.asarray(Image.open(tmp_path / "points.png")).astype(int)
+    assert (pixels[..., 2] - pixels[..., 0] > 50).sum() > 50  # blue

@@ -100,7 +100,7 @@ class Pictures(Callback):
         value_range = getattr(getattr(trainer, "datamodule", None), "value_range", (0.0, 1.0))
         for name, rows in pictures.items():
             if rows.dim() == 2:
-                self._show(trainer, name, point_plot(examples, rows))
+                self._show(trainer, name, point_plot(rows, examples))
                 continue
             if rows.dim() != 5 or rows.shape[2] not in (1, 3):
                 rank_zero_warn(
@@ -174,17 +174,18 @@ def image_grid(rows: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> I
     return image
 
 
-def point_plot(examples: Tensor, samples: Tensor) -> Image:
-    """Plot samples ``(N, 2)`` over examples ``(M, 2)``, in the window of the examples."""
+def point_plot(samples: Tensor, examples: Tensor | None = None) -> Image:
+    """Plot samples ``(N, 2)``, and examples ``(M, 2)`` over them, in the window of the examples if there are."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot(aspect="equal")
-    for points, label, colour in ((samples, "samples", "tab:blue"), (examples, "examples", "tab:orange")):
-        x, y = points.float().cpu().unbind(1)
-        axes.scatter(x, y, s=4, alpha=0.5, linewidths=0, label=label, color=colour)
-    low, high = examples.float().cpu().aminmax(dim=0)
-    margin = 0.25 * (high - low).max()
-    axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
-    axes.legend(loc="center")
+    axes.scatter(*samples.float().cpu().T, s=4, alpha=0.5, linewidths=0, label="samples", color="tab:blue")
+    if examples is not None:
+        points = examples.float().cpu()
+        axes.scatter(*points.T, s=4, alpha=0.5, linewidths=0, label="examples", color="tab:orange")
+        low, high = points.aminmax(dim=0)
+        margin = 0.25 * (high - low).max()
+        axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
+        axes.legend()
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return PIL.Image.open(png).convert("RGB")

@@ -3,7 +3,7 @@
 from lit_bottleneck.networks.conv import ConvDecoder, ConvEncoder
 from lit_bottleneck.networks.dcgan import DCGANEncoder, DCGANGenerator
 from lit_bottleneck.networks.mlp import MLP, MLPDecoder
-from lit_bottleneck.networks.resnet import ResNetEncoder, ResNetGenerator
+from lit_bottleneck.networks.resnet import LogitHead, ResNetEncoder, ResNetGenerator
 
 __all__ = [
     "MLP",
@@ -11,6 +11,7 @@ __all__ = [
     "ConvEncoder",
     "DCGANEncoder",
     "DCGANGenerator",
+    "LogitHead",
     "MLPDecoder",
     "ResNetEncoder",
     "ResNetGenerator",

@@ -102,3 +102,17 @@ class ResNetEncoder(nn.Sequential):
         super().__init__(*layers, nn.LeakyReLU(_SLOPE), moments)
         self.dims, self.out_features = tuple(dims), out_features
         self.out_dims = (out_features, height, last_width) if spatial else (out_features,)
+
+
+class LogitHead(nn.Sequential):
+    """Flatten a code, LeakyReLU, and one linear layer to a logit: the head of the VDB authors' code.
+
+    Args:
+        in_features: numbers of a code, all positions together.
+
+    Shape:
+        ``(B, ...)`` to ``(B, 1)``.
+    """
+
+    def __init__(self, in_features: int) -> None:
+        super().__init__(nn.Flatten(), nn.LeakyReLU(_SLOPE), nn.Linear(in_features, 1))

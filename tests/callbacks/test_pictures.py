@@ -11,13 +11,13 @@ from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lit_bottleneck import VAE, VIBClassifier
+from lit_bottleneck import VAE, VDBGAN, VIBClassifier
 from lit_bottleneck.callbacks import Pictures
-from lit_bottleneck.callbacks.pictures import image_grid
-from lit_bottleneck.data import Digits
+from lit_bottleneck.callbacks.pictures import image_grid, point_plot
+from lit_bottleneck.data import Digits, Ring
 from lit_bottleneck.networks import MLP, MLPDecoder
 
 NAMES = ("interpolation", "reconstructions", "samples", "traversal")
@@ -26,6 +26,41 @@ NAMES = ("interpolation", "reconstructions", "samples", "traversal")
 def vae() -> VAE:
     torch.manual_seed(0)
     return VAE(MLP(64, [16], 8), MLPDecoder(4, [16], (1, 8, 8)), latent_dim=4, likelihood="continuous_bernoulli")
+
+
+def still(parameters: Any) -> torch.optim.Optimizer:
+    """An optimizer that trains nothing."""
+    return torch.optim.SGD(parameters, lr=0.0)
+
+
+def gan() -> VDBGAN:
+    torch.manual_seed(0)
+    generator = MLPDecoder(4, [16], (1, 8, 8))
+    return VDBGAN(generator, MLP(64, [16], 6), latent_dim=3, noise_dim=4, beta=0.1, optimizer=still)
+
+
+class Diagonal(nn.Module):
+    """Makes one of two points, by the sign of the noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.point = nn.Parameter(torch.tensor([1.2, 1.2]))
+
+    def forward(self, noise: Tensor) -> Tensor:
+        return noise[:, :1].sign() * self.point
+
+
+def gan_of_points() -> VDBGAN:
+    torch.manual_seed(0)
+    return VDBGAN(Diagonal(), MLP(2, [16], 6), latent_dim=3, noise_dim=1, beta=0.1, optimizer=still)
+
+
+GAN_NAMES = ("interpolation", "samples")
+CASES = [
+    pytest.param(vae, Digits, NAMES, id="vae"),
+    pytest.param(gan, Digits, GAN_NAMES, id="gan"),
+    pytest.param(gan_of_points, Ring, ("samples",), id="points"),
+]
 
 
 def fit(model: LightningModule, folder: Path, data: Any = None, epochs: int = 1, **kwargs: Any) -> Trainer:
@@ -108,28 +143,39 @@ def test_a_traversal_moves_one_dimension_after_another_by_its_rate() -> None:
 
 def test_samples_are_of_the_same_noise_in_every_epoch(tmp_path: Path) -> None:
     model = vae()
-    model.optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.0)
+    model.optimizer = still
     fit(model, tmp_path, epochs=2, callbacks=[Pictures(every_n_epochs=1)])
     first, second = (np.asarray(Image.open(path)) for path in sorted(tmp_path.rglob("samples-*.png")))
     assert np.array_equal(first, second)
 
 
-def test_tensorboard_shows_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model", "data", "names"), CASES)
+def test_they_are_files(model: Any, data: Any, names: tuple[str, ...], tmp_path: Path) -> None:
+    fit(model(), tmp_path, data=data(), callbacks=[Pictures()])
+    assert files(tmp_path / "run/version_0/pictures") == [f"{name}-0001.png" for name in names]
+
+
+@pytest.mark.parametrize(("model", "data", "names"), CASES)
+def test_tensorboard_shows_them(model: Any, data: Any, names: tuple[str, ...], tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, name="run")
-    fit(vae(), tmp_path, logger=logger, callbacks=[Pictures()])
+    fit(model(), tmp_path, data=data(), logger=logger, callbacks=[Pictures()])
     events = EventAccumulator(logger.log_dir).Reload()
-    assert sorted(events.Tags()["images"]) == [f"pictures/{name}" for name in NAMES]
+    assert sorted(events.Tags()["images"]) == [f"pictures/{name}" for name in names]
     file = Image.open(tmp_path / "run/version_0/pictures/samples-0001.png")
     assert (events.Images("pictures/samples")[0].width, events.Images("pictures/samples")[0].height) == file.size
 
 
-def test_wandb_shows_them_as_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model", "data", "names"), CASES)
+def test_wandb_shows_them_as_they_are(model: Any, data: Any, names: tuple[str, ...], tmp_path: Path) -> None:
     logger = WandbLogger(offline=True, save_dir=tmp_path)
     try:
-        fit(vae(), tmp_path, logger=logger, callbacks=[Pictures()])
+        fit(model(), tmp_path, data=data(), logger=logger, callbacks=[Pictures()])
         summary = dict(logger.experiment.summary)
+        assert sorted(name for name in summary if name.startswith("pictures/")) == [
+            f"pictures/{name}" for name in names
+        ]
         folder = Path(logger.experiment.dir)
-        for name in NAMES:
+        for name in names:
             [shown] = summary[f"pictures/{name}"]["filenames"]
             [file] = tmp_path.rglob(f"pictures/{name}-0001.png")
             pixels = np.asarray(Image.open(folder / shown))
@@ -191,3 +237,93 @@ def test_a_module_that_only_samples_has_samples() -> None:
             return torch.rand(n, 3, 8, 8)
 
     assert set(Pictures(num_images=2).pictures(Generator(), torch.rand(4, 3, 8, 8))) == {"samples"}
+
+
+def test_a_gan_has_samples_and_ways_from_one_draw_of_noise_to_another() -> None:
+    model, x = gan(), torch.rand(6, 1, 8, 8)
+    torch.manual_seed(3)
+    pictures = Pictures(num_images=4, steps=5).pictures(model, x)
+    assert {name: tuple(rows.shape[:2]) for name, rows in pictures.items()} == {
+        "samples": (4, 4),
+        "interpolation": (4, 5),
+    }
+    torch.manual_seed(3)
+    torch.testing.assert_close(pictures["samples"].flatten(0, 1), model.sample(16))
+    ends = model.averaged_generator(model.draw_noise(4))
+    torch.testing.assert_close(pictures["interpolation"][:, 0], ends)
+    torch.testing.assert_close(pictures["interpolation"][:, -1], ends.roll(-1, 0))
+    assert not torch.allclose(ends, ends.roll(-1, 0), atol=1e-2)
+
+
+@pytest.mark.parametrize(("model", "data", "names"), CASES[1:])
+def test_those_of_a_gan_are_of_the_same_noise_in_every_epoch(
+    model: Any, data: Any, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    fit(model(), tmp_path, data=data(), epochs=2, callbacks=[Pictures(every_n_epochs=1)])
+    for name in names:
+        first, second = (np.asarray(Image.open(path)) for path in sorted(tmp_path.rglob(f"{name}-*.png")))
+        assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("model", [gan, vae])
+def test_another_draw_of_noise_would_be_another_picture(model: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    model = model()
+    model.optimizer = still
+    for seed in (0, 1):
+        monkeypatch.setattr("lit_bottleneck.callbacks.pictures._SEED", seed)
+        fit(model, tmp_path / str(seed), callbacks=[Pictures()])
+    first, second = (np.asarray(Image.open(path)) for path in sorted(tmp_path.rglob("samples-*.png")))
+    assert not np.array_equal(first, second)
+
+
+def test_drawing_changes_nothing_of_the_training_of_a_gan(tmp_path: Path) -> None:
+    weights = []
+    for callbacks in ([], [Pictures(every_n_epochs=1)]):
+        seed_everything(1, verbose=False)
+        model = gan()
+        model.optimizer = None
+        fit(model, tmp_path, epochs=2, callbacks=callbacks)
+        weights.append(torch.cat([weight.detach().flatten() for weight in model.parameters()]))
+    assert torch.equal(*weights)
+
+
+BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # tab:blue and tab:orange, of many points on top of each other
+
+
+def places(pixels: np.ndarray, colour: tuple[int, int, int], low: float, high: float) -> Tensor:
+    """Where a square plot from ``low`` to ``high`` has a colour: points ``(N, 2)``."""
+    dark = (pixels < 60).all(2)
+    [columns] = np.nonzero(dark.mean(0) > 0.5)  # the frame
+    [rows] = np.nonzero(dark.mean(1) > 0.5)
+    row, column = np.nonzero(np.abs(pixels.astype(int) - colour).max(2) < 12)
+    x = (column - columns.min()) / np.ptp(columns)
+    y = (rows.max() - row) / np.ptp(rows)
+    return torch.from_numpy(low + (high - low) * np.stack([x, y], 1))
+
+
+def is_at(found: Tensor, points: Tensor) -> bool:
+    """Whether something was found at every point, and nothing elsewhere."""
+    distances = torch.cdist(found.double(), points.double())
+    return bool(len(found)) and bool((distances.min(0).values < 0.05).all() and (distances.min(1).values < 0.1).all())
+
+
+def test_a_scatter_plot_has_blue_samples_and_orange_examples_where_they_are() -> None:
+    samples, examples = torch.tensor([[-1.0, 0.5], [0.5, -1.0]]), torch.tensor([[-2.0, -2.0], [2.0, 2.0], [2.0, -2.0]])
+    pixels = np.asarray(point_plot(samples=samples.repeat(9, 1), examples=examples.repeat(9, 1)))
+    assert is_at(places(pixels, BLUE, -3, 3), samples)
+    assert is_at(places(pixels, ORANGE, -3, 3), examples)
+
+
+def test_a_scatter_plot_keeps_the_window_of_the_examples() -> None:
+    examples, far = torch.tensor([[-2.0, -2.0], [2.0, 2.0]]), torch.tensor([[100.0, 1.0], [1.0, -1.0]])
+    pixels = np.asarray(point_plot(samples=far.repeat(9, 1), examples=examples.repeat(9, 1)))
+    assert is_at(places(pixels, BLUE, -3, 3), far[1:])
+
+
+def test_the_samples_of_a_gan_of_points_are_plotted_over_the_examples(tmp_path: Path) -> None:
+    data = Ring(std=1e-3)
+    fit(gan_of_points(), tmp_path, data=data, callbacks=[Pictures()])
+    [path] = tmp_path.rglob("samples-0001.png")
+    pixels = np.asarray(Image.open(path))
+    assert is_at(places(pixels, BLUE, -3, 3), torch.tensor([[1.2, 1.2], [-1.2, -1.2]]))
+    assert is_at(places(pixels, ORANGE, -3, 3), data.modes)

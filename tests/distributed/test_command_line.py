@@ -15,7 +15,7 @@ from tests.distributed.process_group import run_group
 PATHS = recipe_paths()
 
 
-def fit(recipe: str, folder: Path, *more: str) -> Any:
+def fit(recipe: str, folder: Path, *more: str, strategy: str = "trainer/ddp") -> Any:
     """Four steps on two processes."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     arguments = {
@@ -28,7 +28,7 @@ def fit(recipe: str, folder: Path, *more: str) -> Any:
         "log_every_n_steps": "2",
     }
     command = [sys.executable, "-m", "lit_bottleneck", "fit"]
-    command += ["--config", str(PATHS[recipe]), "--config", str(PATHS["trainer/ddp"])]
+    command += ["--config", str(PATHS[recipe]), "--config", str(PATHS[strategy])]
     command += [f"--trainer.{name}={value}" for name, value in arguments.items()]
     done = run_group([*command, *more], cwd=folder, environment=environment)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -79,3 +79,19 @@ def test_a_vae_on_two_processes_measures_and_draws_once(tmp_path: Path) -> None:
         assert measured
     [row] = [row for row in rows if row["test/log_likelihood"]]
     assert float(row["test/log_likelihood"]) > float(row["test/elbo"])
+
+
+def test_a_gan_on_two_processes_measures_and_draws_once(tmp_path: Path) -> None:
+    fit("vdbgan_digits", tmp_path, strategy="trainer/ddp_gan")
+
+    [folder] = (tmp_path / "runs" / "vdbgan_digits").iterdir()
+    assert sorted(path.name for path in tmp_path.rglob("*.png")) == ["interpolation-0001.png", "samples-0001.png"]
+    assert len(list(folder.glob("pictures/*.png"))) == 2
+    with open(folder / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    [row] = [row for row in rows if row["test/loss"]]
+    assert float(row["test/rate"]) == pytest.approx(
+        (float(row["test/rate_real"]) + float(row["test/rate_generated"])) / 2, rel=1e-5
+    )
+    assert float(row["test/frechet_distance_raw_256"]) > 0  # two batches of 64 on each
+    assert [float(row["train/generator_steps"]) for row in rows if row["train/generator_steps"]] == [2, 4]

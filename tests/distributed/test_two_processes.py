@@ -11,18 +11,19 @@ import pytest
 import torch
 import torch.distributed
 import wandb
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from lit_bottleneck import GaussianBottleneck, VIBClassifier
+from lit_bottleneck import VDBGAN, GaussianBottleneck, VIBClassifier
 from lit_bottleneck.beta import GECO, BetaController, DualBeta
-from lit_bottleneck.callbacks import PredictionWriter
+from lit_bottleneck.callbacks import PredictionWriter, SampleQuality
 from lit_bottleneck.cli import main
 from lit_bottleneck.code import Code
-from lit_bottleneck.data import Digits
-from lit_bottleneck.networks import MLP
+from lit_bottleneck.data import Digits, Ring
+from lit_bottleneck.metrics import RawFeatures
+from lit_bottleneck.networks import MLP, MLPDecoder
 from lit_bottleneck.recipes import recipe_paths
 from tests.distributed.pool import Pool
 
@@ -124,9 +125,14 @@ def trainer(devices: int, **kwargs: Any) -> Trainer:
     return Trainer(
         accelerator="cpu",
         devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
         use_distributed_sampler=False,
-        **{"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+        **{
+            "strategy": "ddp" if devices > 1 else "auto",
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        }
         | kwargs,
     )
 
@@ -217,3 +223,151 @@ def test_also_where_only_the_first_process_knows_the_run(pool: Pool, tmp_path: P
     pool(predict_with_weights_and_biases, tmp_path)
     [first, second] = sorted(tmp_path.rglob("predictions*"), key=lambda path: path.name)
     assert second.parent == first.parent
+
+
+class NoiselessGAN(VDBGAN):
+    """Trains on the mean code, and its noise is told by the number of steps and the row's place among all rows."""
+
+    rows_before = 0
+
+    def draw_noise(self, n: int) -> Tensor:
+        generator = torch.Generator().manual_seed(sum(self.steps_taken.values()))
+        return torch.randn(12, self.noise_dim, generator=generator)[self.rows_before : self.rows_before + n]
+
+    def encode(self, x: Tensor, sample: bool | None = None) -> Code:
+        return super().encode(x, sample=False)
+
+
+def trained_gan(parts: int, part: int, accumulate: int = 1) -> dict[str, Any]:
+    """Six steps of twelve rows, of which this process sees one of so many parts."""
+    torch.manual_seed(0)
+    networks = MLPDecoder(4, [8], [6]), MLP(6, [8], 8)
+    model = NoiselessGAN(
+        *networks,
+        latent_dim=4,
+        noise_dim=4,
+        beta=DualBeta(capacity=0.05, ema=0.5),
+        gradient_penalty=0.5,
+        accumulate_grad_batches=accumulate,
+        discriminator_steps=2,
+    )
+    model.rows_before = 12 // parts * part
+    batches = torch.arange(72).reshape(6, 12).chunk(parts, dim=1)[part]
+    strategy = "ddp_find_unused_parameters_true" if parts > 1 else "auto"
+    run = trainer(parts, max_epochs=1, strategy=strategy)
+    run.fit(model, DataLoader(rows(72), batch_sampler=batches.tolist()))
+    weights = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    return {"beta": model.beta, "weights": weights, "steps": model.steps_taken}
+
+
+def trained_gan_by_rank(rank: int, accumulate: int) -> dict[str, Any]:
+    return trained_gan(2, rank, accumulate)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_gan_in_two_processes_trains_as_on_both_halves_at_once(accumulate: int, pool: Pool) -> None:
+    first, second = pool(trained_gan_by_rank, accumulate)
+    alone = trained_gan(1, 0, accumulate)
+    assert first["steps"] == second["steps"] == alone["steps"]
+    assert alone["steps"] == {"discriminator": 6 // accumulate, "generator": 6 // accumulate // 2}
+    assert first["beta"] == second["beta"] == pytest.approx(alone["beta"], rel=1e-6)
+    assert first["beta"] > 1.05e-3  # the rate was above the capacity
+    torch.testing.assert_close(first["weights"], second["weights"], rtol=0, atol=0)
+    torch.testing.assert_close(first["weights"], alone["weights"], rtol=1e-4, atol=1e-5)
+
+
+def noise_of_rank(rank: int) -> Tensor:
+    torch.manual_seed(7)
+    return VDBGAN(MLPDecoder(4, [8], [6]), MLP(6, [8], 8), latent_dim=4, noise_dim=4).draw_noise(5)
+
+
+def test_processes_draw_other_noise_though_they_were_seeded_alike(pool: Pool) -> None:
+    first, second = pool(noise_of_rank)
+    torch.manual_seed(7)
+    model = VDBGAN(MLPDecoder(4, [8], [6]), MLP(6, [8], 8), latent_dim=4, noise_dim=4)
+    torch.testing.assert_close(torch.cat([first, second]), model.draw_noise(10), rtol=0, atol=0)
+
+
+class Line(LightningModule):
+    """Draws from a layer of noise, whatever process it is on, and keeps what it has drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(3, 2)
+        self.drawn: list[Tensor] = []
+
+    def sample(self, n: int) -> Tensor:
+        self.drawn.append(self.layer(torch.randn(n, 3)))
+        return self.drawn[-1]
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        pass
+
+
+class Stream(IterableDataset[Tensor]):
+    """Does not tell how many rows it has, of which there may be none."""
+
+    def __init__(self, data: Tensor) -> None:
+        self.data = data
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.data)
+
+
+class PartOfRing(Ring):
+    """Some of the test points on this process, in batches of 16."""
+
+    def __init__(self, part: list[int]) -> None:
+        super().__init__(test_size=80, num_examples=10, batch_size=80)
+        self.part = part
+
+    def test_dataloader(self) -> DataLoader[Tensor]:
+        return DataLoader(Stream(self.dataset("test").__getitems__(self.part)[0]), batch_size=16)
+
+
+def quality_by_rank(rank: int, parts: list[list[int]], num_samples: int) -> dict[str, Any]:
+    model, data = Line(), PartOfRing(parts[rank])
+    run = trainer(2, callbacks=[SampleQuality(RawFeatures(), num_samples=num_samples)])
+    [scores] = run.test(model, data, verbose=False)
+    return {"scores": scores, "samples": torch.cat([torch.zeros(0, 2), *model.drawn]).numpy()}
+
+
+class Drawn(Line):
+    """Draws what others have drawn."""
+
+    def __init__(self, samples: Tensor) -> None:
+        super().__init__()
+        self.samples = samples
+
+    def sample(self, n: int) -> Tensor:
+        return self.samples
+
+
+@pytest.mark.parametrize(
+    ("sizes", "num_samples", "counts"),
+    [
+        ((40, 40), 10_000, (40, 40)),
+        ((50, 30), 10_000, (50, 30)),
+        ((80, 0), 10_000, (80, 0)),
+        ((0, 80), 10_000, (0, 80)),
+        ((40, 40), 51, (26, 25)),
+    ],
+)
+def test_samples_are_scored_as_on_one_process_whatever_each_has_and_none_is_drawn_twice(
+    sizes: tuple[int, int], num_samples: int, counts: tuple[int, int], pool: Pool
+) -> None:
+    parts = [list(range(sizes[0])), list(range(sizes[0], sum(sizes)))]
+    first, second = pool(quality_by_rank, parts, num_samples)
+    assert first["scores"] == second["scores"]
+    assert (len(first["samples"]), len(second["samples"])) == counts
+    samples = torch.from_numpy(np.concatenate([first["samples"], second["samples"]]))
+    assert len(samples.unique(dim=0)) == sum(counts)
+
+    seen = [*parts[0][: counts[0]], *parts[1][: counts[1]]]
+    data = PartOfRing(seen)
+    data.test_dataloader = lambda: DataLoader(data.dataset("test").__getitems__(seen)[0], batch_size=80)
+    [alone] = trainer(1, callbacks=[SampleQuality(RawFeatures())]).test(Drawn(samples), data, verbose=False)
+    assert f"test/frechet_distance_raw_{sum(counts)}" in alone
+    assert len(alone) == 9  # four scores, and five of the modes
+    assert first["scores"] == pytest.approx(alone, rel=1e-5)

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,14 +13,14 @@ def linear_layers(network: nn.Module) -> list[nn.Linear]:
     return [layer for layer in network if isinstance(layer, nn.Linear)]
 
 
-def by_hand(network: MLP, x: torch.Tensor) -> np.ndarray:
-    """The same map in numpy: matrix products, and the positive part in between."""
+def by_hand(network: MLP, x: torch.Tensor, slope: float = 0.0) -> np.ndarray:
+    """The same map in numpy: matrix products, and in between the positive part (and ``slope`` times the negative)."""
     values = x.double().numpy().reshape(len(x), -1)
     layers = linear_layers(network)
     for layer in layers:
         values = values @ layer.weight.detach().double().numpy().T + layer.bias.detach().double().numpy()
         if layer is not layers[-1]:
-            values = np.maximum(values, 0)
+            values = np.maximum(values, 0) + slope * np.minimum(values, 0)
     return values
 
 
@@ -88,3 +89,38 @@ def test_a_decoder_has_the_shape_of_the_data(dims: tuple[int, ...], numbers: int
 def test_a_decoder_has_the_initialization_of_its_layers() -> None:
     decoder = MLPDecoder(3, [7], (1, 2, 2), initialization="xavier")
     assert all((layer.bias == 0).all() for layer in decoder.modules() if isinstance(layer, nn.Linear))
+
+
+@pytest.mark.parametrize(("activation", "slope"), [("relu", 0.0), ("leaky_relu", 0.2)])
+@pytest.mark.parametrize("hidden", [[], [7], [7, 5, 9]])
+def test_the_activation_is_the_positive_part_with_or_without_a_fifth_of_the_negative(
+    hidden: list[int], activation: str, slope: float
+) -> None:
+    torch.manual_seed(0)
+    network, x = MLP(12, hidden, 6, activation=activation), torch.randn(4, 12)  # type: ignore[arg-type]
+    np.testing.assert_allclose(network(x).detach().numpy(), by_hand(network, x, slope), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("activation", "slope"), [("relu", 0.0), ("leaky_relu", 0.2)])
+def test_a_decoder_has_the_activation_of_its_layers(activation: str, slope: float) -> None:
+    torch.manual_seed(0)
+    decoder, z = MLPDecoder(3, [7, 8], (1, 2, 2), activation=activation), torch.randn(4, 3)  # type: ignore[arg-type]
+    expected = by_hand(decoder[0], z, slope)
+    np.testing.assert_allclose(decoder(z).detach().flatten(1).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_default_activation_is_relu_and_the_other_has_the_same_weights() -> None:
+    x = torch.randn(4, 12)
+    networks = []
+    for kwargs in ({}, {"activation": "relu"}, {"activation": "leaky_relu"}):
+        torch.manual_seed(0)
+        networks.append(MLP(12, [7], 6, **kwargs))  # type: ignore[arg-type]
+    assert torch.equal(networks[0](x), networks[1](x))
+    assert not torch.allclose(networks[0](x), networks[2](x))
+    networks[2].load_state_dict(networks[0].state_dict())
+
+
+@pytest.mark.parametrize("make", [lambda **k: MLP(6, [5], 4, **k), lambda **k: MLPDecoder(6, [5], (1, 2, 2), **k)])
+def test_an_unknown_activation_is_named(make: Callable[..., nn.Module]) -> None:
+    with pytest.raises(ValueError, match="activation must be one of 'relu', 'leaky_relu'; got 'tanh'"):
+        make(activation="tanh")
