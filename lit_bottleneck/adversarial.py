@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lit_bottleneck.arguments import one_of, positive
 from lit_bottleneck.described import Described, from_description
+from lit_bottleneck.functional import at_least_float32
 
 LossName = Literal["non_saturating", "hinge", "wasserstein"]
 
@@ -56,7 +57,7 @@ class GradientPenalty(Described, ABC):
     """
 
     def __init__(self, weight: float = 10.0) -> None:
-        self.weight = positive("weight of the gradient penalty", weight)
+        self.weight = positive("weight of gradient_penalty", weight)
 
     @abstractmethod
     def points(self, real: Tensor, generated: Tensor) -> Tensor:
@@ -96,7 +97,8 @@ class WGANGP(GradientPenalty):
         """One point on the line between each real and a generated example, uniformly drawn."""
         pairs = min(len(real), len(generated))
         share = torch.rand(pairs, *[1] * (real.dim() - 1), dtype=real.dtype, device=real.device)
-        return torch.lerp(real[:pairs], generated[:pairs], share).detach().requires_grad_()
+        between = torch.lerp(real[:pairs], generated[:pairs].to(real.dtype), share)
+        return between.detach().requires_grad_()
 
     def forward(self, gradient: Tensor) -> Tensor:
         """Mean squared distance of the norm from 1, times the weight."""
@@ -117,7 +119,7 @@ def penalty_from(penalty: float | GradientPenalty | Mapping[str, Any] | None) ->
         return from_description(GradientPenalty, "gradient_penalty", penalty)  # type: ignore[type-abstract]
     if isinstance(penalty, bool) or not isinstance(penalty, Real):
         raise TypeError(f"gradient_penalty must be a number, a GradientPenalty or None; got {penalty!r}")
-    return R1(penalty) if penalty else None
+    return R1(float(penalty)) if penalty else None
 
 
 def input_gradient(logits: Tensor, x: Tensor, differentiable: bool) -> Tensor:
@@ -132,4 +134,4 @@ def input_gradient(logits: Tensor, x: Tensor, differentiable: bool) -> Tensor:
         ``(B, D)``, at least float32.
     """
     [gradient] = torch.autograd.grad(logits.sum(), x, create_graph=differentiable, retain_graph=True)
-    return gradient.flatten(1)
+    return at_least_float32(gradient.flatten(1))

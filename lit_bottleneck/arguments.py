@@ -19,6 +19,13 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
+def decay(name: str, value: float) -> float:
+    """Return ``value`` as a float, if it is in [0, 1)."""
+    if not isinstance(value, Real) or not 0 <= value < 1:
+        raise ValueError(f"{name} must be in [0, 1); got {value!r}")
+    return float(value)
+
+
 def whole_number(name: str, value: int, at_least: int) -> int:
     """Return ``value`` as an int, if it is whole and at least ``at_least``."""
     number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from lit_bottleneck import arguments
+
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
@@ -20,9 +22,7 @@ class MovingAverage:
     """
 
     def __init__(self, decay: float) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"the decay of a moving average must be in [0, 1); got {decay}")
-        self.decay = float(decay)
+        self.decay = arguments.decay("decay", decay)
 
     @torch.no_grad()
     def __call__(self, averages: _Tensors, weights: _Tensors, steps: Tensor | int) -> None:

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from torchmetrics import MeanMetric, Metric
 
 from lit_bottleneck.adversarial import GradientPenalty, LossName, adversarial_loss, input_gradient, penalty_from
-from lit_bottleneck.arguments import one_of, positive, whole_number
+from lit_bottleneck.arguments import decay, one_of, positive, whole_number
 from lit_bottleneck.averaging import MovingAverage
 from lit_bottleneck.beta import BetaController, DualBeta
 from lit_bottleneck.code import Code, Scale
@@ -135,8 +135,8 @@ class VDBGAN(BottleneckModule):
             for layer in [*self.encoder.modules(), *self.head.modules()]:
                 if isinstance(layer, _LAYERS) and not is_parametrized(layer, "weight"):
                     with_spectral_norm(layer)
-        self.generator_ema = generator_ema
-        self.averaged_generator = AveragedModel(generator, multi_avg_fn=MovingAverage(generator_ema))
+        self.generator_ema = decay("generator_ema", generator_ema)
+        self.averaged_generator = AveragedModel(generator, multi_avg_fn=MovingAverage(self.generator_ema))
         self.averaged_generator.requires_grad_(False)
         self.steps_taken: dict[_Network, int] = {"generator": 0, "discriminator": 0}
         self.metrics = nn.ModuleDict({stage: _Metrics() for stage in ("val", "test")})

@@ -318,9 +318,9 @@ def test_a_penalty_of_the_user_is_described_and_made_again() -> None:
     assert again.forward(torch.tensor([[3.0, 0.0], [0.5, 0.0]])).item() == 8.0
 
 
-@pytest.mark.parametrize("number", [-1, -1e-9, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("number", [-1.0, -1e-9, math.nan, math.inf, -math.inf])
 def test_a_number_that_is_no_weight_is_refused(number: float) -> None:
-    message = rf"weight of the gradient penalty must be a finite number above 0; got {number}$"
+    message = rf"weight of gradient_penalty must be a finite number above 0; got {number}$"
     for make in (penalty_from, R1, WGANGP):
         with pytest.raises(ValueError, match=message):
             make(number)
@@ -329,7 +329,7 @@ def test_a_number_that_is_no_weight_is_refused(number: float) -> None:
 @pytest.mark.parametrize("kind", [R1, WGANGP])
 @pytest.mark.parametrize("weight", [0, 0.0, "1", None])
 def test_a_penalty_itself_has_a_weight_above_zero(kind: type[GradientPenalty], weight: Any) -> None:
-    with pytest.raises(ValueError, match=rf"weight of the gradient penalty must be .* above 0; got {weight!r}$"):
+    with pytest.raises(ValueError, match=rf"weight of gradient_penalty must be .* above 0; got {weight!r}$"):
         kind(weight)
 
 
@@ -353,10 +353,21 @@ def test_a_description_of_anything_else_is_refused(path: str | None) -> None:
 
 
 def test_a_description_with_a_bad_weight_is_refused() -> None:
-    with pytest.raises(ValueError, match="weight of the gradient penalty must be a finite number above 0; got -1"):
+    with pytest.raises(ValueError, match="weight of gradient_penalty must be a finite number above 0; got -1"):
         penalty_from({"class_path": "lit_bottleneck.adversarial.R1", "init_args": {"weight": -1}})
 
 
 def test_the_base_cannot_be_made() -> None:
     with pytest.raises(TypeError, match="abstract"):
         GradientPenalty(1.0)  # type: ignore[abstract]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])
+def test_generated_examples_of_mixed_precision_are_read_as_the_real_ones(dtype: torch.dtype) -> None:
+    assert WGANGP().points(torch.randn(3, 4), torch.randn(3, 4).to(dtype)).dtype == torch.float32
+
+
+def test_gradients_in_half_precision_do_not_overflow_when_they_are_squared() -> None:
+    x = torch.ones(2, 4, dtype=torch.half, requires_grad=True)
+    gradient = input_gradient((200 * x.float()).sum(1), x, True)
+    assert R1(10.0).forward(gradient).item() == 1_600_000

@@ -153,5 +153,5 @@ def test_an_average_goes_on_from_its_state() -> None:
 
 @pytest.mark.parametrize("decay", [-0.1, 1, 1.0, 1.5, math.nan, math.inf, -math.inf])
 def test_a_bad_decay_is_named(decay: float) -> None:
-    with pytest.raises(ValueError, match=rf"decay of a moving average must be in \[0, 1\); got {decay}$"):
+    with pytest.raises(ValueError, match=rf"decay must be in \[0, 1\); got {decay}$"):
         MovingAverage(decay)

@@ -170,7 +170,10 @@ def test_bad_values_are_refused_with_the_argument_and_the_value(
         (["--model.init_args.beta.init_args.capacity", "0"], "capacity must be positive; got 0"),
         (["--model.init_args.noise_dim", "5"], "noise_dim=5, but the DCGANGenerator for it takes a width of 32"),
         (["--model.init_args.latent_dim", "5"], "latent_dim=5 needs an encoder that returns 10 numbers per example"),
-        (["--model.init_args.gradient_penalty", "-1"], "gradient penalty must be a finite number above 0; got -1"),
+        (
+            ["--model.init_args.gradient_penalty", "-1"],
+            "weight of gradient_penalty must be a finite number above 0; got -1",
+        ),
         (["--model.init_args.loss", "saturating"], "loss"),
     ],
 )

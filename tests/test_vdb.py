@@ -144,7 +144,7 @@ def test_a_penalty_is_a_number_or_an_object() -> None:
     assert gan(gradient_penalty=0.5).gradient_penalty.weight == 0.5
     assert isinstance(gan(gradient_penalty=WGANGP(10.0)).gradient_penalty, WGANGP)
     assert gan().gradient_penalty is None
-    with pytest.raises(ValueError, match=r"weight of the gradient penalty must be .* above 0; got -1"):
+    with pytest.raises(ValueError, match=r"weight of gradient_penalty must be .* above 0; got -1"):
         gan(gradient_penalty=-1.0)
 
 
@@ -396,8 +396,9 @@ def test_only_the_discriminator_has_moved_before_the_generators_first_step() -> 
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
-def test_other_precisions_train(precision: Any) -> None:
-    model = gan(gradient_penalty=1.0, beta=DualBeta(1.0))
+@pytest.mark.parametrize("penalty", [R1(1.0), WGANGP(1.0)])
+def test_other_precisions_train(precision: Any, penalty: Any) -> None:
+    model = gan(gradient_penalty=penalty, beta=DualBeta(1.0))
     fit(model, precision=precision)
     assert weights(model.generator).isfinite().all()
     assert model.beta != 1e-3
@@ -583,7 +584,7 @@ def test_a_spectral_norm_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
         ({"head": nn.Linear(7, 1)}, "latent_dim=3, but the Linear for it takes a width of 7"),
         ({"loss": "saturating"}, "loss must be one of 'non_saturating', 'hinge', 'wasserstein'; got 'saturating'"),
         ({"generator_sees": "both"}, "generator_sees must be one of"),
-        ({"generator_ema": 1.0}, r"must be in \[0, 1\); got 1.0"),
+        ({"generator_ema": 1.0}, r"generator_ema must be in \[0, 1\); got 1.0"),
         ({"discriminator_steps": 0}, "discriminator_steps must be a whole number, at least 1; got 0"),
         ({"accumulate_grad_batches": 0}, "accumulate_grad_batches must be"),
         ({"gradient_clip_val": -1.0}, "gradient_clip_val must be a finite number above 0; got -1"),

@@ -9,7 +9,7 @@ _SMALLEST = 4  # pixels: an image is halved as long as this much is left
 
 
 def halvings(dims: Sequence[int]) -> int:
-    """How often an image of ``(C, H, W)`` is halved: until its side is 4 to 7 pixels.
+    """How often an image of ``(C, H, W)`` is halved: until a side is odd, or less than 8 pixels.
 
     >>> [halvings((1, side, side)) for side in (8, 28, 32, 64)]
     [1, 2, 3, 4]
@@ -17,6 +17,8 @@ def halvings(dims: Sequence[int]) -> int:
     Raises:
         ValueError: if that is not possible even once.
     """
+    if len(dims) != 3:
+        raise ValueError(f"dims must be channels, height and width, such as (1, 28, 28); got {tuple(dims)}")
     _, height, width = dims
     side = math.gcd(height, width)
     count = 0

@@ -14,8 +14,8 @@ Normalization = Literal["none", "batch", "group"]
 class DCGANGenerator(nn.Sequential):
     """One linear layer, then 4 x 4 transposed convolutions that double the image and halve the width, then tanh.
 
-    Every layer but the last is followed by batch normalisation and ReLU. Images of 8, 28, 32 and 64 pixels (and of all
-    sides that can be halved down to 4 to 7) begin as 4, 7, 4 and 4.
+    Every layer but the last is followed by batch normalisation and ReLU. Images of 8, 28, 32 and 64 pixels begin as 4,
+    7, 4 and 4.
 
     Args:
         noise_dim: width of the noise.

@@ -316,18 +316,18 @@ class Stream(IterableDataset[Tensor]):
 
 
 class PartOfRing(Ring):
-    """Some of the test points on this process, in batches of 16."""
+    """Some of the test points on this process."""
 
-    def __init__(self, part: list[int]) -> None:
-        super().__init__(test_size=80, num_examples=10, batch_size=80)
+    def __init__(self, part: list[int], batch_size: int) -> None:
+        super().__init__(test_size=80, num_examples=10, batch_size=batch_size)
         self.part = part
 
     def test_dataloader(self) -> DataLoader[Tensor]:
-        return DataLoader(Stream(self.dataset("test").__getitems__(self.part)[0]), batch_size=16)
+        return DataLoader(Stream(self.dataset("test").__getitems__(self.part)[0]), batch_size=self.batch_size)
 
 
 def quality_by_rank(rank: int, parts: list[list[int]], num_samples: int) -> dict[str, Any]:
-    model, data = Line(), PartOfRing(parts[rank])
+    model, data = Line(), PartOfRing(parts[rank], batch_size=16)
     run = trainer(2, callbacks=[SampleQuality(RawFeatures(), num_samples=num_samples)])
     [scores] = run.test(model, data, verbose=False)
     return {"scores": scores, "samples": torch.cat([torch.zeros(0, 2), *model.drawn]).numpy()}
@@ -365,9 +365,8 @@ def test_samples_are_scored_as_on_one_process_whatever_each_has_and_none_is_draw
     assert len(samples.unique(dim=0)) == sum(counts)
 
     seen = [*parts[0][: counts[0]], *parts[1][: counts[1]]]
-    data = PartOfRing(seen)
-    data.test_dataloader = lambda: DataLoader(data.dataset("test").__getitems__(seen)[0], batch_size=80)
-    [alone] = trainer(1, callbacks=[SampleQuality(RawFeatures())]).test(Drawn(samples), data, verbose=False)
+    run = trainer(1, callbacks=[SampleQuality(RawFeatures())])
+    [alone] = run.test(Drawn(samples), PartOfRing(seen, batch_size=80), verbose=False)
     assert f"test/frechet_distance_raw_{sum(counts)}" in alone
     assert len(alone) == 9  # four scores, and five of the modes
     assert first["scores"] == pytest.approx(alone, rel=1e-5)

@@ -162,6 +162,7 @@ def test_an_encoder_halves_the_image_and_doubles_the_width(normalization: str) -
         if isinstance(layer, nn.Conv2d):
             shapes.append(tuple(x.shape[1:]))
     assert shapes == [(2, 32, 16), (4, 16, 8), (8, 8, 4)]
+    assert [layer.bias is None for layer in down] == [False, *[normalization != "none"] * 2]
 
 
 def test_a_spatial_code_of_a_position_depends_on_what_is_near_it_alone() -> None:
