@@ -50,15 +50,15 @@ def check_trainer(trainer: Trainer) -> None:
         )
 
 
-def check_width(argument: str, width: int, network: nn.Module) -> None:
-    """Refuse a network that takes another width than ``width``, where it tells.
+def check_noise(noise_dim: int, generator: nn.Module) -> None:
+    """Refuse a generator that takes noise of another width than ``noise_dim``, where it tells.
 
     Raises:
         ValueError: with both widths.
     """
-    takes = _input_width(network)
-    if takes not in (None, width):
-        raise ValueError(f"{argument}={width}, but the {type(network).__name__} for it takes a width of {takes}")
+    takes = _input_width(generator)
+    if takes not in (None, noise_dim):
+        raise ValueError(f"noise_dim={noise_dim}, but the {type(generator).__name__} takes noise of a width of {takes}")
 
 
 def check_networks(model: VDBGAN, data: Any) -> tuple[int, ...]:

@@ -12,7 +12,6 @@ from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.beta import BetaController
@@ -93,15 +92,11 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
         )
         if self.lr_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self._scheduled(optimizer, self.lr_scheduler)}
-
-    def _scheduled(self, optimizer: Optimizer, lr_scheduler: LRSchedulerCallable) -> dict[str, Any]:
-        """The scheduler of an optimizer, in Lightning's form."""
-        scheduler = lr_scheduler(optimizer)
+        scheduler = self.lr_scheduler(optimizer)
         configuration = {"scheduler": scheduler, "interval": self.lr_scheduler_interval}
         if hasattr(scheduler, "monitor"):  # ReduceLROnPlateau of Lightning's CLI
             configuration["monitor"] = scheduler.monitor
-        return configuration
+        return {"optimizer": optimizer, "lr_scheduler": configuration}
 
     def training_loss(self, network: str = "", /, **terms: Tensor) -> Tensor:
         """Add up the terms of the loss; log them and their sum, and stop if one is not finite.

@@ -18,7 +18,7 @@ from lit_bottleneck.averaging import MovingAverage
 from lit_bottleneck.beta import BetaController, DualBeta
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import InterpolationMode, at_least_float32, interpolate
-from lit_bottleneck.gan_checks import check_batch, check_networks, check_range, check_trainer, check_width, output_range
+from lit_bottleneck.gan_checks import check_batch, check_networks, check_noise, check_range, check_trainer, output_range
 from lit_bottleneck.module import BottleneckModule, SplitMetrics, evaluating
 
 _PAPER_CAPACITY = 0.1  # nats, of the paper's CIFAR-10
@@ -117,10 +117,8 @@ class VDBGAN(BottleneckModule):
         self.automatic_optimization = False
         self.generator = generator
         self.noise_dim = whole_number("noise_dim", noise_dim, at_least=1)
-        check_width("noise_dim", self.noise_dim, generator)
+        check_noise(self.noise_dim, generator)
         self.head = self._default_head() if head is None else head
-        if head is not None:
-            check_width("latent_dim", self.latent_dim, head)
         self.loss = adversarial_loss(loss)
         self.gradient_penalty = penalty_from(gradient_penalty)
         self.discriminator_steps = whole_number("discriminator_steps", discriminator_steps, at_least=1)
@@ -254,7 +252,7 @@ class VDBGAN(BottleneckModule):
         optimizers = [make(self.generator.parameters()), (self.discriminator_optimizer or make)(discriminator)]
         if self.lr_scheduler is None:
             return optimizers
-        return optimizers, [self._scheduled(optimizer, self.lr_scheduler) for optimizer in optimizers]
+        return optimizers, [self.lr_scheduler(optimizer) for optimizer in optimizers]
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """A step of the discriminator, and after so many of them one of the generator."""

@@ -579,9 +579,8 @@ def test_a_spectral_norm_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"noise_dim": 5}, "noise_dim=5, but the MLPDecoder for it takes a width of 4"),
+        ({"noise_dim": 5}, "noise_dim=5, but the MLPDecoder takes noise of a width of 4"),
         ({"latent_dim": 4}, "latent_dim=4 needs an encoder that returns 8 numbers per example; got 6"),
-        ({"head": nn.Linear(7, 1)}, "latent_dim=3, but the Linear for it takes a width of 7"),
         ({"loss": "saturating"}, "loss must be one of 'non_saturating', 'hinge', 'wasserstein'; got 'saturating'"),
         ({"generator_sees": "both"}, "generator_sees must be one of"),
         ({"generator_ema": 1.0}, r"generator_ema must be in \[0, 1\); got 1.0"),

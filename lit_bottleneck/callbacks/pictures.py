@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.rank_zero import rank_zero_warn
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL.Image import Image
 from torch import Tensor
@@ -178,10 +179,10 @@ def point_plot(samples: Tensor, examples: Tensor | None = None) -> Image:
     """Plot samples ``(N, 2)``, and examples ``(M, 2)`` over them, in the window of the examples if there are."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot(aspect="equal")
-    axes.scatter(*samples.float().cpu().T, s=4, alpha=0.5, linewidths=0, label="samples", color="tab:blue")
+    _scatter(axes, samples, "samples", "tab:blue")
     if examples is not None:
+        _scatter(axes, examples, "examples", "tab:orange")
         points = examples.float().cpu()
-        axes.scatter(*points.T, s=4, alpha=0.5, linewidths=0, label="examples", color="tab:orange")
         low, high = points.aminmax(dim=0)
         margin = 0.25 * (high - low).max()
         axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
@@ -189,3 +190,8 @@ def point_plot(samples: Tensor, examples: Tensor | None = None) -> Image:
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return PIL.Image.open(png).convert("RGB")
+
+
+def _scatter(axes: Axes, points: Tensor, label: str, colour: str) -> None:
+    x, y = points.float().cpu().unbind(1)
+    axes.scatter(x, y, s=4, alpha=0.5, linewidths=0, label=label, color=colour)
