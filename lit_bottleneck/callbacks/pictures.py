@@ -183,9 +183,10 @@ def point_plot(samples: Tensor, examples: Tensor | None = None) -> Image:
     if examples is not None:
         _scatter(axes, examples, "examples", "tab:orange")
         points = examples.float().cpu()
-        low, high = points.aminmax(dim=0)
+        low, high = points.amin(0), points.amax(0)
         margin = 0.25 * (high - low).max()
-        axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
+        window = torch.stack([low - margin, high + margin], 1).tolist()
+        axes.set(xlim=window[0], ylim=window[1])
         axes.legend()
     png = io.BytesIO()
     figure.savefig(png, format="png")

@@ -54,7 +54,7 @@ class Pool:
     def close(self) -> None:
         """End the processes."""
         for process in self._processes:
-            process.terminate()
+            process.kill()  # gloo may not let go of one that is waiting
             process.join()
 
 

@@ -1,4 +1,4 @@
-"""What the digits recipe reaches, for whoever has minutes: the figures are in recipes/RESULTS.md."""
+"""What recipes reach, for whoever has minutes: the figures are in recipes/RESULTS.md."""
 
 import csv
 import statistics
@@ -10,12 +10,13 @@ from lit_bottleneck.cli import main
 from lit_bottleneck.recipes import recipe_paths
 
 pytestmark = pytest.mark.slow
+COVERAGE = ("good", "modes", "smallest_mode", "spread_min", "spread_max")
 DIGITS = ["fit", "--config", str(recipe_paths()["vib_digits"])]
 
 
-def logged(name: str) -> list[float]:
+def logged(name: str, recipe: str = "vib_digits") -> list[float]:
     """The values of a metric in the run's file, in their order."""
-    with Path("runs/vib_digits/version_0/metrics.csv").open() as file:
+    with Path(f"runs/{recipe}/version_0/metrics.csv").open() as file:
         return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
@@ -45,3 +46,18 @@ def test_dual_beta_holds_the_rate_at_the_capacity(
     rates = logged("train/rate")
     assert len(rates) == 3000
     assert statistics.mean(rates[-600:]) == pytest.approx(capacity, rel=0.05)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_ring_is_covered_at_the_capacity(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["fit", "--config", str(recipe_paths()["vdbgan_ring"]), "--seed_everything", str(seed)])
+
+    measured = {name: logged(f"test/coverage_{name}", "vdbgan_ring")[-1] for name in COVERAGE}
+    assert measured["modes"] == 8
+    assert measured["smallest_mode"] >= 0.05
+    assert measured["good"] >= 0.9
+    assert measured["spread_min"] >= 0.5
+    assert measured["spread_max"] <= 1.5
+    rates = logged("train/rate", "vdbgan_ring")
+    assert statistics.mean(rates[-len(rates) // 5 :]) == pytest.approx(1.0, rel=0.05)
