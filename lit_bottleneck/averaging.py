@@ -1,9 +1,14 @@
-"""The moving average of weights, which forgets those of the first steps."""
+"""The moving average of weights, which forgets those of the first steps, and a network that has them."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_bottleneck import arguments
+from lit_bottleneck.functional import at_least_float32
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -29,3 +34,59 @@ class MovingAverage:
         """Move all averages by one operation; ``steps`` weights are in them."""
         share = (1 - self.decay) / (1 - self.decay ** (int(steps) + 1))
         torch._foreach_lerp_(averages, weights, share)
+
+
+class AveragedNetwork(nn.Module):
+    """A copy of a network whose weights are the `MovingAverage` of the network's; its buffers are those of the moment.
+
+    The copy stays in float32 where the network is cast to half precision, in which an average does not move.
+
+    Args:
+        network: what is copied.
+        decay: see `MovingAverage`.
+
+    Attributes:
+        module: the copy.
+        num_averaged: how many weights are in the average, int64.
+
+    Raises:
+        ValueError: for a network that cannot be copied.
+    """
+
+    num_averaged: Tensor
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__()
+        try:
+            self.module = deepcopy(network).requires_grad_(False)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{type(network).__name__} cannot be copied, which its average needs: {error} (Of the two weight_norms "
+                "of torch that of torch.nn.utils.parametrizations can.)"
+            ) from error
+        self.average = MovingAverage(decay)
+        self.register_buffer("num_averaged", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a batch by the averaged weights, in their precision."""
+        weight = next(self.module.parameters(), x)
+        return cast(Tensor, self.module(x.to(weight.dtype)))
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take in the weights after a step."""
+        averages: list[Tensor] = list(self.module.parameters())
+        weights = [weight.to(average.dtype) for average, weight in zip(averages, network.parameters(), strict=True)]
+        self.average(averages, weights, self.num_averaged)
+        for ours, theirs in zip(self.module.buffers(), network.buffers(), strict=True):
+            ours.copy_(theirs)
+        self.num_averaged += 1
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def wide(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            if not tensor.is_floating_point() or at_least_float32(moved).dtype == moved.dtype:
+                return moved
+            return tensor.to(moved.device)  # not what a cast to half precision has rounded
+
+        return super()._apply(wide, recurse)  # type: ignore[no-any-return, no-untyped-call]

@@ -7,12 +7,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lit_bottleneck.functional import at_least_float32, bounded_log_var, softplus_log_var
+from lit_bottleneck.functional import at_least_float32, bounded_log_var, exp_log_var, softplus_log_var
 from lit_bottleneck.fused import add_noise, fused_code
 
-Scale = Literal["bounded", "softplus"] | Callable[[Tensor], Tensor]
+Scale = Literal["bounded", "softplus", "exp"] | Callable[[Tensor], Tensor]
 
-_SCALES: dict[str, Callable[[Tensor], Tensor]] = {"bounded": bounded_log_var, "softplus": softplus_log_var}
+_SCALES: dict[str, Callable[[Tensor], Tensor]] = {
+    "bounded": bounded_log_var,
+    "softplus": softplus_log_var,
+    "exp": exp_log_var,
+}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -59,7 +63,7 @@ def gaussian_code(
         sample: whether ``z`` is a draw, or the mean.
         noise: ``(B, K, ...)``, used in place of a standard normal draw.
         scale: how a raw scale becomes a log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"`` (the VIB paper's
-            ``softplus(raw - 5)``), or a function.
+            ``softplus(raw - 5)``), ``"exp"`` (unbounded, the VDB authors'), or a function.
         deterministic: the code is the mean, and costs nothing.
 
     Raises:

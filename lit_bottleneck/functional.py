@@ -48,6 +48,17 @@ def inverse_log_var_bound(raw: Tensor) -> Tensor:
     return raw.detach().sign().mul_(_HALF_DIFFERENCE).add_(_MEAN_OF_INVERSES)
 
 
+def exp_log_var(raw: Tensor) -> Tensor:
+    """Map a network's raw output to the log-variance of ``sigma = exp(raw)``: ``2 raw``, which nothing bounds.
+
+    The choice of the VDB authors' code.
+
+    >>> exp_log_var(torch.tensor([-1.0, 0.0])).tolist()
+    [-2.0, 0.0]
+    """
+    return 2 * at_least_float32(raw)
+
+
 def softplus_log_var(raw: Tensor, shift: float = -5.0) -> Tensor:
     """Map a network's raw output to the log-variance of ``sigma = softplus(raw + shift)``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,11 +11,16 @@ from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 if TYPE_CHECKING:
     from lit_bottleneck.vdb import VDBGAN
 
 _TOLERANCE = 1e-3  # of the range of pixels
+_ONE_EXAMPLE = (
+    "{} one example, which has no batch statistics, and the networks have batch normalisation: choose another "
+    "batch_size (or drop_last=True of your DataLoader), or networks without it"
+)
 
 
 def check_trainer(trainer: Trainer) -> None:
@@ -24,7 +29,7 @@ def check_trainer(trainer: Trainer) -> None:
     Raises:
         ValueError: with what to set instead.
     """
-    if trainer.state.fn not in (None, TrainerFn.FITTING):
+    if trainer.state.fn not in (None, TrainerFn.FITTING):  # None: it has not begun
         return
     if trainer.gradient_clip_val:
         raise ValueError(
@@ -61,6 +66,16 @@ def check_noise(noise_dim: int, generator: nn.Module) -> None:
         raise ValueError(f"noise_dim={noise_dim}, but the {type(generator).__name__} takes noise of a width of {takes}")
 
 
+def check_head(head: nn.Module) -> None:
+    """Refuse a head that ends in a bounded function: a loss of logits would squash them twice.
+
+    Raises:
+        ValueError: if it ends in a Sigmoid or Tanh.
+    """
+    if output_range(head) is not None:
+        raise ValueError("head must return logits, which nothing bounds; this one ends in a Sigmoid or a Tanh")
+
+
 def check_networks(model: VDBGAN, data: Any) -> tuple[int, ...]:
     """Have the networks work once, on zeros, and hold what they make against the data.
 
@@ -91,23 +106,43 @@ def check_networks(model: VDBGAN, data: Any) -> tuple[int, ...]:
     return made
 
 
-def check_batch(model: VDBGAN, real: Tensor, made: tuple[int, ...]) -> None:
+def check_batch(real: Any, example_dims: tuple[int, ...] | None, has_batch_norm: bool) -> None:
     """Refuse a batch that the networks cannot be trained on.
 
     Args:
-        model: the GAN.
-        real: ``(B, ...)``.
-        made: the shape of a generated example.
+        real: should be floats ``(B, ...)``.
+        example_dims: the shape of a generated example, if it is known.
+        has_batch_norm: whether examples see one another.
 
     Raises:
-        ValueError: for examples of another shape than the generator's, or one alone where there is batch normalisation.
+        ValueError: for what is no tensor of floats, examples of another shape than the generator's, or one alone where
+            there is batch normalisation.
     """
-    _check_dims(made, tuple(real.shape[1:]), "the data")
-    if len(real) == 1 and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules()):
-        raise ValueError(
-            "a batch of one example has no batch statistics, which the batch normalisation of the networks needs: "
-            "choose another batch_size (or drop_last=True of your DataLoader), or networks without it"
-        )
+    if not (isinstance(real, Tensor) and real.is_floating_point()):
+        kind = str(real.dtype) if isinstance(real, Tensor) else type(real).__name__
+        raise ValueError(f"a batch needs to be x, (x,) or (x, y, ...) with x a tensor of floats; x is {kind}")
+    if example_dims is not None:
+        _check_dims(example_dims, tuple(real.shape[1:]), "the data")
+    if len(real) == 1 and has_batch_norm:
+        raise ValueError(_ONE_EXAMPLE.format("this batch has"))
+
+
+def check_loader(loader: Any, has_batch_norm: bool) -> None:
+    """Refuse a loader whose last batch will be of one example, where there is batch normalisation and the loader tells.
+
+    Raises:
+        ValueError: before the epoch is spent on the batches before it.
+    """
+    size = getattr(loader, "batch_size", None)
+    sampler = getattr(loader, "sampler", None)
+    if has_batch_norm and size and not loader.drop_last and isinstance(sampler, Sized) and len(sampler) % size == 1:
+        raise ValueError(_ONE_EXAMPLE.format("the last batch of an epoch will have"))
+
+
+def has_batch_norm(*networks: nn.Module) -> bool:
+    """Whether there is batch normalisation over the batch of one process."""
+    layers = [layer for network in networks for layer in network.modules()]
+    return any(isinstance(layer, _BatchNorm) and not isinstance(layer, nn.SyncBatchNorm) for layer in layers)
 
 
 def check_range(model: VDBGAN, real: Tensor) -> None:
@@ -146,12 +181,13 @@ def output_range(network: nn.Module) -> tuple[float, float] | None:
 
 
 def _input_width(network: nn.Module) -> int | None:
-    for name in ("noise_dim", "latent_dim", "in_features"):
-        width = getattr(network, name, None)
-        if isinstance(width, int):
-            return width
-    if isinstance(network, nn.Sequential) and len(network):
-        return _input_width(network[0])
+    """The width of the noise that a generator takes, where it tells or begins with a linear layer."""
+    width = getattr(network, "noise_dim", network.in_features if isinstance(network, nn.Linear) else None)
+    if isinstance(width, int):
+        return width
+    if isinstance(network, nn.Sequential):
+        first = next((layer for layer in network if not isinstance(layer, nn.Flatten)), None)
+        return None if first is None else _input_width(first)
     return None
 
 

@@ -129,11 +129,10 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
             FloatingPointError: with the names of the networks.
         """
         super().on_save_checkpoint(checkpoint)
-        bad = {name.split(".")[0] for name, weight in self.named_parameters() if not weight.isfinite().all()}
-        if bad:
+        broken = self._broken_networks()
+        if broken:
             raise FloatingPointError(
-                f"the weights of {', '.join(sorted(bad))} are not finite, and are not written to a checkpoint: the "
-                "last one is kept"
+                f"the weights of {broken} are not finite, and are not written to a checkpoint: the last one is kept"
             )
 
     @staticmethod
@@ -154,12 +153,19 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
         values = {name: term.item() for name, term in terms.items()}
         bad = [name for name, value in values.items() if not math.isfinite(value)] or ["their sum"]
         step = "" if self._trainer is None else f" at step {self._trainer.global_step}"
+        broken = self._broken_networks()
+        why = f"The weights of {broken} are not finite since the last step. " if broken else ""
         raise FloatingPointError(
             f"the loss{of} is not finite{step}: {', '.join(bad)} of "
-            f"{', '.join(f'{name}={value:.6g}' for name, value in values.items())} (beta={self.beta:.6g}). "
+            f"{', '.join(f'{name}={value:.6g}' for name, value in values.items())} (beta={self.beta:.6g}). {why}"
             "Look at the data, lower the learning rate, or set "
             f"{'trainer.' if self.automatic_optimization else ''}gradient_clip_val."
         )
+
+    def _broken_networks(self) -> str:
+        """The parts of which a weight or a buffer is not finite."""
+        tensors = [*self.named_parameters(), *self.named_buffers()]
+        return ", ".join(sorted({name.split(".")[0] for name, value in tensors if not value.isfinite().all()}))
 
 
 def output_width(network: nn.Module) -> int | None:

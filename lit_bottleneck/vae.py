@@ -48,7 +48,7 @@ class VAE(BottleneckModule):
         lr_scheduler: makes the learning-rate scheduler of the optimizer. Default: none.
         lr_scheduler_interval: whether it moves after every ``"epoch"`` or every optimizer ``"step"``.
         deterministic: the plain autoencoder of the same networks: the code is the mean, at no cost.
-        scale: how a raw scale becomes a log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"``, or a function.
+        scale: how a raw scale becomes a log-variance: see `gaussian_code`.
 
     Raises:
         ValueError: for sizes out of range, an unknown likelihood, an encoder that returns another number than

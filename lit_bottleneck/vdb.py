@@ -5,28 +5,31 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
-from torch.nn.utils.parametrize import is_parametrized
-from torch.optim import Adam
-from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel
 from torchmetrics import MeanMetric, Metric
 
 from lit_bottleneck.adversarial import GradientPenalty, LossName, adversarial_loss, input_gradient, penalty_from
-from lit_bottleneck.arguments import decay, one_of, positive, whole_number
-from lit_bottleneck.averaging import MovingAverage
+from lit_bottleneck.alternating import AlternatingModule
+from lit_bottleneck.arguments import one_of, whole_number
 from lit_bottleneck.beta import BetaController, DualBeta
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import InterpolationMode, at_least_float32, interpolate
-from lit_bottleneck.gan_checks import check_batch, check_networks, check_noise, check_range, check_trainer, output_range
-from lit_bottleneck.module import BottleneckModule, SplitMetrics, evaluating
+from lit_bottleneck.gan_checks import (
+    check_batch,
+    check_head,
+    check_loader,
+    check_networks,
+    check_noise,
+    check_range,
+    has_batch_norm,
+    output_range,
+)
+from lit_bottleneck.module import SplitMetrics, evaluating
+from lit_bottleneck.networks.spectral import add_spectral_norm
 
 _PAPER_CAPACITY = 0.1  # nats, of the paper's CIFAR-10
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # that a spectral norm is for
-_Network = Literal["generator", "discriminator"]
 
 
-class VDBGAN(BottleneckModule):
+class VDBGAN(AlternatingModule):
     """GAN whose discriminator reads "real or generated" from a Gaussian code (VDB, arXiv 1810.00821).
 
     The discriminator is an encoder to a code and a head on it. It minimises ``E_real[loss(z)] + E_generated[loss(z)] +
@@ -41,8 +44,8 @@ class VDBGAN(BottleneckModule):
     logit, at real examples); and ``discriminator_steps`` and ``generator_steps``. As ``val/...`` and ``test/...``,
     against samples of the averaged generator: ``loss``, the rates and the accuracies.
 
-    It is trained by manual optimization: clipping and accumulation are its own arguments, not the trainer's, and the
-    trainer counts the steps of both optimizers. On several processes it needs the strategy
+    It is trained by turns, see `AlternatingModule`: clipping and accumulation are its own arguments, not the trainer's,
+    the trainer counts the steps of both optimizers, and on several processes it needs the strategy
     ``ddp_find_unused_parameters_true``.
 
     Args:
@@ -61,7 +64,8 @@ class VDBGAN(BottleneckModule):
         generator_ema: decay of the moving average of the generator's weights, by which it is used and judged.
         rate_per: what the rate, and so the capacity, is counted for: an ``"image"``, or a ``"position"`` of a spatial
             code (the authors' code: a capacity of .1 on 4 x 4 positions is 1.6 nats an image).
-        spectral_norm: put a spectral norm on all layers of encoder and head (arXiv 1802.05957), in place.
+        spectral_norm: put a spectral norm on the linear and convolutional layers of encoder and head, in place, see
+            `networks.add_spectral_norm`.
         optimizer: makes the optimizers. Default: Adam with a learning rate of 2e-4 and betas of .5 and .999.
         discriminator_optimizer: makes the discriminator's, where it is to be another.
         lr_scheduler: makes the learning-rate schedulers of both optimizers. Default: none.
@@ -70,7 +74,7 @@ class VDBGAN(BottleneckModule):
         gradient_clip_algorithm: bound its ``"norm"`` or each ``"value"``.
         accumulate_grad_batches: batches of a discriminator step; the generator's takes as many draws of noise.
         deterministic: the plain GAN of the same networks: the code is the mean, at no cost.
-        scale: how a raw scale becomes a log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"``, or a function.
+        scale: how a raw scale becomes a log-variance, see `gaussian_code`; ``"exp"`` is that of the authors' code.
 
     Raises:
         ValueError: for sizes out of range or unknown names. For networks that do not fit each other, the noise, the
@@ -110,36 +114,43 @@ class VDBGAN(BottleneckModule):
         deterministic: bool = False,
         scale: Scale = "bounded",
     ) -> None:
-        price = DualBeta.paper(_PAPER_CAPACITY) if beta is None else beta
         super().__init__(
-            encoder, latent_dim, price, deterministic, scale, optimizer, lr_scheduler, lr_scheduler_interval
+            generator,
+            encoder,
+            latent_dim,
+            DualBeta.paper(_PAPER_CAPACITY) if beta is None else beta,
+            discriminator_steps,
+            generator_ema,
+            optimizer,
+            discriminator_optimizer,
+            lr_scheduler,
+            lr_scheduler_interval,
+            gradient_clip_val,
+            gradient_clip_algorithm,
+            accumulate_grad_batches,
+            deterministic,
+            scale,
         )
-        self.automatic_optimization = False
-        self.generator = generator
         self.noise_dim = whole_number("noise_dim", noise_dim, at_least=1)
         check_noise(self.noise_dim, generator)
         self.head = self._default_head() if head is None else head
+        check_head(self.head)
         self.loss = adversarial_loss(loss)
         self.gradient_penalty = penalty_from(gradient_penalty)
-        self.discriminator_steps = whole_number("discriminator_steps", discriminator_steps, at_least=1)
         self.generator_sees = one_of("generator_sees", generator_sees, ("mean", "sample"))
         self.rate_per = one_of("rate_per", rate_per, ("image", "position"))
         self.spectral_norm = spectral_norm
-        self.discriminator_optimizer = discriminator_optimizer
-        self.gradient_clip_val = gradient_clip_val and positive("gradient_clip_val", gradient_clip_val)
-        self.gradient_clip_algorithm = one_of("gradient_clip_algorithm", gradient_clip_algorithm, ("norm", "value"))
-        self.accumulate_grad_batches = whole_number("accumulate_grad_batches", accumulate_grad_batches, at_least=1)
         if spectral_norm:
-            for layer in [*self.encoder.modules(), *self.head.modules()]:
-                if isinstance(layer, _LAYERS) and not is_parametrized(layer, "weight"):
-                    with_spectral_norm(layer)
-        self.generator_ema = decay("generator_ema", generator_ema)
-        self.averaged_generator = AveragedModel(generator, multi_avg_fn=MovingAverage(self.generator_ema))
-        self.averaged_generator.requires_grad_(False)
-        self.steps_taken: dict[_Network, int] = {"generator": 0, "discriminator": 0}
+            add_spectral_norm(self.encoder, self.head)
         self.metrics = nn.ModuleDict({stage: _Metrics() for stage in ("val", "test")})
-        self._made: tuple[int, ...] = ()
+        self._example_dims: tuple[int, ...] | None = None
+        self._has_batch_norm = has_batch_norm(self.generator, self.encoder, self.head)
         self._range_is_checked = False
+
+    @property
+    def discriminator(self) -> list[nn.Module]:
+        """Encoder and head."""
+        return [self.encoder, self.head]
 
     def forward(self, noise: Tensor) -> Tensor:
         """Generate by the weights of the moment: noise ``(B, noise_dim)`` to examples ``(B, ...)``."""
@@ -148,7 +159,7 @@ class VDBGAN(BottleneckModule):
 
     def discriminate(self, x: Tensor) -> Tensor:
         """Logits at the mean code, ``(B,)``: positive for what looks real."""
-        return self._logits(self.encode(x, sample=False))
+        return self._logits(self.encode(x, sample=False).z)
 
     def draw_noise(self, n: int) -> Tensor:
         """Draw ``n`` rows of standard normal noise, ``(n, noise_dim)``, other ones on every process."""
@@ -168,7 +179,7 @@ class VDBGAN(BottleneckModule):
         """
         noise = self.draw_noise(whole_number("n", n, at_least=1))
         with evaluating(self.averaged_generator):
-            return cast(Tensor, self.averaged_generator(noise))
+            return cast(Tensor, self.averaged_generator(noise)).to(self.dtype)
 
     @torch.no_grad()
     def interpolate(
@@ -192,7 +203,7 @@ class VDBGAN(BottleneckModule):
         at = torch.linspace(0, 1, steps, device=noise1.device)
         path = torch.stack([interpolate(noise1, noise2, t, mode) for t in at])
         with evaluating(self.averaged_generator):
-            generated: Tensor = self.averaged_generator(path.flatten(0, 1))
+            generated: Tensor = self.averaged_generator(path.flatten(0, 1)).to(self.dtype)
         return generated.reshape(*path.shape[:2], *generated.shape[1:])
 
     @property
@@ -200,20 +211,29 @@ class VDBGAN(BottleneckModule):
         """The range of what is generated, where the generator tells it."""
         return output_range(self.generator)
 
+    def training_examples(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Real examples of a batch, and as many generated ones."""
+        real = self.inputs(batch)
+        check_batch(real, self._example_dims, self._has_batch_norm)
+        if not self._range_is_checked:
+            check_range(self, real)
+            self._range_is_checked = True
+        return real, self.generator(self.draw_noise(len(real)))
+
     def discriminator_loss(self, real: Tensor, generated: Tensor) -> Tensor:
         """What the discriminator minimises, a scalar: both halves, the price of the rate, and the gradient penalty.
 
         Args:
             real: ``(B, ...)``.
-            generated: ``(M, ...)``, without a graph.
+            generated: ``(M, ...)``, without a graph. (A price of each example, ``CapacityBeta(reduction="sample")``,
+                needs as many of both.)
         """
         look_at_gradient = self.gradient_penalty is not None or self.logs_this_step
         real = real.detach().requires_grad_(look_at_gradient)
         codes = self.encode(real), self.encode(generated)
-        real_logits, generated_logits = map(self._logits, codes)
-        real_loss = self.loss.real(real_logits).mean()
-        generated_loss = self.loss.generated(generated_logits).mean()
+        logits = self._logits(codes[0].z), self._logits(codes[1].z)
         rates = self._rate(codes[0]), self._rate(codes[1])
+        real_loss, generated_loss = self.loss.real(logits[0]).mean(), self.loss.generated(logits[1]).mean()
         terms = {
             "real_loss": real_loss,
             "generated_loss": generated_loss,
@@ -221,73 +241,30 @@ class VDBGAN(BottleneckModule):
         }
         if self.gradient_penalty is not None:
             points = self.gradient_penalty.points(real, generated)
-            logits = real_logits if points is real else self._logits(self.encode(points))
-            terms["gradient_penalty"] = self.gradient_penalty.forward(input_gradient(logits, points, True))
+            at_points = logits[0] if points is real else self._logits(self.encode(points).z)
+            terms["gradient_penalty"] = self.gradient_penalty.forward(input_gradient(at_points, points, True))
         if self.logs_this_step:
-            gradient = input_gradient(real_logits, real, False)
+            gradient = input_gradient(logits[0], real, False)
             self.log("train/gradient_norm", torch.linalg.vector_norm(gradient, dim=1).mean())
-            measured = self._knowledge(codes, rates, (real_logits, generated_logits))
-            self.log_dict({f"train/{name}": value for name, value in measured.items() if name != "rate"})
+            self.log_dict({f"train/{name}": value for name, value in self._knowledge(codes, rates, logits).items()})
         return self.training_loss("discriminator", **terms)
 
     def generator_loss(self, n: int) -> Tensor:
         """What the generator minimises, a scalar, on ``n`` draws of noise."""
         code = self.encode(self.generator(self.draw_noise(n)), sample=self.generator_sees == "sample")
-        return self.training_loss("generator", generator_loss=self.loss.generator(self._logits(code)).mean())
-
-    def configure_callbacks(self) -> Any:
-        """Refuse trainers that cannot train two networks, before Lightning looks at them."""
-        check_trainer(self.trainer)
-        return super().configure_callbacks()
+        return self.training_loss("generator", generator_loss=self.loss.generator(self._logits(code.z)).mean())
 
     def setup(self, stage: str) -> None:
         """Hold the networks against each other and against the examples, where the datamodule tells their shape."""
+        super().setup(stage)
+        self._range_is_checked = False
         with torch.no_grad(), evaluating(self):
-            self._made = check_networks(self, getattr(self.trainer, "datamodule", None))
+            self._example_dims = check_networks(self, getattr(self.trainer, "datamodule", None))
 
-    def configure_optimizers(self) -> Any:
-        """Make the optimizers of generator and discriminator, and their schedulers if there are."""
-        make = self.optimizer or (lambda parameters: Adam(parameters, lr=2e-4, betas=(0.5, 0.999)))
-        discriminator = [*self.encoder.parameters(), *self.head.parameters()]
-        optimizers = [make(self.generator.parameters()), (self.discriminator_optimizer or make)(discriminator)]
-        if self.lr_scheduler is None:
-            return optimizers
-        return optimizers, [self.lr_scheduler(optimizer) for optimizer in optimizers]
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """A step of the discriminator, and after so many of them one of the generator."""
-        real = self.inputs(batch)
-        check_batch(self, real, self._made)
-        if not self._range_is_checked:
-            check_range(self, real)
-            self._range_is_checked = True
-        generator, discriminator = cast(list[Any], self.optimizers())
-        share = 1 / self.accumulate_grad_batches
-        with torch.no_grad():
-            generated = self.generator(self.draw_noise(len(real)))
-        with self.toggled_optimizer(discriminator):
-            self.manual_backward(share * self.discriminator_loss(real, generated))
-            if (batch_idx + 1) % self.accumulate_grad_batches and not self.trainer.is_last_batch:
-                return
-            self._step("discriminator", discriminator)
-        if self.steps_taken["discriminator"] % self.discriminator_steps == 0:
-            with self.toggled_optimizer(generator):
-                for _ in range(self.accumulate_grad_batches):
-                    self.manual_backward(share * self.generator_loss(len(real)))
-                self._step("generator", generator)
-            self.averaged_generator.update_parameters(self.generator)
-        if self.logs_this_step:
-            self.log_dict({f"train/{network}_steps": float(count) for network, count in self.steps_taken.items()})
-
-    def on_train_epoch_end(self) -> None:
-        """Move schedulers of epochs."""
-        if self.lr_scheduler is None or self.lr_scheduler_interval != "epoch":
-            return
-        for scheduler in cast(list[Any], self.lr_schedulers()):
-            if isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step(self.trainer.callback_metrics[scheduler.monitor])  # type: ignore[attr-defined]
-            else:
-                scheduler.step()
+    def on_train_start(self) -> None:
+        """Look at how the loader cuts its batches."""
+        super().on_train_start()
+        check_loader(self.trainer.train_dataloader, self._has_batch_norm)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Measure a batch."""
@@ -300,38 +277,20 @@ class VDBGAN(BottleneckModule):
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Logit at the mean code ``(B,)``, rate ``(B,)``, flattened mean code, and labels if there are."""
         code = self.encode(self.inputs(batch), sample=False)
-        prediction = {"logit": self._logits(code), "rate": self._rate(code), "mean": code.mean.flatten(1)}
+        prediction = {"logit": self._logits(code.z), "rate": self._rate(code), "mean": code.mean.flatten(1)}
         if isinstance(batch, (tuple, list)) and len(batch) > 1:
             prediction["label"] = batch[1]
         return prediction
-
-    def get_extra_state(self) -> dict[str, int]:
-        """How many steps were taken, for the checkpoint."""
-        return dict(self.steps_taken)  # type: ignore[arg-type]
-
-    def set_extra_state(self, state: dict[str, int]) -> None:
-        """Take over how many steps were taken."""
-        self.steps_taken = {"generator": state["generator"], "discriminator": state["discriminator"]}
-
-    def _step(self, network: _Network, optimizer: Any) -> None:
-        if self.gradient_clip_val is not None:
-            bound = self.gradient_clip_val * (self._loss_scale() or 1.0)  # gradients are still scaled
-            self.clip_gradients(optimizer, bound, self.gradient_clip_algorithm)
-        optimizer.step()
-        optimizer.zero_grad()
-        self.steps_taken[network] += 1
-        if self.lr_scheduler is not None and self.lr_scheduler_interval == "step":
-            cast(list[Any], self.lr_schedulers())[0 if network == "generator" else 1].step()
 
     def _default_head(self) -> nn.Module:
         """One linear layer on the flattened code."""
         positions = torch.Size(getattr(self.encoder, "out_dims", ())[1:]).numel()
         return nn.Sequential(nn.Flatten(), nn.Linear(self.latent_dim * positions, 1))
 
-    def _logits(self, code: Code, z: Tensor | None = None) -> Tensor:
-        logits: Tensor = self.head(code.z if z is None else z)
-        if logits.numel() != len(code.z):
-            raise ValueError(f"head must return one logit per example; got {tuple(logits.shape)} for {len(code.z)}")
+    def _logits(self, z: Tensor) -> Tensor:
+        logits: Tensor = self.head(z)
+        if logits.numel() != len(z):
+            raise ValueError(f"head must return one logit per example; got {tuple(logits.shape)} for {len(z)}")
         return at_least_float32(logits.reshape(-1))
 
     def _rate(self, code: Code) -> Tensor:
@@ -345,9 +304,8 @@ class VDBGAN(BottleneckModule):
     ) -> dict[str, Tensor]:
         """What the discriminator knows, from codes, rates and logits at a draw of real and of generated examples."""
         with evaluating(self.head):
-            at_mean = [self._logits(code, code.mean.to(code.z.dtype)) for code in codes]
+            at_mean = [self._logits(code.mean.to(code.z.dtype)) for code in codes]
         return {
-            "rate": _mixture(*rates).mean(),
             "rate_real": rates[0].mean(),
             "rate_generated": rates[1].mean(),
             "accuracy": _accuracy(*at_mean),
@@ -357,11 +315,12 @@ class VDBGAN(BottleneckModule):
     def _evaluate(self, batch: Any, stage: str) -> None:
         real = self.inputs(batch)
         codes = self.encode(real, sample=True), self.encode(self.sample(len(real)), sample=True)
-        logits = self._logits(codes[0]), self._logits(codes[1])
+        logits = self._logits(codes[0].z), self._logits(codes[1].z)
         rates = self._rate(codes[0]), self._rate(codes[1])
-        measured = self._knowledge(codes, rates, logits)
-        penalty = self.rate_penalty(_mixture(*rates))
-        measured["loss"] = self.loss.real(logits[0]).mean() + self.loss.generated(logits[1]).mean() + penalty
+        halves = self.loss.real(logits[0]).mean() + self.loss.generated(logits[1]).mean()
+        mixture = _mixture(*rates)
+        measured = {"loss": halves + self.rate_penalty(mixture), "rate": mixture.mean()}
+        measured |= self._knowledge(codes, rates, logits)
         metrics = cast(_Metrics, self.metrics[stage])
         for name, metric in metrics.named_children():
             cast(MeanMetric, metric).update(measured[name], weight=len(real))

@@ -168,7 +168,7 @@ def test_with_one_draw_a_row_the_mean_cross_entropy_is_at_least_log_2_minus_the_
             optimizer.step()
         with torch.no_grad():
             codes = [model.encode(x, sample=True) for x in (real, generated)]
-            logits = [model._logits(code) for code in codes]
+            logits = [model._logits(code.z) for code in codes]
             each = torch.cat([F.softplus(-logits[0]), F.softplus(logits[1])])
             rate = torch.cat([code.rate for code in codes]).mean()
         noise = (each.std() / math.sqrt(len(each))).item()
@@ -276,7 +276,7 @@ def test_beta_moves_once_per_discriminator_step(discriminator_steps: int, accumu
     assert len(model.beta_controller.rates) == discriminator
     assert model.steps_taken == {"generator": generator, "discriminator": discriminator}
     assert run.global_step == discriminator + generator
-    assert model.averaged_generator.n_averaged == generator
+    assert model.averaged_generator.num_averaged == generator
 
 
 def test_the_last_batches_of_an_epoch_make_a_step_of_their_own() -> None:
@@ -668,8 +668,10 @@ def test_data_without_a_datamodule_are_looked_at_in_the_first_batch() -> None:
 def test_a_batch_of_one_with_batch_normalisation_is_refused() -> None:
     model = gan(generator=DCGANGenerator(4, (1, 8, 8), 4), encoder=DCGANEncoder((1, 8, 8), 6, 4))
     data = DataLoader(TensorDataset(torch.rand(5, 1, 8, 8) * 2 - 1), batch_size=4)
-    with pytest.raises(ValueError, match=r"a batch of one example has no batch statistics, .*batch_size"):
+    with pytest.raises(ValueError, match=r"the last batch of an epoch will have one example, .*batch_size"):
         fit(model, data)
+    with pytest.raises(ValueError, match=r"this batch has one example, .*batch_size"):
+        fit(model, iter([[torch.zeros(1, 1, 8, 8)]]))
     fit(gan(), loader(batches=3, size=1))  # nothing to refuse
 
 

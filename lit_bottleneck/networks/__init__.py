@@ -4,6 +4,7 @@ from lit_bottleneck.networks.conv import ConvDecoder, ConvEncoder
 from lit_bottleneck.networks.dcgan import DCGANEncoder, DCGANGenerator
 from lit_bottleneck.networks.mlp import MLP, MLPDecoder
 from lit_bottleneck.networks.resnet import LogitHead, ResNetEncoder, ResNetGenerator
+from lit_bottleneck.networks.spectral import add_spectral_norm
 
 __all__ = [
     "MLP",
@@ -15,4 +16,5 @@ __all__ = [
     "MLPDecoder",
     "ResNetEncoder",
     "ResNetGenerator",
+    "add_spectral_norm",
 ]

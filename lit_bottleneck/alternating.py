@@ -1,0 +1,180 @@
+"""What trains two networks by turns: optimizers, schedulers, clipping, accumulation, the average of the generator."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import Tensor, nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lit_bottleneck.arguments import decay, one_of, positive, whole_number
+from lit_bottleneck.averaging import AveragedNetwork
+from lit_bottleneck.beta import BetaController
+from lit_bottleneck.code import Scale
+from lit_bottleneck.gan_checks import check_trainer
+from lit_bottleneck.module import BottleneckModule
+
+Player = Literal["generator", "discriminator"]
+
+
+class AlternatingModule(BottleneckModule, ABC):
+    """Base of models in which a generator and a discriminator with a bottleneck are trained by turns.
+
+    A subclass gives `discriminator` and `training_examples` and the losses of both. Each batch, or each
+    ``accumulate_grad_batches`` of them (fewer at the end of an epoch), is a step of the discriminator, after which beta
+    moves; after ``discriminator_steps`` of these follows one of the generator, with as many draws as the step had
+    batches. What belongs to a step is logged where one ends with a batch that the logger writes: let
+    ``log_every_n_steps`` be a multiple of ``accumulate_grad_batches * discriminator_steps``.
+
+    The arguments are those of `VDBGAN`.
+
+    Attributes:
+        averaged_generator: an `AveragedNetwork` of the generator.
+        steps_taken: by ``"generator"`` and ``"discriminator"``; in the checkpoint.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        encoder: nn.Module,
+        latent_dim: int,
+        beta: float | BetaController,
+        discriminator_steps: int,
+        generator_ema: float,
+        optimizer: OptimizerCallable | None,
+        discriminator_optimizer: OptimizerCallable | None,
+        lr_scheduler: LRSchedulerCallable | None,
+        lr_scheduler_interval: Literal["epoch", "step"],
+        gradient_clip_val: float | None,
+        gradient_clip_algorithm: Literal["norm", "value"],
+        accumulate_grad_batches: int,
+        deterministic: bool,
+        scale: Scale,
+    ) -> None:
+        super().__init__(
+            encoder, latent_dim, beta, deterministic, scale, optimizer, lr_scheduler, lr_scheduler_interval
+        )
+        self.automatic_optimization = False
+        self.generator = generator
+        self.discriminator_steps = whole_number("discriminator_steps", discriminator_steps, at_least=1)
+        self.discriminator_optimizer = discriminator_optimizer
+        self.gradient_clip_val = None if gradient_clip_val is None else positive("gradient_clip_val", gradient_clip_val)
+        self.gradient_clip_algorithm = one_of("gradient_clip_algorithm", gradient_clip_algorithm, ("norm", "value"))
+        self.accumulate_grad_batches = whole_number("accumulate_grad_batches", accumulate_grad_batches, at_least=1)
+        self.generator_ema = decay("generator_ema", generator_ema)
+        self.averaged_generator = AveragedNetwork(generator, self.generator_ema)
+        self.steps_taken: dict[Player, int] = {"generator": 0, "discriminator": 0}
+
+    @property
+    @abstractmethod
+    def discriminator(self) -> Sequence[nn.Module]:
+        """The networks that the discriminator's optimizer trains."""
+
+    @abstractmethod
+    def training_examples(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Real examples of a batch, and generated ones; called without a graph."""
+
+    @abstractmethod
+    def discriminator_loss(self, real: Tensor, generated: Tensor) -> Tensor:
+        """What the discriminator minimises, a scalar."""
+
+    @abstractmethod
+    def generator_loss(self, n: int) -> Tensor:
+        """What the generator minimises, a scalar, on ``n`` draws of noise."""
+
+    def configure_callbacks(self) -> Any:
+        """Refuse trainers that cannot train two networks, before Lightning looks at them."""
+        check_trainer(self.trainer)
+        return super().configure_callbacks()
+
+    def setup(self, stage: str) -> None:
+        """Refuse trainers that cannot train two networks."""
+        check_trainer(self.trainer)
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizers of generator and discriminator, and their schedulers if there are."""
+        make = self.optimizer or (lambda parameters: Adam(parameters, lr=2e-4, betas=(0.5, 0.999)))
+        discriminator = [weight for network in self.discriminator for weight in network.parameters()]
+        optimizers = [make(self.generator.parameters()), (self.discriminator_optimizer or make)(discriminator)]
+        if self.lr_scheduler is None:
+            return optimizers
+        schedulers = [self.lr_scheduler(optimizer) for optimizer in optimizers]
+        follows = isinstance(schedulers[0], ReduceLROnPlateau)
+        if follows and (self.lr_scheduler_interval == "step" or not hasattr(schedulers[0], "monitor")):
+            raise ValueError(
+                "a ReduceLROnPlateau needs lr_scheduler_interval='epoch' and what it is to follow: that of "
+                "lightning.pytorch.cli, with monitor='val/...'"
+            )
+        return optimizers, schedulers
+
+    def on_train_start(self) -> None:
+        """Forget the gradients of a fit that was stopped within a step."""
+        for optimizer in self.trainer.optimizers:
+            optimizer.zero_grad()
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """A step of the discriminator, and after so many of them one of the generator."""
+        with torch.no_grad():
+            real, generated = self.training_examples(batch)
+        generator, discriminator = cast(list[Any], self.optimizers())
+        share = 1 / self.accumulate_grad_batches
+        batches = batch_idx % self.accumulate_grad_batches + 1  # of this step, so far
+        last = self.trainer.is_last_batch
+        with self.toggled_optimizer(discriminator):
+            self.manual_backward(share * self.discriminator_loss(real, generated))
+            if batches < self.accumulate_grad_batches and not last:
+                return
+            self._step("discriminator", discriminator)
+        if self.steps_taken["discriminator"] % self.discriminator_steps == 0:
+            with self.toggled_optimizer(generator):
+                for _ in range(batches):
+                    self.manual_backward(share * self.generator_loss(len(real)))
+                self._step("generator", generator)
+            self.averaged_generator.update(self.generator)
+        if last and self.lr_scheduler_interval == "epoch":
+            self._move_schedulers(following=False)
+        if self.logs_this_step:
+            self.log_dict({f"train/{player}_steps": float(count) for player, count in self.steps_taken.items()})
+
+    def on_train_epoch_end(self) -> None:
+        """Move schedulers that follow what validation has measured."""
+        self._move_schedulers(following=True)
+
+    def get_extra_state(self) -> dict[Player, int]:
+        """How many steps were taken, for the checkpoint."""
+        return dict(self.steps_taken)
+
+    def set_extra_state(self, state: dict[Player, int]) -> None:
+        """Take over how many steps were taken."""
+        self.steps_taken = {"generator": state["generator"], "discriminator": state["discriminator"]}
+
+    def _step(self, player: Player, optimizer: Any) -> None:
+        if self.gradient_clip_val is not None:
+            bound = self.gradient_clip_val * (self._loss_scale() or 1.0)  # gradients are still scaled
+            self.clip_gradients(optimizer, bound, self.gradient_clip_algorithm)
+        optimizer.step()
+        optimizer.zero_grad()
+        self.steps_taken[player] += 1
+        if self.lr_scheduler is not None and self.lr_scheduler_interval == "step":
+            cast(list[Any], self.lr_schedulers())[0 if player == "generator" else 1].step()
+
+    def _move_schedulers(self, following: bool) -> None:
+        """Move the schedulers at the end of an epoch: those that follow a metric, or the others."""
+        measured = self.trainer.callback_metrics
+        for scheduler in cast(list[Any], self.lr_schedulers() or []):
+            if isinstance(scheduler, ReduceLROnPlateau) != following or self.lr_scheduler_interval == "step":
+                continue
+            monitor = getattr(scheduler, "monitor", None)
+            if monitor is None:
+                scheduler.step()
+            elif monitor in measured:
+                scheduler.step(measured[monitor])
+            else:
+                rank_zero_warn(
+                    f"the learning rate is to follow {monitor!r}, which has not been logged yet; there are "
+                    f"{', '.join(measured)}"
+                )
