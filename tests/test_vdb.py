@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_bottleneck import VDBGAN
 from lit_bottleneck.adversarial import R1, WGANGP
 from lit_bottleneck.beta import BetaController, ConstantBeta, DualBeta
+from lit_bottleneck.code import Code, gaussian_code
 from lit_bottleneck.data import Digits, Ring
 from lit_bottleneck.functional import gaussian_kl
 from lit_bottleneck.gan_checks import check_trainer
@@ -158,7 +159,7 @@ def test_without_a_beta_it_is_the_papers() -> None:
 def test_with_one_draw_a_row_the_mean_cross_entropy_is_at_least_log_2_minus_the_rate() -> None:
     """A balanced discriminator that has learnt all it can, at several prices of a nat."""
     real, generated = points(4096), points(4096) * 0.5 + torch.tensor([4.0, 0.0])
-    for beta in (1e-3, 0.1, 0.5, 1.5, 2.5):
+    for beta in (1e-3, 0.9, 1.2, 1.5, 1.8, 2.5):
         model = gan(beta=beta)
         optimizer = torch.optim.Adam([*model.encoder.parameters(), *model.head.parameters()], 1e-2)
         for _ in range(150):
@@ -367,6 +368,38 @@ def test_a_schedule_may_follow_what_is_logged() -> None:
     assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(2e-6)
 
 
+def test_a_schedule_of_epochs_is_in_a_checkpoint_of_the_epochs_last_batch(tmp_path: Path) -> None:
+    def model() -> VDBGAN:
+        return gan(lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5))
+
+    kept = ModelCheckpoint(
+        tmp_path, filename="{step}", every_n_train_steps=8, save_top_k=-1
+    )  # two a batch, four batches
+    fit(model(), max_epochs=1, enable_checkpointing=True, callbacks=[kept])
+    run = trainer(max_epochs=2)
+    run.fit(model(), loader(), ckpt_path=tmp_path / "step=8.ckpt", weights_only=True)
+    assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(2e-4 / 4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"lr_scheduler": lambda optimizer: torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)},
+        {"lr_scheduler": lambda optimizer: ReduceLROnPlateau(optimizer, "val/loss"), "lr_scheduler_interval": "step"},
+    ],
+)
+def test_a_schedule_that_can_follow_nothing_is_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"ReduceLROnPlateau needs lr_scheduler_interval='epoch' and what it is"):
+        fit(gan(**arguments))
+
+
+def test_a_schedule_waits_for_what_it_is_to_follow_and_says_so() -> None:
+    plateau = lambda optimizer: ReduceLROnPlateau(optimizer, monitor="val/loss", factor=0.1, patience=0)  # noqa: E731
+    run = trainer(max_epochs=2, check_val_every_n_epoch=2)
+    with pytest.warns(UserWarning, match=r"is to follow 'val/loss', which has not been logged yet"):
+        run.fit(gan(lr_scheduler=plateau), loader(), loader())
+
+
 def test_the_averaged_generator_is_the_corrected_average_of_the_weights_after_each_step() -> None:
     seen: list[Tensor] = []
 
@@ -387,6 +420,22 @@ def test_the_averaged_generator_is_the_corrected_average_of_the_weights_after_ea
     assert not torch.equal(model.averaged_generator(noise), model(noise))
 
 
+def test_the_average_moves_in_half_precision_too() -> None:
+    seen: list[Tensor] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+            seen.append(weights(pl_module.generator).double())
+
+    model = gan(generator_ema=0.999)
+    fit(model, loader(batches=50), precision="bf16-true", callbacks=[Watch()])
+    assert next(model.generator.parameters()).dtype == torch.bfloat16
+    shares = [0.999 ** (len(seen) - 1 - i) for i in range(len(seen))]
+    expected = sum(share * weight for share, weight in zip(shares, seen, strict=True)) / sum(shares)
+    torch.testing.assert_close(weights(model.averaged_generator).double(), expected, rtol=1e-5, atol=1e-6)
+    assert model.sample(3).dtype == torch.bfloat16
+
+
 def test_only_the_discriminator_has_moved_before_the_generators_first_step() -> None:
     model = gan(discriminator_steps=5)
     first = weights(model.generator)
@@ -395,7 +444,7 @@ def test_only_the_discriminator_has_moved_before_the_generators_first_step() -> 
     assert torch.equal(weights(model.averaged_generator), first)
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 @pytest.mark.parametrize("penalty", [R1(1.0), WGANGP(1.0)])
 def test_other_precisions_train(precision: Any, penalty: Any) -> None:
     model = gan(gradient_penalty=penalty, beta=DualBeta(1.0))
@@ -431,6 +480,52 @@ def test_what_the_discriminator_knows_is_logged(tmp_path: Path) -> None:
     for stage, count in (("val", 2), ("test", 1)):
         for name in ("loss", "rate", "rate_real", "rate_generated", "accuracy", "accuracy_sampled"):
             assert len(column(rows, f"{stage}/{name}")) == count, (stage, name)
+
+
+class Halves(VDBGAN):
+    """Codes of which all is known: the mean is the first coordinate, sigma is 2 for what is real and 1/2 else."""
+
+    def encode(self, x: Tensor, sample: bool | None = None) -> Code:
+        mean = x[:, :1]
+        raw = torch.where(x[:, 1:] > 0, 2 * math.log(2.0), -2 * math.log(2.0))
+        sampled = self.training if sample is None else sample
+        noise = (torch.arange(len(x)) % 3 - 1.0)[:, None]
+        return gaussian_code(torch.cat([mean, raw], 1), sampled, noise if sampled else None, lambda raw: raw)
+
+
+def test_each_part_of_what_is_measured_against_codes_that_are_known() -> None:
+    torch.manual_seed(0)
+    generator = nn.Linear(4, 2)
+    model = Halves(generator, MLP(2, [], 2), latent_dim=1, noise_dim=4, head=nn.Linear(1, 1), beta=0.5)
+    with torch.no_grad():
+        model.head.weight.fill_(1.0)
+        model.head.bias.zero_()
+        generator.weight.zero_()
+        generator.bias.copy_(torch.tensor([9.0, 9.0]))  # not the averaged one, which validation is by
+        model.averaged_generator.module.weight.zero_()
+        model.averaged_generator.module.bias.copy_(torch.tensor([-0.4, -1.0]))
+    real = torch.tensor([[1.5, 1.0], [-0.5, 1.0], [2.5, 1.0], [0.5, 1.0], [-3.0, 1.0], [0.1, 1.0]])
+    batches = DataLoader(TensorDataset(real), batch_size=4)  # of four and of two
+    [measured] = trainer().validate(model, batches, verbose=False)
+
+    noise = torch.tensor([-1.0, 0.0, 1.0, -1.0, -1.0, 0.0])  # by the place in each batch
+    logits = {"real": real[:, 0] + 2 * noise, "generated": -0.4 + 0.5 * noise}
+    rates = {
+        "real": (0.5 * (real[:, 0].square() + 4 - 1) - math.log(2)).mean(),
+        "generated": torch.tensor(0.5 * (0.16 + 0.25 - 1) + math.log(2)),
+    }
+    rate = (rates["real"] + rates["generated"]) / 2
+    loss = F.softplus(-logits["real"]).mean() + F.softplus(logits["generated"]).mean() + 0.5 * rate
+    expected = {
+        "loss": loss,
+        "rate": rate,
+        "rate_real": rates["real"],
+        "rate_generated": rates["generated"],
+        "accuracy": ((real[:, 0] > 0).float().mean() + 1) / 2,
+        "accuracy_sampled": ((logits["real"] > 0).float().mean() + (logits["generated"] <= 0).float().mean()) / 2,
+    }
+    assert measured == pytest.approx({f"val/{name}": value.item() for name, value in expected.items()}, rel=1e-5)
+    assert len({round(value, 4) for value in measured.values()}) == 6  # nothing may stand in for another
 
 
 def test_logging_changes_nothing_of_the_training(tmp_path: Path) -> None:
@@ -470,7 +565,7 @@ def test_predict_tells_logits_rates_and_codes() -> None:
     model.eval()
     torch.testing.assert_close(prediction["logit"], model.discriminate(x))
     torch.testing.assert_close(prediction["rate"], model.encode(x, sample=False).rate)
-    assert prediction["mean"].shape == (6, 3)
+    torch.testing.assert_close(prediction["mean"], model.encode(x, sample=False).mean)
     assert prediction["label"].tolist() == [*range(6)]
 
 
@@ -479,6 +574,7 @@ def test_predict_tells_logits_rates_and_codes() -> None:
 
 def test_interpolations_begin_and_end_at_the_samples_of_their_noise() -> None:
     model = gan()
+    fit(model)
     first, last = model.draw_noise(3), model.draw_noise(3)
     for mode in ("linear", "slerp", "variance_preserving"):
         path = model.interpolate(first, last, steps=5, mode=mode)
@@ -655,6 +751,60 @@ def test_networks_that_tell_nothing_are_tried_at_setup() -> None:
             fit(gan(**arguments))
 
 
+def test_what_is_no_batch_of_floats_is_refused_by_its_kind() -> None:
+    with pytest.raises(ValueError, match=r"x a tensor of floats; x is torch.uint8"):
+        fit(gan(), DataLoader(TensorDataset(torch.zeros(8, 2, dtype=torch.uint8)), batch_size=4))
+    with pytest.raises(ValueError, match=r"x a tensor of floats; x is dict"):
+        fit(gan(), DataLoader([{"x": torch.zeros(2)}] * 8, batch_size=4))
+
+
+def test_a_generator_may_have_an_inner_width_of_its_own() -> None:
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.latent_dim, self.layers = 32, nn.Sequential(nn.Linear(4, 32), nn.Linear(32, 2))
+
+        def forward(self, noise: Tensor) -> Tensor:
+            return self.layers(noise)
+
+    fit(gan(generator=Inner()))
+    with pytest.raises(ValueError, match=r"noise_dim=5, but the Sequential takes noise of a width of 4"):
+        gan(generator=nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), noise_dim=5)
+
+
+def test_a_head_that_squashes_its_logits_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"head must return logits, which nothing bounds"):
+        gan(head=nn.Sequential(nn.Linear(3, 1), nn.Sigmoid()))
+
+
+def test_setup_of_a_subclass_without_super_is_no_reason_to_fail() -> None:
+    class Own(VDBGAN):
+        def setup(self, stage: str) -> None:
+            pass
+
+    torch.manual_seed(0)
+    fit(Own(**networks(), latent_dim=3, noise_dim=4))
+
+
+def test_a_window_that_was_cut_short_is_forgotten_by_the_next_fit() -> None:
+    model, twin = fixed(accumulate_grad_batches=2), fixed(accumulate_grad_batches=2)
+    with pytest.raises(RuntimeError, match="half"):
+        fit(model, callbacks=[Raise()])
+    before = fixed().state_dict()
+    model.load_state_dict(before)
+    twin.load_state_dict(before)
+    fit(model)
+    fit(twin)
+    torch.testing.assert_close(weights(model.encoder), weights(twin.encoder), rtol=0, atol=0)
+
+
+class Raise(Callback):
+    """Stops in the middle of a step."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        raise RuntimeError("half a step")
+
+
 def test_data_without_a_datamodule_are_looked_at_in_the_first_batch() -> None:
     tanh = {"generator": nn.Sequential(nn.Linear(4, 2), nn.Tanh())}
     with pytest.raises(ValueError, match=r"makes examples of the shape \(2,\), those of the data have \(3,\)"):
@@ -685,11 +835,9 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_last_good_ch
                 spoil = pl_module.generator if network == "generator" else pl_module.head
                 next(spoil.parameters()).data.fill_(torch.nan)
 
-    if network == "generator":
-        # what it makes is not finite: the discriminator's half says so first
-        words = "the loss of the discriminator is not finite at step 12: generated_loss"
-    else:
-        words = "the loss of the discriminator is not finite at step 12: real_loss, generated_loss"
+    bad = {"generator": "generated_loss", "discriminator": "real_loss, generated_loss"}[network]
+    part = {"generator": "generator", "discriminator": "head"}[network]
+    words = rf"the discriminator is not finite at step 12: {bad}.* of .* The weights of {part} are not finite since"
     model = gan()
     checkpoint = ModelCheckpoint(tmp_path, filename="last")
     run = trainer(max_epochs=3, enable_checkpointing=True, callbacks=[checkpoint, Breaks()])
@@ -716,6 +864,12 @@ def test_weights_that_are_not_finite_are_never_written_over_good_ones(tmp_path: 
     run = fit(model)
     run.save_checkpoint(tmp_path / "good.ckpt")
     next(model.generator.parameters()).data[0, 0] = torch.nan
+    with pytest.raises(FloatingPointError, match="weights of generator are not finite"):
+        run.save_checkpoint(tmp_path / "good.ckpt")
+    statistics = gan(generator=DCGANGenerator(4, (1, 8, 8), 4), encoder=DCGANEncoder((1, 8, 8), 6, 4))
+    run = trainer(limit_train_batches=1)
+    run.fit(statistics, datamodule=Digits(value_range=(-1, 1), val_size=0))
+    statistics.generator[2].running_mean[0] = torch.inf
     with pytest.raises(FloatingPointError, match="weights of generator are not finite"):
         run.save_checkpoint(tmp_path / "good.ckpt")
     assert torch.load(tmp_path / "good.ckpt", weights_only=True)["global_step"] == 8

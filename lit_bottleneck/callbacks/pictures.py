@@ -21,6 +21,7 @@ from torchvision.utils import make_grid
 
 from lit_bottleneck.arguments import one_of, whole_number
 from lit_bottleneck.callbacks.run_folder import run_folder
+from lit_bottleneck.callbacks.value_range import value_range
 from lit_bottleneck.functional import InterpolationMode
 from lit_bottleneck.module import evaluating
 
@@ -98,7 +99,6 @@ class Pictures(Callback):
             torch.manual_seed(_SEED)
             examples = batch[0] if isinstance(batch, (tuple, list)) else batch
             pictures = self.pictures(module, examples)
-        value_range = getattr(getattr(trainer, "datamodule", None), "value_range", (0.0, 1.0))
         for name, rows in pictures.items():
             if rows.dim() == 2:
                 self._show(trainer, name, point_plot(rows, examples))
@@ -108,7 +108,7 @@ class Pictures(Callback):
                     f"Pictures draws images (C, H, W) of 1 or 3 channels; {name} are {tuple(rows.shape[2:])}"
                 )
                 continue
-            self._show(trainer, name, image_grid(rows, value_range))
+            self._show(trainer, name, image_grid(rows, value_range(trainer, module) or (0.0, 1.0)))
 
     def pictures(self, module: Any, x: Tensor) -> dict[str, Tensor]:
         """What the module can show, by name.

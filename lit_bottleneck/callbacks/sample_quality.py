@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lit_bottleneck.arguments import whole_number
+from lit_bottleneck.callbacks.value_range import value_range
 from lit_bottleneck.metrics import (
     FeatureExtractor,
     FrechetDistance,
@@ -24,6 +25,8 @@ from lit_bottleneck.metrics import (
 
 class SampleQuality(Callback):
     """Compare as many samples of a model as there are real examples, in validation every few epochs and in test.
+
+    Where nothing is validated, they are compared with the training examples of the epoch, and logged as ``train/...``.
 
     For any module with ``sample(n)``. Logged as ``val/...`` and ``test/...`` are ``frechet_distance``,
     ``kernel_distance``, ``precision`` and ``recall``, each with the features' name and version and the number of
@@ -40,7 +43,7 @@ class SampleQuality(Callback):
             `CodeFeatures` of a classifier of this library, or `RawFeatures`.
         num_samples: real examples (and as many samples), over all processes: the first of the first dataloader, or all
             of it if there are less.
-        every_n_epochs: in validation; the last epoch is measured too. 0: in test only.
+        every_n_epochs: epochs from one measurement in training to the next; the last is measured too. 0: in test only.
         neighbours: of `metrics.PrecisionRecall`.
 
     Raises:
@@ -72,6 +75,11 @@ class SampleQuality(Callback):
             with isolate_rng():  # a new network draws its first weights
                 self.features.build()
         self.features.to(trainer.strategy.root_device)
+        self._measured = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew."""
+        self._forget()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""
@@ -80,6 +88,23 @@ class SampleQuality(Callback):
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""
         self._forget()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the examples of a batch, where nothing is validated."""
+        if not sum(trainer.num_val_batches) and self._is_due(trainer):
+            real = _examples(batch)[: self._share(trainer) - sum(map(len, self._kept))]
+            if len(real):
+                self._kept.append(real.cpu())
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what the samples of this epoch are like, where nothing was validated."""
+        if not sum(trainer.num_val_batches) and self._is_due(trainer):
+            with torch.no_grad():
+                for batch_idx, real in enumerate(self._kept):
+                    self._add(trainer, pl_module, real.to(trainer.strategy.root_device), batch_idx)
+                self._log(trainer, pl_module, "train")
 
     def on_validation_batch_end(
         self,
@@ -120,24 +145,27 @@ class SampleQuality(Callback):
         self._real: list[Tensor] = []  # features, of this process
         self._generated: list[Tensor] = []
         self._points: list[Tensor] = []  # samples themselves, where the modes are known
+        self._kept: list[Tensor] = []  # training examples, to be compared at the end of the epoch
 
     def _is_due(self, trainer: Trainer) -> bool:
-        """Whether samples are looked at in this validation."""
+        """Whether samples are looked at in this epoch."""
         if trainer.sanity_checking or not self.every_n_epochs:
             return False
         epoch = trainer.current_epoch + 1
-        last = epoch == trainer.max_epochs
-        return last or epoch % self.every_n_epochs == 0 or trainer.state.fn != TrainerFn.FITTING
+        last = epoch == trainer.max_epochs or 0 <= trainer.max_steps <= trainer.global_step
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        return not fitting or last or epoch - self._measured >= self.every_n_epochs
+
+    def _share(self, trainer: Trainer) -> int:
+        """How many examples are looked at by this process."""
+        return self.num_samples // trainer.world_size + (trainer.global_rank < self.num_samples % trainer.world_size)
 
     def _add(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
-        rank, processes = trainer.global_rank, trainer.world_size
-        share = self.num_samples // processes + (rank < self.num_samples % processes)
-        real: Tensor = batch[0] if isinstance(batch, (tuple, list)) else batch
-        real = real[: share - sum(map(len, self._real))]
+        real = _examples(batch)[: self._share(trainer) - sum(map(len, self._real))]
         if not len(real):
             return
         with isolate_rng():
-            torch.manual_seed(batch_idx * processes + rank)
+            torch.manual_seed(batch_idx * trainer.world_size + trainer.global_rank)
             with trainer.precision_plugin.val_step_context():
                 generated: Tensor = module.sample(len(real))  # type: ignore[operator]
             if generated.dim() == 2:  # those of a decoder may be flat
@@ -149,15 +177,14 @@ class SampleQuality(Callback):
 
     def _in_range(self, trainer: Trainer, module: LightningModule, examples: Tensor) -> Tensor:
         """Map the range of the data to that which the features are of."""
-        data = getattr(trainer, "datamodule", None)
-        theirs = getattr(data, "value_range", None) or getattr(module, "value_range", None)
-        ours = self.features.value_range
-        if theirs is None or ours is None or tuple(theirs) == ours:
+        theirs, ours = value_range(trainer, module), self.features.value_range
+        if theirs is None or ours is None or theirs == ours:
             return examples
-        low, high = map(float, theirs)
+        low, high = theirs
         return (examples.float() - low) / (high - low) * (ours[1] - ours[0]) + ours[0]
 
     def _log(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self._measured = trainer.current_epoch + 1
         device = trainer.strategy.root_device
         mine = torch.tensor([sum(map(len, self._real)), self._real[0].shape[1] if self._real else 0], device=device)
         counts, widths = trainer.strategy.all_gather(mine).view(-1, 2).unbind(1)  # a process may have seen nothing
@@ -185,6 +212,11 @@ class SampleQuality(Callback):
             logged |= {f"coverage_{name}": value for name, value in coverage.compute().items()}
         module.log_dict({f"{stage}/{name}": score for name, score in logged.items()}, sync_dist=trainer.world_size > 1)
         self._forget()
+
+
+def _examples(batch: Any) -> Tensor:
+    examples: Tensor = batch[0] if isinstance(batch, (tuple, list)) else batch
+    return examples
 
 
 def _modes(trainer: Trainer) -> Tensor | None:

@@ -327,3 +327,23 @@ def test_the_samples_of_a_gan_of_points_are_plotted_over_the_examples(tmp_path: 
     pixels = np.asarray(Image.open(path))
     assert is_at(places(pixels, BLUE, -3, 3), torch.tensor([[1.2, 1.2], [-1.2, -1.2]]))
     assert is_at(places(pixels, ORANGE, -3, 3), data.modes)
+
+
+def test_without_a_datamodule_the_generator_tells_black_and_white(tmp_path: Path) -> None:
+    class Grey(nn.Module):
+        """Makes grey images."""
+
+        value_range = (-1.0, 1.0)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.nothing = nn.Parameter(torch.zeros(()), requires_grad=True)
+
+        def forward(self, noise: Tensor) -> Tensor:
+            return noise.new_zeros(len(noise), 1, 8, 8) + 0 * self.nothing
+
+    model = VDBGAN(Grey(), MLP(64, [], 4), latent_dim=2, noise_dim=3)
+    data = DataLoader(TensorDataset(torch.zeros(12, 1, 8, 8)), batch_size=4)
+    fit(model, tmp_path, data, callbacks=[Pictures()])
+    [path] = tmp_path.rglob("samples-0001.png")
+    assert np.asarray(Image.open(path))[25, 25, 0] == pytest.approx(127, abs=1)

@@ -280,6 +280,35 @@ def test_it_is_due_every_few_epochs_and_in_the_last_with_the_same_noise(tmp_path
     assert len(set(found.values())) == 1  # nothing is learnt
 
 
+def test_where_nothing_is_validated_samples_are_compared_with_the_examples_of_the_epoch() -> None:
+    class Straight(Line):
+        validation_step = None
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return self.layer.weight.square().sum()
+
+    model = Straight()
+    run = trainer(max_epochs=1, callbacks=[SampleQuality(RawFeatures(), num_samples=20, every_n_epochs=1)])
+    run.fit(model, loader())
+    expected = by_hand(points(24)[:20], drawn(model, [8, 8, 4]))
+    assert scores(run.callback_metrics, "train", "raw_20") == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"max_epochs": 5}, {2, 4, 5}),
+        ({"max_epochs": -1, "max_steps": 9}, {2, 3}),  # three steps an epoch
+        ({"max_epochs": 7, "check_val_every_n_epoch": 3}, {3, 6}),
+    ],
+)
+def test_epochs_in_which_it_is_due(arguments: dict[str, Any], expected: set[int], tmp_path: Path) -> None:
+    quality = SampleQuality(RawFeatures(), num_samples=20, every_n_epochs=2)
+    run = trainer(logger=CSVLogger(tmp_path), log_every_n_steps=1, callbacks=[quality], **arguments)
+    run.fit(Line(), loader(), loader())
+    assert set(epochs(tmp_path, "val/frechet_distance_raw_20")) == expected
+
+
 def test_every_zero_epochs_is_in_test_only() -> None:
     callback = SampleQuality(RawFeatures(), every_n_epochs=0)
     runner, model = trainer(max_epochs=2, callbacks=[callback]), Line()
