@@ -46,10 +46,8 @@ class ModeCoverage(Metric):
 
     def __init__(self, modes: Tensor, std: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.modes, self.std = (
-            _checked_modes(modes, std),
-            float(std),
-        )  # no buffer, which a cast of the model would round
+        self.modes = _checked_modes(modes, std)  # no buffer, which a cast of the model would round
+        self.std = float(std)
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("counts", self.modes.new_zeros(len(modes)), dist_reduce_fx="sum")
         self.add_state("offsets", torch.zeros_like(self.modes), dist_reduce_fx="sum")
