@@ -1,20 +1,21 @@
-"""The command line: Lightning's commands from YAML recipes, `recipes`, which lists these, and `sample`."""
+"""The command line: Lightning's commands from YAML recipes, and `recipes`, `sample` and `compare` beside them."""
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import yaml
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
-from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lit_bottleneck import recipes, sampling
+from lit_bottleneck import comparison, recipes, sampling
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, run_folder
 from lit_bottleneck.gan_checks import check_trainer
 from lit_bottleneck.memory import keep_freed_memory
@@ -25,10 +26,10 @@ _NOT_FOR_USERS = (
     "Total length of `list` across ranks is zero",  # val_size=0 is what the user asked for
     ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own business
 )
-_COMMANDS = {"recipes": recipes.main, "sample": sampling.main}
 _EPILOG = (
     "Further commands: 'lit-bottleneck recipes' lists the recipes that come with the package, and copies one to edit; "
-    "'lit-bottleneck sample' draws images from a trained model."
+    "'lit-bottleneck sample' draws images from a trained model; 'lit-bottleneck compare' trains several arms with "
+    "several seeds, and says how they differ."
 )
 
 
@@ -69,7 +70,7 @@ class BottleneckCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, FileNotFoundError) as error:
-            self.parser.error(str(error))
+            self.parser.error(_reason(error))
         if getattr(self.datamodule, "val_size", None) == 0:
             for callback in self.trainer.checkpoint_callbacks:
                 if isinstance(callback, ModelCheckpoint) and (callback.monitor or "").startswith("val/"):
@@ -112,6 +113,47 @@ class BottleneckCLI(LightningCLI):
             trainer.test(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, **weights_only)
         if trainer.is_global_zero:
             print(f"run folder: {run_folder(trainer)}\ncheckpoint: {checkpoint}")
+
+
+def _reason(error: Exception) -> str:
+    """Why something could not be built, without the types that were tried for it and the whole of what was given."""
+    tried = [line.removeprefix("  - ") for line in str(error).splitlines() if line.startswith("  - ")]
+    return "; ".join(reason for reason in tried if "NoneType" not in reason) or str(error)
+
+
+class _Configuring(BottleneckCLI):
+    """Reads arguments, and builds nothing of them."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Without the warning that there are others on the command line."""
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]
+
+    def _set_seed(self) -> None:
+        """Do not."""
+
+    def instantiate_classes(self) -> None:
+        """Do not."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Do not."""
+
+
+def fit_configuration(arguments: Sequence[str]) -> dict[str, Any]:
+    """The configuration that ``lit-bottleneck fit`` makes of its arguments, as plain collections.
+
+    Raises:
+        SystemExit: with status 2 where they are wrong, which is said.
+    """
+    command = _Configuring(["fit", *arguments])
+    configuration: dict[str, Any] = yaml.safe_load(command.parser.dump(command.config, skip_none=False))["fit"]
+    return configuration
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "recipes": recipes.main,
+    "sample": sampling.main,
+    "compare": partial(comparison.main, configure=fit_configuration),
+}
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -1,0 +1,89 @@
+"""What may be concluded: means, spreads, and paired confidence intervals."""
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from scipy import stats
+
+Values = Mapping[int, float]  # by seed
+
+CONFIDENCE = 0.95
+
+
+def paired_difference(arm: Values, reference: Values) -> tuple[float, float, float]:
+    """Mean difference of an arm from the reference over the seeds that both have, and its confidence interval.
+
+    Student's t for paired observations: ``mean +- t(n - 1) * sd / sqrt(n)``, 95 %.
+
+    Returns:
+        The mean difference and the ends of the interval, which are NaN for less than two common seeds.
+
+    >>> [round(number, 3) for number in paired_difference({0: 2.0, 1: 4.0}, {0: 1.0, 1: 1.0})]
+    [2.0, -10.706, 14.706]
+    """
+    seeds = [seed for seed in arm if seed in reference and not math.isnan(arm[seed] + reference[seed])]
+    differences = [arm[seed] - reference[seed] for seed in seeds]
+    if not differences:
+        return math.nan, math.nan, math.nan
+    mean = statistics.fmean(differences)
+    if len(differences) < 2:
+        return mean, math.nan, math.nan
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)) * error
+    return mean, mean - reach, mean + reach
+
+
+def markdown_table(measures: Sequence[str], arms: Mapping[str, Sequence[Values]]) -> str:
+    """A table of all arms, in Markdown.
+
+    Args:
+        measures: their names.
+        arms: the first is the one that the others are compared with; for each, the values of each measure.
+    """
+    reference = next(iter(arms))
+    counts = [sum(not math.isnan(value) for value in values.values()) for row in arms.values() for values in row]
+    seeds = max(counts, default=0)
+    compared = len(arms) > 1
+    header = ["arm"]
+    for measure in measures:
+        header += [measure, f"minus {reference}"] if compared else [measure]
+    rows = []
+    for name, row in arms.items():
+        cells = [name]
+        for values, of_reference in zip(row, arms[reference], strict=True):
+            cells.append(_summary(values, seeds))
+            if compared:
+                cells.append("" if name == reference else _difference(values, of_reference))
+        rows.append(cells)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def values_csv(measures: Sequence[str], arms: Mapping[str, Sequence[Values]]) -> str:
+    """Every value, one run a line, as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["arm", "seed", *measures])
+    for name, row in arms.items():
+        for seed in sorted({seed for values in row for seed in values}):
+            writer.writerow([name, seed, *(values.get(seed, math.nan) for values in row)])
+    return text.getvalue()
+
+
+def _summary(values: Values, seeds: int) -> str:
+    numbers = [value for value in values.values() if not math.isnan(value)]
+    if not numbers:
+        return "-"
+    spread = f" ({statistics.stdev(numbers):.2g})" if len(numbers) > 1 else ""
+    short = f", n={len(numbers)}" if len(numbers) < seeds else ""
+    return f"{statistics.fmean(numbers):.5g}{spread}{short}"
+
+
+def _difference(values: Values, reference: Values) -> str:
+    mean, low, high = paired_difference(values, reference)
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:+.3g}" if math.isnan(low) else f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]"

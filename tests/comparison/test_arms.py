@@ -1,0 +1,44 @@
+"""Arms and grids as they are written on a command line."""
+
+import pytest
+
+from lit_bottleneck.comparison.arms import arms_of
+
+
+def test_without_arms_there_is_one_of_the_common_arguments() -> None:
+    [arm] = arms_of(["--config", "a.yaml"], [], [])
+    assert (arm.name, arm.arguments, arm.settings) == ("all", ("--config", "a.yaml"), {})
+
+
+def test_an_arm_adds_its_arguments_to_the_common_ones() -> None:
+    plain, quoted = arms_of(["--x", "1"], ["plain=--config b.yaml", "my arm=--note 'two words' --k=v"], [])
+    assert plain.arguments == ("--x", "1", "--config", "b.yaml")
+    assert quoted.arguments == ("--x", "1", "--note", "two words", "--k=v")
+    assert (plain.folder_name, quoted.folder_name) == ("plain", "my_arm")
+
+
+def test_grids_are_crossed_with_each_other_and_with_the_arms() -> None:
+    arms = arms_of([], ["a=", "b=--z 3"], ["model.beta=1e-4,1e-3", "--data.size=[1, 2],8"])
+    assert len(arms) == 8
+    assert arms[0].name == 'a beta=1e-4 size=["1", "2"]'
+    assert arms[-1].arguments == ("--z", "3", "--model.beta", "1e-3", "--data.size", "8")
+    assert arms[-1].settings == {"model.beta": "1e-3", "data.size": "8"}
+
+
+@pytest.mark.parametrize(
+    ("arms", "grid", "words"),
+    [
+        (["plain"], [], "NAME=ARGUMENTS"),
+        (["=--x 1"], [], "NAME=ARGUMENTS"),
+        (["a=", "a=--x 1"], [], "name of its own"),
+        (["a b=", "a_b="], [], "several a_b"),
+        ([], ["beta"], "KEY=VALUE"),
+        ([], ["beta="], "KEY=VALUE"),
+        ([], ["beta=1,,2"], "KEY=VALUE"),
+        ([], ["beta=[1"], "KEY=VALUE"),
+        ([], ["beta=1,1"], "name of its own"),
+    ],
+)
+def test_what_is_not_written_so_is_refused(arms: list[str], grid: list[str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        arms_of([], arms, grid)

@@ -1,0 +1,69 @@
+"""What is drawn, and where it lies."""
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from matplotlib.figure import Figure
+
+from lit_bottleneck.comparison import figures
+from lit_bottleneck.comparison.figures import draw_figures
+
+LEARNT = {
+    "val/accuracy": [(0, 0.5), (1, 0.7)],
+    "train/loss": [(0, 3.0), (0, 1.0), (1, 1.0)],
+    "test/accuracy": [(1, 0.6)],
+}
+BOUNDED = {"test/information_lower": [(1, 2.0)], "test/information_upper": [(1, 3.0)]}
+
+
+def axes_of(figure: Figure) -> dict[str, object]:
+    return {axes.get_ylabel(): axes for axes in figure.axes}
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
+    """The figures that were saved, by the names of their files."""
+    saved: dict[str, Figure] = {}
+    save = Figure.savefig
+
+    def keep(figure: Figure, path: Path, **arguments: object) -> None:
+        saved[Path(path).stem] = figure
+        save(figure, path, **arguments)
+
+    monkeypatch.setattr(figures.Figure, "savefig", keep)
+    return saved
+
+
+def test_curves_are_means_over_seeds_of_the_counterparts_in_validation(
+    drawn: dict[str, Figure], tmp_path: Path
+) -> None:
+    other = {**LEARNT, "val/accuracy": [(0, 0.7), (1, 0.9)]}
+    [path] = draw_figures(["test/accuracy", "test/loss", "val/accuracy"], {"a": [LEARNT, other], "b": []}, tmp_path)
+    assert PIL.Image.open(path).size > (100, 100)
+    axes = axes_of(drawn["curves"])
+    assert list(axes) == ["val/accuracy", "train/loss"]
+    [line, empty] = axes["val/accuracy"].get_lines()
+    assert line.get_xydata() == pytest.approx(np.array([[1, 0.6], [2, 0.8]]))
+    assert len(empty.get_xydata()) == 0
+    assert axes["train/loss"].get_lines()[0].get_xydata().tolist() == [[1, 2.0], [2, 1.0]]
+
+
+def test_the_information_plane_has_the_bracket_of_every_run(drawn: dict[str, Figure], tmp_path: Path) -> None:
+    arms = {"beta=1": [{**LEARNT, **BOUNDED}] * 2, "beta=2": [LEARNT]}
+    paths = draw_figures(["test/accuracy"], arms, tmp_path)
+    assert [path.name for path in paths] == ["curves.png", "information_plane.png"]
+    [axes] = axes_of(drawn["information_plane"]).values()
+    assert axes.get_lines()[0].get_xydata().tolist() == [[2.0, 0.6], [3.0, 0.6]]
+    assert len(axes.get_lines()) == 3
+
+
+def test_rates_and_distortions_make_their_curve(drawn: dict[str, Figure], tmp_path: Path) -> None:
+    arms = {
+        name: [{"test/rate": [(0, rate)], "test/distortion": [(0, 10 / rate)]}]
+        for name, rate in (("beta=1", 4.0), ("beta=2", 2.0))
+    }
+    assert [path.name for path in draw_figures([], {**arms, "failed": []}, tmp_path)] == ["rate_distortion.png"]
+    [axes] = axes_of(drawn["rate_distortion"]).values()
+    assert axes.get_lines()[0].get_xydata().tolist() == [[2.0, 5.0], [4.0, 2.5]]

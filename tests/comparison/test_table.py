@@ -1,0 +1,51 @@
+"""Means, spreads and paired intervals, against scipy."""
+
+import csv
+import io
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lit_bottleneck.comparison.table import markdown_table, paired_difference, values_csv
+
+
+def test_the_interval_is_that_of_the_paired_t_test() -> None:
+    rng = np.random.default_rng(0)
+    reference, arm = rng.normal(size=7), rng.normal(1.0, 2.0, size=7)
+    interval = stats.ttest_rel(arm, reference).confidence_interval(0.95)
+    mean, low, high = paired_difference(dict(enumerate(arm)), dict(enumerate(reference)))
+    assert [mean, low, high] == pytest.approx([(arm - reference).mean(), interval.low, interval.high])
+
+
+def test_only_seeds_of_both_are_paired() -> None:
+    difference = paired_difference({0: 1.0, 1: 5.0, 2: math.nan, 3: 2.0}, {3: 1.0, 2: 1.0, 0: 0.0})
+    assert difference == pytest.approx((1.0, 1.0, 1.0))
+    assert all(map(math.isnan, paired_difference({0: 1.0}, {1: 1.0})))
+
+
+def test_one_seed_has_a_difference_and_no_interval() -> None:
+    mean, low, high = paired_difference({0: 3.0}, {0: 1.0})
+    assert mean == 2.0
+    assert math.isnan(low)
+    assert math.isnan(high)
+
+
+def test_the_table_says_means_spreads_differences_and_what_is_missing() -> None:
+    arms = {"vib": [{0: 0.5, 1: 0.7}], "plain": [{0: 0.6, 1: 0.8}], "broken": [{}], "half": [{1: 0.9}]}
+    lines = markdown_table(["accuracy"], arms).splitlines()
+    assert lines[0] == "| arm | accuracy | minus vib |"
+    assert lines[2] == "| vib | 0.6 (0.14) |  |"
+    assert lines[3] == "| plain | 0.7 (0.14) | +0.1 [+0.1, +0.1] |"
+    assert lines[4] == "| broken | - | - |"
+    assert lines[5] == "| half | 0.9, n=1 | +0.2 |"
+
+
+def test_a_single_arm_is_compared_with_nothing() -> None:
+    assert markdown_table(["rate"], {"all": [{0: 1.0}]}).splitlines()[0] == "| arm | rate |"
+
+
+def test_every_value_is_in_the_file() -> None:
+    rows = list(csv.reader(io.StringIO(values_csv(["a", "b"], {"x": [{0: 1.0, 2: 3.0}, {0: 2.0}]}))))
+    assert rows == [["arm", "seed", "a", "b"], ["x", "0", "1.0", "2.0"], ["x", "2", "3.0", "nan"]]
