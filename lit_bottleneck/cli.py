@@ -26,6 +26,7 @@ _NOT_FOR_USERS = (
     "Total length of `list` across ranks is zero",  # val_size=0 is what the user asked for
     ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own business
 )
+_OF_THE_TYPES = ("Does not validate against", "Expected a <class")  # what jsonargparse says of those it tried
 _EPILOG = (
     "Further commands: 'lit-bottleneck recipes' lists the recipes that come with the package, and copies one to edit; "
     "'lit-bottleneck sample' draws images from a trained model; 'lit-bottleneck compare' trains several arms with "
@@ -117,8 +118,8 @@ class BottleneckCLI(LightningCLI):
 
 def _reason(error: Exception) -> str:
     """Why something could not be built, without the types that were tried for it and the whole of what was given."""
-    tried = [line.removeprefix("  - ") for line in str(error).splitlines() if line.startswith("  - ")]
-    return "; ".join(reason for reason in tried if "NoneType" not in reason) or str(error)
+    tried = [line.strip().removeprefix("- ") for line in str(error).splitlines() if line.strip().startswith("- ")]
+    return "; ".join(reason for reason in tried if not reason.startswith(_OF_THE_TYPES)) or str(error)
 
 
 class _Configuring(BottleneckCLI):

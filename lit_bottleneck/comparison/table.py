@@ -37,28 +37,24 @@ def paired_difference(arm: Values, reference: Values) -> tuple[float, float, flo
 
 
 def markdown_table(measures: Sequence[str], arms: Mapping[str, Sequence[Values]]) -> str:
-    """A table of all arms, in Markdown.
+    """A table in Markdown, of which each row is a measure of an arm.
 
     Args:
         measures: their names.
         arms: the first is the one that the others are compared with; for each, the values of each measure.
     """
     reference = next(iter(arms))
-    counts = [sum(not math.isnan(value) for value in values.values()) for row in arms.values() for values in row]
-    seeds = max(counts, default=0)
-    compared = len(arms) > 1
-    header = ["arm"]
-    for measure in measures:
-        header += [measure, f"minus {reference}"] if compared else [measure]
-    rows = []
-    for name, row in arms.items():
-        cells = [name]
-        for values, of_reference in zip(row, arms[reference], strict=True):
-            cells.append(_summary(values, seeds))
-            if compared:
-                cells.append("" if name == reference else _difference(values, of_reference))
-        rows.append(cells)
-    lines = [header, ["---"] * len(header), *rows]
+    header = ["metric", "arm", "mean"]
+    if len(arms) > 1:
+        header.append(f"minus {reference}")
+    lines = [header, ["---"] * len(header)]
+    for place, measure in enumerate(measures):
+        seeds = max(len(_known(row[place])) for row in arms.values())
+        for name, row in arms.items():
+            cells = [measure, name, _summary(row[place], seeds)]
+            if len(arms) > 1:
+                cells.append("" if name == reference else _difference(row[place], arms[reference][place]))
+            lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -74,7 +70,7 @@ def values_csv(measures: Sequence[str], arms: Mapping[str, Sequence[Values]]) ->
 
 
 def _summary(values: Values, seeds: int) -> str:
-    numbers = [value for value in values.values() if not math.isnan(value)]
+    numbers = _known(values)
     if not numbers:
         return "-"
     spread = f" ({statistics.stdev(numbers):.2g})" if len(numbers) > 1 else ""
@@ -87,3 +83,7 @@ def _difference(values: Values, reference: Values) -> str:
     if math.isnan(mean):
         return "-"
     return f"{mean:+.3g}" if math.isnan(low) else f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]"
+
+
+def _known(values: Values) -> list[float]:
+    return [value for value in values.values() if not math.isnan(value)]

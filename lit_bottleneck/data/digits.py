@@ -11,6 +11,7 @@ from torch import nn
 
 from lit_bottleneck.data.examples import Examples
 from lit_bottleneck.data.image_data_module import Binarization, ImageDataModule
+from lit_bottleneck.data.nuisance import Nuisance
 from lit_bottleneck.data.splits import stratified_split, validation_count
 
 
@@ -36,6 +37,9 @@ class Digits(ImageDataModule):
             as probability of white, and validation and test images once from `seed`; "static": all once.
         augment: torchvision.transforms.v2 transforms, applied to each training image on its own, as uint8 (0 to 16).
         root: Not used: the digits need no folder. Here so that all data sets take the same arguments.
+        nuisance: Turns or moves the images, and makes batches `(images, labels, factors)`: training images anew at each
+            visit, validation images as drawn once from `seed`, test images the same for every seed. See
+            `lit_bottleneck.data.nuisance`.
 
     Raises:
         ValueError: If an argument is out of its range; see the message.
@@ -55,6 +59,7 @@ class Digits(ImageDataModule):
         binarize: Binarization | None = None,
         augment: list[nn.Module] | None = None,
         root: str | Path | None = None,
+        nuisance: Nuisance | None = None,
     ) -> None:
         super().__init__(
             root=root,
@@ -68,6 +73,7 @@ class Digits(ImageDataModule):
             value_range=value_range,
             binarize=binarize,
             augment=augment,
+            nuisance=nuisance,
         )
         validation_count(val_size, self.TOTAL - self.TEST_TOTAL)  # the rows are known: refuse too many of them now
 

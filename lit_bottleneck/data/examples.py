@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, ...]  # inputs, labels, and what else is known of each
 BatchT = TypeVar("BatchT")
 
 
@@ -61,7 +61,7 @@ class Examples:
         """Return the examples at `positions`, int64 `(B,)` counted within these N."""
         return Examples(self.inputs, self.labels, self.rows[positions])
 
-    def take(self, positions: Tensor) -> Batch:
+    def take(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return the inputs `(B, ...)` and labels `(B, ...)` at `positions`, int64 `(B,)` counted within these N."""
         rows = self.rows[positions]
         if isinstance(self.inputs, Tensor):  # index_select copies whole rows, seven times as fast as indexing
@@ -87,9 +87,8 @@ class BatchedDataset(Dataset[Batch]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Batch:
-        """Return one input and its label."""
-        inputs, labels = self.__getitems__([index])
-        return inputs[0], labels[0]
+        """Return one input and its label, and what else a batch has."""
+        return tuple(part[0] for part in self.__getitems__([index]))
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Return the inputs `(B, ...)` and labels `(B, ...)` at `indices`."""

@@ -1,18 +1,19 @@
-"""What image data sets share: the range of their pixels, augmentation, binarisation."""
+"""What image data sets share: the range of their pixels, augmentation, binarisation, a nuisance."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lit_bottleneck.data.binarization import FixedDraws, draw_binary
-from lit_bottleneck.data.examples import BatchedDataset, Examples
+from lit_bottleneck.data.examples import Batch, BatchedDataset, Examples
 from lit_bottleneck.data.labelled_data_module import LabelledDataModule, Part
+from lit_bottleneck.data.nuisance import Nuisance
 
 Binarization = Literal["dynamic", "static"]
 
@@ -44,15 +45,52 @@ class ImageDataset(BatchedDataset):
 
     def transform(self, inputs: Tensor) -> Tensor:
         """Return the uint8 images `(B, C, H, W)` augmented, scaled (float32) and drawn, as far as asked for."""
-        if self.augment is not None:
-            inputs = torch.stack([_augmented(image, self.augment) for image in inputs])
-        pixels = self._scaled(inputs)
-        return draw_binary(pixels) if self.dynamic else pixels
+        pixels = self._from_zero_to_one(inputs)
+        return draw_binary(pixels) if self.dynamic else self._in_range(pixels)
 
-    def _scaled(self, images: Tensor) -> Tensor:
+    def _from_zero_to_one(self, images: Tensor) -> Tensor:
+        if self.augment is not None:
+            images = torch.stack([_augmented(image, self.augment) for image in images])
+        return images.float().div_(self.max_value)  # a division, so that the end of the range is met exactly
+
+    def _in_range(self, pixels: Tensor) -> Tensor:
         low, high = self.value_range
-        pixels = images.float().div_(self.max_value)  # a division, so that the end of the range is met exactly
         return pixels if (low, high) == (0, 1) else pixels.mul_(high - low).add_(low)
+
+
+class ChangedImages(ImageDataset):
+    """Images that a nuisance has changed, handed out with their labels and the factors of the change.
+
+    Args:
+        examples: As for `ImageDataset`.
+        max_value: As for `ImageDataset`.
+        value_range: As for `ImageDataset`; its lower end is what comes in where an image was moved or turned away.
+        augment: As for `ImageDataset`; it comes first.
+        nuisance: Changes the images.
+        factors: float32 `(N, F)`, by which each image is changed at every visit. None: drawn anew at each visit, from
+            torch's global generator.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        max_value: int,
+        value_range: tuple[float, float],
+        augment: nn.Module | None,
+        nuisance: Nuisance,
+        factors: Tensor | None,
+    ) -> None:
+        super().__init__(examples, max_value, value_range, augment)
+        self.nuisance = nuisance
+        self.factors = factors
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Return images float32 `(B, C, H, W)`, labels `(B,)` and factors float32 `(B, F)` at `indices`."""
+        positions = torch.as_tensor(indices, dtype=torch.int64)
+        images, labels = self.examples.take(positions)
+        factors = self.nuisance.draw(len(positions)) if self.factors is None else self.factors[positions]
+        changed = self.nuisance.apply(self._from_zero_to_one(images), factors)
+        return self._in_range(changed.clamp(0, 1)), labels, factors  # interpolation rounds to either side of the ends
 
 
 def _augmented(image: Tensor, augment: nn.Module) -> Tensor:
@@ -82,10 +120,17 @@ class ImageDataModule(LabelledDataModule):
             as probability of white, and validation and test images once from `seed`; "static": all once.
         augment: torchvision.transforms.v2 transforms, applied in this order to each training image on its own, as
             uint8 and before scaling (after a "static" draw). They must keep the image's shape and type.
+        nuisance: Turns or moves the images, and makes batches `(images, labels, factors)`: training images anew at each
+            visit, validation images as drawn once from `seed`, test images the same for every seed.
+
+    Attributes:
+        factor_names: What the columns of `factors` are; empty without a nuisance.
 
     Raises:
         ValueError: If an argument is out of its range; see the message.
     """
+
+    NUISANCE_TEST_SEED: ClassVar[int] = 0  # a constant: runs with different seeds are tested on the same images
 
     def __init__(
         self,
@@ -100,6 +145,7 @@ class ImageDataModule(LabelledDataModule):
         value_range: tuple[float, float] = (0.0, 1.0),
         binarize: Binarization | None = None,
         augment: list[nn.Module] | None = None,
+        nuisance: Nuisance | None = None,
     ) -> None:
         super().__init__(root, dims, num_classes, batch_size, num_workers, seed, val_size)
         self.max_value = max_value
@@ -111,7 +157,14 @@ class ImageDataModule(LabelledDataModule):
                 f"binarize={binarize!r} makes pixels 0 and 1 and needs value_range=(0, 1); got {self.value_range}"
             )
         self.binarize = binarize
+        if binarize is not None and nuisance is not None:
+            raise ValueError(
+                f"binarize={binarize!r} and nuisance cannot go together: between the pixels of a turned image are grey "
+                "levels, so that it is not binary any more; choose one of them"
+            )
         self.augment = _checked_transforms(augment)
+        self.nuisance = _checked_nuisance(nuisance, dims)
+        self.factor_names: tuple[str, ...] = () if nuisance is None else tuple(nuisance.factor_names)
 
     def make_dataset(self, examples: Examples, part: Part) -> BatchedDataset:
         """Return the images of a part as a model sees them.
@@ -121,7 +174,8 @@ class ImageDataModule(LabelledDataModule):
             part: "train", "val" or "test"; only "train" is augmented or drawn anew.
 
         Returns:
-            A dataset of float32 `(C, H, W)` in `value_range` and int64 labels.
+            A dataset of float32 `(C, H, W)` in `value_range` and int64 labels, and factors float32 `(F,)` where there
+            is a nuisance.
 
         Raises:
             ValueError: If the images are not of the shape `dims`.
@@ -136,6 +190,9 @@ class ImageDataModule(LabelledDataModule):
         if self.binarize is not None and not dynamic:
             examples = self._drawn_once(examples, part)
         augment = self.augment if training else None
+        if self.nuisance is not None:
+            factors = None if training else self._factors_drawn_once(self.nuisance, len(examples), part)
+            return ChangedImages(examples, self.max_value, self.value_range, augment, self.nuisance, factors)
         return ImageDataset(examples, self.max_value, self.value_range, augment, dynamic)
 
     def _drawn_once(self, examples: Examples, part: Part) -> Examples:
@@ -143,6 +200,12 @@ class ImageDataModule(LabelledDataModule):
         if isinstance(examples.inputs, Tensor):
             return Examples.of(draws[examples.rows], examples.labels[examples.rows])
         return Examples(draws, examples.labels, examples.rows)
+
+    def _factors_drawn_once(self, nuisance: Nuisance, count: int, part: Part) -> Tensor:
+        seed = self.NUISANCE_TEST_SEED if part == "test" else self.seed
+        parts = get_args(Part)
+        one_seed_each = len(parts) * seed + parts.index(part)
+        return nuisance.draw(count, torch.Generator().manual_seed(one_seed_each))
 
 
 def _checked_range(value_range: Sequence[float]) -> tuple[float, float]:
@@ -158,3 +221,21 @@ def _checked_transforms(augment: list[nn.Module] | None) -> nn.Module | None:
     if not isinstance(augment, (list, tuple)) or not all(isinstance(transform, nn.Module) for transform in augment):
         raise ValueError(f"augment={augment!r} must be a list of torchvision.transforms.v2 transforms (modules)")
     return nn.Sequential(*augment)
+
+
+def _checked_nuisance(nuisance: Nuisance | None, dims: tuple[int, int, int]) -> Nuisance | None:
+    """Try it on one black image: what does not fit the images of a data set is refused before any is loaded."""
+    if nuisance is None:
+        return None
+    if not isinstance(nuisance, Nuisance):
+        raise ValueError(f"nuisance={nuisance!r} must be None or a Nuisance, such as Rotation(max_degrees=45)")
+    factors = nuisance.draw(1, torch.Generator().manual_seed(0))
+    changed = nuisance.apply(torch.zeros(1, *dims), factors)
+    needed = ((1, *dims), (1, len(nuisance.factor_names)), torch.float32, torch.float32)
+    made = (tuple(changed.shape), tuple(factors.shape), changed.dtype, factors.dtype)
+    if made != needed:
+        raise ValueError(
+            f"nuisance={nuisance!r} must make images, and factors with a column for each of its factor_names, of "
+            f"{needed} (shapes and types); it made {made}"
+        )
+    return nuisance

@@ -9,6 +9,7 @@ from torch import nn
 from lit_bottleneck.data.examples import Examples
 from lit_bottleneck.data.image_data_module import Binarization, ImageDataModule
 from lit_bottleneck.data.image_folder import FolderSource
+from lit_bottleneck.data.nuisance import Nuisance
 from lit_bottleneck.data.torchvision_sets import NAMED_SETS, TorchvisionSource
 
 
@@ -38,6 +39,9 @@ class Images(ImageDataModule):
         image_size: For a folder: height and width that images are brought to (shorter edge resized, centre cropped).
             None: the size of the first image, which all must have.
         in_memory: For a folder: hold all pixels in memory, or (False) decode each batch. None: in memory up to 2 GiB.
+        nuisance: Turns or moves the images, and makes batches `(images, labels, factors)`: training images anew at each
+            visit, validation images as drawn once from `seed`, test images the same for every seed. See
+            `lit_bottleneck.data.nuisance`.
 
     Raises:
         ValueError: If an argument is out of its range, or a folder is not laid out as above; see the message.
@@ -57,6 +61,7 @@ class Images(ImageDataModule):
         augment: list[nn.Module] | None = None,
         image_size: int | None = None,
         in_memory: bool | None = None,
+        nuisance: Nuisance | None = None,
     ) -> None:
         self.name = name
         self.source = _source(name, Path(root).expanduser(), image_size, in_memory)
@@ -72,6 +77,7 @@ class Images(ImageDataModule):
             value_range=value_range,
             binarize=binarize,
             augment=augment,
+            nuisance=nuisance,
         )
 
     def prepare_data(self) -> None:

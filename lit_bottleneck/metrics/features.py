@@ -55,6 +55,20 @@ class FeatureExtractor(nn.Module, ABC):
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             return self.features(x.float()).flatten(1).float()
 
+    def mapped(self, x: Tensor, value_range: ValueRange | None) -> Tensor:
+        """Map examples whose pixels are in ``value_range`` (black, white) to the range of the features.
+
+        Where either range is None, they are returned as they are.
+
+        >>> features = CodeFeatures.of(nn.ModuleDict({"encode": nn.Identity()}), value_range=(-1.0, 1.0))
+        >>> features.mapped(torch.tensor([0.0, 0.5, 1.0]), value_range=(0.0, 1.0))
+        tensor([-1.,  0.,  1.])
+        """
+        if value_range is None or self.value_range is None or value_range == self.value_range:
+            return x
+        (black, white), (low, high) = value_range, self.value_range
+        return (x.float() - black) / (white - black) * (high - low) + low
+
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if isinstance(value, (nn.Module, nn.Parameter)):

@@ -41,7 +41,7 @@ def test_a_comparison_from_its_arms_to_its_figures(folder: Path, capsys: pytest.
     assert "2 of 4 runs failed" in said
     assert "wrong, seed 1" in said
     assert "seed_1/log.txt): error: latent_dim=5 needs an encoder that returns 10 numbers" in said
-    assert "| wrong | - |" in said
+    assert "| test/accuracy | wrong | - |" in said
     first = values(folder / "out")
     assert [(row["arm"], row["seed"]) for row in first] == [("vib", "0"), ("vib", "1")]
     assert (folder / "out/curves.png").is_file()

@@ -35,15 +35,18 @@ def test_one_seed_has_a_difference_and_no_interval() -> None:
 def test_the_table_says_means_spreads_differences_and_what_is_missing() -> None:
     arms = {"vib": [{0: 0.5, 1: 0.7}], "plain": [{0: 0.6, 1: 0.8}], "broken": [{}], "half": [{1: 0.9}]}
     lines = markdown_table(["accuracy"], arms).splitlines()
-    assert lines[0] == "| arm | accuracy | minus vib |"
-    assert lines[2] == "| vib | 0.6 (0.14) |  |"
-    assert lines[3] == "| plain | 0.7 (0.14) | +0.1 [+0.1, +0.1] |"
-    assert lines[4] == "| broken | - | - |"
-    assert lines[5] == "| half | 0.9, n=1 | +0.2 |"
+    assert lines[0] == "| metric | arm | mean | minus vib |"
+    assert lines[2] == "| accuracy | vib | 0.6 (0.14) |  |"
+    assert lines[3] == "| accuracy | plain | 0.7 (0.14) | +0.1 [+0.1, +0.1] |"
+    assert lines[4] == "| accuracy | broken | - | - |"
+    assert lines[5] == "| accuracy | half | 0.9, n=1 | +0.2 |"
 
 
 def test_a_single_arm_is_compared_with_nothing() -> None:
-    assert markdown_table(["rate"], {"all": [{0: 1.0}]}).splitlines()[0] == "| arm | rate |"
+    assert markdown_table(["rate"], {"all": [{0: 1.0}]}).splitlines()[::2] == [
+        "| metric | arm | mean |",
+        "| rate | all | 1 |",
+    ]
 
 
 def test_every_value_is_in_the_file() -> None:

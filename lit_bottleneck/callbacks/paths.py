@@ -1,0 +1,250 @@
+"""Whether codes between those of two examples are useful: paths of all kinds, measured in test."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.seed import isolate_rng
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from lit_bottleneck.arguments import one_of, whole_number
+from lit_bottleneck.callbacks.value_range import value_range as value_range_of
+from lit_bottleneck.functional import InterpolationMode, interpolate
+from lit_bottleneck.metrics.features import CodeFeatures, ValueRange
+from lit_bottleneck.metrics.paths import PathQuality, cycle_error
+
+_AT_ONCE = 64  # paths, of `steps` points each; and draws of the prior, in as many steps
+
+_Reader = Callable[[Tensor], Tensor]  # to log-probabilities of classes
+
+
+class Paths(Callback):
+    """Walk from one test example to another of another class, and look at what lies between.
+
+    Paths go between the mean codes, in each of the ``modes`` of `functional.interpolate`, and for comparison straight
+    from image to image. A `VIBClassifier` reads its codes itself, and the images between by their mean codes. What a
+    `VAE` decodes is read by a ``classifier``. (Between tokens there are no such straight lines, which are left out.)
+
+    Logged as ``test/path_MODE_...`` and ``test/path_pixels_...`` are ``end_classes`` (by the labels of the two
+    examples), ``switches`` and ``entropy`` in nats, and of codes ``shell_distance`` and ``shell_distance_abs``: see
+    `metrics.paths.path_quality`. Of a `VAE` also ``test/cycle_error`` of ``num_pairs`` draws of the prior, see
+    `metrics.paths.cycle_error`. Mean codes are no draws of the prior: their paths may begin off the shell.
+
+    The examples are a uniform sample of the first test dataloader, whatever its order. No noise is taken from that of
+    the training. The classifier is the callback's own: neither in the checkpoint nor in the module.
+
+    Args:
+        steps: points on each path, both ends included.
+        num_pairs: paths of each kind, over all processes; less where the test examples do not give as many pairs.
+        modes: ways between codes.
+        classifier: checkpoint of a `VIBClassifier` that ``lit-bottleneck fit`` wrote; for a `VAE`, and only for it.
+        value_range: the pixels (black, white) that the classifier was trained on, to which those of the data (where the
+            datamodule or the module tells them) are mapped; None takes data as they are.
+        seed: of the sample, the pairs and the draws.
+
+    Raises:
+        ValueError: for ``steps`` below 3, ``num_pairs`` below 1, unknown modes or none. In ``setup``: for a `VAE`
+            without a classifier or a `VIBClassifier` with one, or a checkpoint that holds no classifier.
+        FileNotFoundError: in ``setup``, if there is no such checkpoint.
+        TypeError: in ``setup`` for a model that is neither; at the first test batch without labels.
+    """
+
+    def __init__(
+        self,
+        steps: int = 11,
+        num_pairs: int = 1000,
+        modes: Sequence[InterpolationMode] = ("linear", "slerp", "variance_preserving"),
+        classifier: str | Path | None = None,
+        value_range: ValueRange | None = (0.0, 1.0),
+        seed: int = 0,
+    ) -> None:
+        self.steps = whole_number("steps", steps, at_least=3)
+        self.num_pairs = whole_number("num_pairs", num_pairs, at_least=1)
+        if isinstance(modes, str) or not modes:
+            raise ValueError(f"modes must be a list of at least 1 of {get_args(InterpolationMode)}; got {modes!r}")
+        self.modes = [one_of("modes", mode, get_args(InterpolationMode)) for mode in dict.fromkeys(modes)]
+        self.classifier = classifier
+        self.value_range = value_range
+        self.seed = seed
+        self._classes: _Classes | None = None
+        self._sample = _Sample(0, seed)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a model whose paths cannot be read, and load the classifier."""
+        if stage != "test":
+            return
+        model, classifies = type(pl_module).__name__, _classifies(pl_module)
+        if not hasattr(pl_module, "encode") or not (classifies or hasattr(pl_module, "decode")):
+            raise TypeError(f"Paths needs a VIBClassifier, or a VAE (encode and decode); got a {model}")
+        if classifies and self.classifier is not None:
+            raise ValueError(f"a {model} reads its codes itself: leave out classifier={str(self.classifier)!r}")
+        if not classifies and self.classifier is None:
+            raise ValueError(
+                f"Paths needs classifier=..., a checkpoint, to read what a {model} decodes; to train one: "
+                "lit-bottleneck fit --config recipes/vib_mnist.yaml --trainer.max_epochs 10"
+            )
+        if self.classifier is not None:
+            with isolate_rng():  # new networks draw their first weights
+                self._classes = _Classes(self.classifier, self.value_range).to(trainer.strategy.root_device)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew."""
+        share = self.num_pairs // trainer.world_size + (trainer.global_rank < self.num_pairs % trainer.world_size)
+        self._sample = _Sample(2 * share, self.seed + trainer.global_rank)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Let the examples of a batch take part in the sample."""
+        if dataloader_idx != 0:
+            return
+        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+            raise TypeError(f"Paths needs test batches (x, y) with labels; got a {type(batch).__name__} without")
+        self._sample.add(batch[0], batch[1])
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Walk the paths, and log what they are like."""
+        device = trainer.strategy.root_device
+        examples, labels = self._sample.pairs()
+        mine = torch.tensor([len(examples), len(examples) * examples.is_floating_point()], device=device)
+        found, pixels = trainer.strategy.all_gather(mine).view(-1, 2).any(0).tolist()  # a process may have none
+        if not found:
+            rank_zero_warn("Paths needs two test examples of different classes; there are none: nothing logged")
+            return
+        ways = [*self.modes, "pixels"] if pixels else self.modes
+        qualities = {way: PathQuality().to(device) for way in ways}
+        cycle = MeanMetric().to(device)
+        with isolate_rng(), trainer.precision_plugin.test_step_context():
+            torch.manual_seed(self.seed)  # where an encoder draws even so
+            if len(examples):
+                self._walk(pl_module, examples, labels, qualities)
+                if not _classifies(pl_module):
+                    self._cycle(pl_module, examples.shape[2:], cycle)
+        logged: dict[str, Tensor] = {}
+        for way, quality in qualities.items():
+            logged |= {f"test/path_{way}_{name}": value for name, value in quality.compute().items()}
+        if not _classifies(pl_module):
+            logged["test/cycle_error"] = cycle.compute()
+        pl_module.log_dict(logged, sync_dist=trainer.world_size > 1)  # the same in all processes: computed of all
+        self._sample = _Sample(0, self.seed)
+
+    def _walk(
+        self, module: LightningModule, examples: Tensor, labels: Tensor, qualities: dict[str, PathQuality]
+    ) -> None:
+        """Measure paths between examples ``(2, N, ...)`` of these labels ``(2, N)``, a part at a time."""
+        read_images = self._reader_of_images(module)
+        read_codes = _reader_of_codes(module, examples.shape[2:], read_images)
+        for rows in torch.arange(labels.shape[1]).split(_AT_ONCE):
+            ends, classes = examples[:, rows].to(module.device), labels[:, rows].to(module.device)
+            codes = cast(Any, module).encode(ends.flatten(0, 1), sample=False).mean.unflatten(0, ends.shape[:2])
+            for mode in self.modes:
+                points = self._between(codes, mode)
+                qualities[mode].update(_read(read_codes, points), points.flatten(2), classes)
+            if "pixels" in qualities:
+                qualities["pixels"].update(_read(read_images, self._between(ends, "linear")), labels=classes)
+
+    def _between(self, ends: Tensor, mode: InterpolationMode) -> Tensor:
+        """Points ``(steps, N, ...)`` between ends ``(2, N, ...)``."""
+        at = torch.linspace(0, 1, self.steps).tolist()
+        return torch.stack([interpolate(ends[0], ends[1], t, mode) for t in at])
+
+    def _cycle(self, module: LightningModule, dims: Sequence[int], error: MeanMetric) -> None:
+        """Take in the cycle error, of the same draws in every process."""
+        model = cast(Any, module)
+        generator = torch.Generator().manual_seed(self.seed)
+        draws = torch.randn(self.num_pairs, model.latent_dim, generator=generator).to(model.device, model.dtype)
+
+        def encode(x: Tensor) -> Tensor:
+            return cast(Tensor, model.encode(x.reshape(-1, *dims), sample=False).mean)
+
+        for z in draws.split(_AT_ONCE * self.steps):
+            error.update(cycle_error(encode, model.decode, z), weight=len(z))
+
+    def _reader_of_images(self, module: LightningModule) -> _Reader:
+        if self._classes is None or _classifies(module):
+            return lambda x: _log_softmax(module(x))
+        classes, theirs = self._classes, value_range_of(module.trainer, module)
+        return lambda x: classes(classes.mapped(x, theirs))
+
+
+class _Classes(CodeFeatures):
+    """What a trained classifier says of examples, by their mean codes: frozen log-probabilities ``(B, C)``."""
+
+    def __init__(self, ckpt_path: str | Path, value_range: ValueRange | None) -> None:
+        super().__init__(ckpt_path, value_range)
+        if not _classifies(self.model):
+            raise ValueError(
+                f"classifier={str(ckpt_path)!r} must hold a VIBClassifier; got a {type(self.model).__name__}"
+            )
+
+    def features(self, x: Tensor) -> Tensor:
+        return _log_softmax(self.model(x))
+
+
+class _Sample:
+    """A uniform sample of labelled examples, which come one after the other (reservoir sampling)."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size, self._seen = size, 0
+        self._kept: list[tuple[Tensor, int]] = []
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def add(self, x: Tensor, labels: Tensor) -> None:
+        for row, label in enumerate(labels.tolist()):
+            self._seen += 1
+            place = int(torch.randint(self._seen, (), generator=self._generator))
+            if len(self._kept) < self._size:
+                self._kept.append((x[row].cpu().clone(), label))
+            elif place < self._size:
+                self._kept[place] = (x[row].cpu().clone(), label)
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Pairs of different labels: examples ``(2, N, ...)`` and labels ``(2, N)``, in a random order.
+
+        Each example goes with the last one that still waits, if their labels differ: those that wait have all the same.
+        """
+        pairs: list[tuple[int, int]] = []
+        waiting: list[int] = []
+        for place in torch.randperm(len(self._kept), generator=self._generator).tolist():
+            if waiting and self._kept[waiting[-1]][1] != self._kept[place][1]:
+                pairs.append((waiting.pop(), place))
+            else:
+                waiting.append(place)
+        if not pairs:
+            return torch.zeros(0), torch.zeros(2, 0, dtype=torch.long)
+        ends = [[self._kept[place] for place in side] for side in zip(*pairs, strict=True)]
+        examples = torch.stack([torch.stack([x for x, _ in side]) for side in ends])
+        return examples, torch.tensor([[label for _, label in side] for side in ends])
+
+
+def _classifies(module: nn.Module) -> bool:
+    return hasattr(module, "log_probabilities") and hasattr(module, "decoder")
+
+
+def _reader_of_codes(module: LightningModule, dims: Sequence[int], read_images: _Reader) -> _Reader:
+    model = cast(Any, module)
+    if _classifies(module):
+        return lambda z: _log_softmax(model.decoder(z.to(model.dtype)))
+    return lambda z: read_images(model.decode(z.to(model.dtype)).reshape(-1, *dims))
+
+
+def _read(read: _Reader, points: Tensor) -> Tensor:
+    read_points: Tensor = read(points.flatten(0, 1)).unflatten(0, points.shape[:2])
+    return read_points
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """In float32, in which the probabilities sum to 1."""
+    return F.log_softmax(logits.float(), dim=-1)

@@ -1,0 +1,182 @@
+"""What the first two moments of all codes together say: how far they are from N(0, I), and how they correlate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_bottleneck.metrics._code_sums import CodeSums, checked_codes, sums_of
+from lit_bottleneck.metrics._codes import CodeMetric
+
+
+class MarginalMoments(CodeMetric):
+    """The Gaussian with the moments of the codes, beside the standard normal: see `marginal_moments`.
+
+    Sums in float64 are kept, not codes: ``K^2`` numbers. However codes are split into batches and processes, the result
+    is the same.
+
+    Args:
+        kwargs: those of `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: by ``update`` for codes that are none or of another width than earlier ones, by ``compute`` for
+            fewer codes than it needs: 2, or one more than there are dimensions without noise.
+
+    >>> metric = MarginalMoments()
+    >>> metric.update(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), torch.zeros(2, 2))
+    >>> {name: round(value.item(), 4) for name, value in metric.compute().items() if "correlation" in name}
+    {'total_correlation': 0.1438, 'largest_correlation': 0.5}
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(joint=True, **kwargs)
+
+    def in_float64(self) -> dict[str, Tensor]:
+        """Return the results of the codes so far (on this process, unless the metric is synchronised), unrounded."""
+        return moments_of(self.sums)
+
+
+def marginal_moments(mean: Tensor, log_var: Tensor) -> dict[str, Tensor]:
+    """Measure Gaussian codes by the first two moments of their marginal.
+
+    With ``m`` the mean of the codes, ``C = Cov(mean) + diag E exp(log_var)`` their covariance (divided by N) and
+    ``P = C^-1 Cov(mean)``, in nats:
+
+    - ``rate``: the mean KL from the standard normal, summed over the dimensions;
+    - ``marginal_kl``: KL of N(m, C) from the standard normal, ``1/2 (tr C + |m|^2 - d - log det C)``: a lower bound of
+      that of the codes, but for its bias;
+    - ``marginal_kl_bias``: ``(tr(P)^2 + tr(P^2) + 2 tr P) / (4 N)``, by about which it is too large;
+    - ``information_upper``: ``rate - max(marginal_kl - marginal_kl_bias, 0)``, an upper bound of what the codes tell
+      about their inputs that no number of codes limits;
+    - ``total_correlation``: that of N(m, C), ``-1/2 log det Corr(C)``;
+    - ``dimension_wise_kl``: ``1/2 sum_j (C_jj + m_j^2 - 1 - log C_jj)``, the rest of ``marginal_kl``;
+    - ``predictability``: the share of a dimension's variance that a linear function of the others predicts,
+      ``1 - 1 / (C_jj (C^-1)_jj)``, averaged over the dimensions;
+    - ``predictability_max``: the largest of them;
+    - ``largest_correlation``: the largest ``|Corr(C)_ij|`` of two dimensions, 0 if there is but one.
+
+    These are second moments only: codes that depend on each other in another way look independent, and the Gaussian
+    total correlation is no bound of the true one, neither from below nor from above.
+
+    Codes without noise have an infinite rate, and the rest follows from ``Cov(mean)``. A dimension that is constant and
+    without noise counts as uncorrelated with all others, and makes ``marginal_kl`` infinite; so does a dimension that
+    is a linear function of others, with an infinite total correlation.
+
+    Args:
+        mean: ``(B, K, ...)``.
+        log_var: the shape of ``mean``; ``-inf`` where a code has no noise.
+
+    Returns:
+        Nine float32 scalars.
+
+    Raises:
+        ValueError: for codes that are none, or fewer than 2, or than one more than there are dimensions without noise.
+
+    >>> codes = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.zeros(2, 2)
+    >>> {name: round(value.item(), 4) for name, value in list(marginal_moments(*codes).items())[:4]}
+    {'rate': 0.5, 'marginal_kl': 0.1534, 'marginal_kl_bias': 0.1875, 'information_upper': 0.5}
+    """
+    found = moments_of(sums_of(*checked_codes(mean, log_var), joint=True))
+    return {name: value.float() for name, value in found.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Correlations:
+    """The correlation matrix of codes, and its eigenvectors. Scales are taken off first, so that none drowns.
+
+    Attributes:
+        variances: ``(K,)``, the diagonal of C.
+        scales: ``(K,)``, its square root, but 1 where it is 0.
+        matrix: ``(K, K)``, with a row of the identity for a constant dimension.
+        values: ``(K,)``, eigenvalues; not below what rounding leaves of a 0.
+        vectors: ``(K, K)``, eigenvectors.
+        singular: ``()``, whether a dimension is a linear function of others.
+    """
+
+    variances: Tensor
+    scales: Tensor
+    matrix: Tensor
+    values: Tensor
+    vectors: Tensor
+    singular: Tensor
+
+    @property
+    def half_log_det(self) -> Tensor:
+        """``-1/2 log det`` of the matrix; where it is singular, a finite number below the truth."""
+        return -0.5 * self.values.log().sum() + 0.0  # no negative zero
+
+    @property
+    def total_correlation(self) -> Tensor:
+        """``-1/2 log det`` of the matrix."""
+        return torch.where(self.singular, torch.inf, self.half_log_det.clamp(min=0))
+
+
+def mean_covariance(sums: CodeSums) -> Tensor:
+    """``Cov(mean)``, divided by N: ``(K, K)``."""
+    centre = sums.offsets / sums.count
+    return sums.squares / sums.count - centre[:, None] * centre
+
+
+def correlations_of(sums: CodeSums, who: str = "the moments of codes") -> Correlations:
+    """Return the correlations of codes, of which there must be enough.
+
+    Raises:
+        ValueError: if there are fewer than 2, or than one more than there are dimensions without noise.
+    """
+    count = int(sums.count)
+    if count < 2:
+        raise ValueError(f"{who} need at least 2 codes; got {count}")
+    noiseless = int((sums.variances == 0).sum())
+    if count < noiseless + 1:
+        raise ValueError(f"{who} without noise in {noiseless} dimensions need at least {noiseless + 1}; got {count}")
+    covariance = mean_covariance(sums)
+    variances = covariance.diagonal().clamp(min=0) + sums.variances / sums.count
+    scales = torch.where(variances > 0, variances, 1).sqrt()
+    matrix = (covariance / scales[:, None] / scales).clamp(-1, 1)
+    matrix.fill_diagonal_(1)
+    values, vectors = torch.linalg.eigh(matrix)
+    rounding = 16 * len(values) * torch.finfo(values.dtype).eps
+    return Correlations(variances, scales, matrix, values.clamp(min=rounding), vectors, singular=values[0] <= rounding)
+
+
+def moments_of(sums: CodeSums) -> dict[str, Tensor]:
+    """Return the results of `marginal_moments` in float64, from sums with outer products."""
+    correlations = correlations_of(sums)
+    mean = sums.origin + sums.offsets / sums.count
+    rate = sums.rates.sum() / sums.count
+    excess = correlations.variances - 1
+    dimension_wise = 0.5 * (excess - excess.log1p() + mean.square()).sum()
+    bias = _bias(sums, correlations)
+    finite_kl = dimension_wise + correlations.half_log_det
+    upper = (rate - (finite_kl - bias).clamp(min=0)).clamp(min=0)  # below it by rounding only, or for too few codes
+    predictability = _predictability(correlations)
+    off_diagonal = correlations.matrix - torch.eye(sums.width, dtype=bias.dtype, device=bias.device)
+    return {
+        "rate": rate,
+        "marginal_kl": dimension_wise + correlations.total_correlation,
+        "marginal_kl_bias": bias,
+        "information_upper": torch.where(finite_kl.isfinite(), upper, rate),
+        "total_correlation": correlations.total_correlation,
+        "dimension_wise_kl": dimension_wise,
+        "predictability": predictability.mean(),
+        "predictability_max": predictability.max(),
+        "largest_correlation": off_diagonal.abs().max(),
+    }
+
+
+def _bias(sums: CodeSums, correlations: Correlations) -> Tensor:
+    """By about how much the plug-in KL is too large."""
+    scaled = mean_covariance(sums) / correlations.scales[:, None] / correlations.scales
+    whitening = correlations.vectors / correlations.values.sqrt()
+    projected = whitening.T @ scaled @ whitening  # similar to P, and symmetric
+    trace = projected.trace()
+    return (trace.square() + projected.square().sum() + 2 * trace) / (4 * sums.count)
+
+
+def _predictability(correlations: Correlations) -> Tensor:
+    """``R^2`` of each dimension given the others, ``(K,)``."""
+    inverse = (correlations.vectors.square() / correlations.values).sum(1)
+    return (1 - 1 / inverse).clamp(min=0)

@@ -1,0 +1,238 @@
+"""What lies on the way from one code to another: whether in-between codes are read clearly, and whether they are usual.
+
+`N(0, I)` in K dimensions has its mass on a shell, where `|z|` is near `sqrt(K)`. A straight line between two draws of
+it leaves that shell: halfway by 4.7 standard deviations for K = 128.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
+
+from lit_bottleneck.functional import at_least_float32
+from lit_bottleneck.metrics._precision import moved_only
+
+_SUMS = ("paths", "points", "end_classes", "switches", "entropy", "codes", "shell_distance", "shell_distance_abs")
+_SLACK = 0.05  # of the log of a sum of probabilities: bfloat16 is that coarse
+_LARGE = 256  # dimensions from where the expansion is more exact than lgamma
+
+
+class PathQuality(Metric):
+    """How clearly the points of paths are read, and how usual their codes are: see `path_quality`.
+
+    Sums in float64 are kept: however paths are split into batches and processes, the result is the same.
+
+    Args:
+        kwargs: those of `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: by ``update`` for what `path_quality` refuses, by ``compute`` if there were no paths.
+
+    >>> quality = PathQuality()
+    >>> probabilities = torch.tensor([[1.0, 0.0, 0.0], [0.2, 0.2, 0.6], [0.0, 1.0, 0.0]])
+    >>> quality.update(probabilities.log()[:, None])
+    >>> {name: round(value.item(), 2) for name, value in quality.compute().items()}
+    {'end_classes': 0.0, 'switches': 2.0, 'entropy': 0.95}
+    """
+
+    full_state_update = False
+    is_differentiable = False
+
+    sums: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("sums", torch.zeros(len(_SUMS), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, log_probabilities: Tensor, codes: Tensor | None = None, labels: Tensor | None = None) -> None:
+        """Take in B paths: see `path_quality`."""
+        self.sums += _update(log_probabilities, codes, labels)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the scalars of `path_quality`; those of the shell if any paths came with codes."""
+        return _compute(self.sums)
+
+    def plot(
+        self, val: dict[str, Tensor] | Sequence[dict[str, Tensor]] | None = None, ax: _AX_TYPE | None = None
+    ) -> _PLOT_OUT_TYPE:
+        """Plot one or several values, as every metric of `torchmetrics` does.
+
+        Args:
+            val: what ``compute`` has returned, or a sequence of it. Default: what it returns now.
+            ax: matplotlib axes to draw into. Default: new ones.
+
+        Returns:
+            Figure and axes.
+        """
+        return self._plot(val, ax)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
+        return super()._apply(fn if self._dtype_convert else moved_only(fn), exclude_state)
+
+
+def path_quality(
+    log_probabilities: Tensor, codes: Tensor | None = None, labels: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Say how clearly the points of paths are read, and how usual their codes are.
+
+    - ``end_classes``: the share of interior points that are read as one of the two classes of the path's ends;
+    - ``switches``: how often the predicted class changes along a path (ends included), in the mean; 1 is the least
+      between examples of two classes that are both read rightly;
+    - ``entropy``: of the predictions at interior points, in nats, in the mean;
+    - ``shell_distance`` and ``shell_distance_abs``: `shell_distance` of the interior points, and its absolute value, in
+      the mean. Only where there are codes.
+
+    Without labels the classes of the ends are the predicted ones, of which a reader that always says the same has
+    nothing to fear: its ``end_classes`` is 1. By the true labels it is not.
+
+    Args:
+        log_probabilities: ``(T, B, C)``, of C classes at T points of B paths, both ends included.
+        codes: ``(T, B, K)``, the points themselves; None where they are no codes.
+        labels: ``(2, B)`` whole numbers, the classes of both ends. Default: those that are predicted there.
+
+    Returns:
+        Five float32 scalars, or three without codes.
+
+    Raises:
+        ValueError: for other shapes, less than 3 points, no paths, log-probabilities that do not sum to 1, labels
+            without a class, or codes that are not finite.
+
+    >>> probabilities = torch.tensor([[[0.9, 0.1]], [[0.5, 0.5]], [[0.1, 0.9]]])
+    >>> path_quality(probabilities.log())
+    {'end_classes': tensor(1.), 'switches': tensor(1.), 'entropy': tensor(0.6931)}
+    """
+    return _compute(_update(log_probabilities, codes, labels))
+
+
+def shell_distance(z: Tensor) -> Tensor:
+    """Say how far codes are from the shell on which N(0, I) has its mass.
+
+    ``(|z| - m) / s``, where m and s are the mean and the standard deviation of the chi distribution with K degrees of
+    freedom, which is that of ``|z|``: negative inside the shell, and for draws of N(0, I) of mean 0 and variance 1.
+
+    Args:
+        z: ``(..., K)``.
+
+    Returns:
+        ``(...)``, at least float32.
+
+    Raises:
+        ValueError: for codes without a dimension.
+
+    >>> shell_distance(torch.zeros(128)), shell_distance(torch.ones(128))
+    (tensor(-15.9845), tensor(0.0312))
+    """
+    if z.dim() == 0 or z.shape[-1] == 0:
+        raise ValueError(f"z must be (..., K), with K of at least 1; got {tuple(z.shape)}")
+    mean, std = _chi_moments(z.shape[-1])
+    distance: Tensor = (torch.linalg.vector_norm(z.double(), dim=-1) - mean) / std
+    return distance.to(at_least_float32(z).dtype)
+
+
+def cycle_error(encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Measure what decoding and encoding again does to codes: the mean of ``|enc(dec(z)) - z|^2 / K``.
+
+    For draws of N(0, I): near 0 where the model finds its codes again, 1 where the encoder returns 0 for all, 2 where
+    it returns other draws.
+
+    Args:
+        encode: from examples to mean codes ``(B, K)``.
+        decode: from codes ``(B, K)`` to examples.
+        z: ``(B, K)``, draws of the prior.
+
+    Returns:
+        A scalar, at least float32.
+
+    Raises:
+        ValueError: for no codes, or an ``encode`` that returns codes of another shape.
+
+    >>> cycle_error(lambda x: x / 2, lambda z: 2 * z, torch.ones(4, 3))
+    tensor(0.)
+    """
+    if z.numel() == 0:
+        raise ValueError(f"z must be (B, K), with at least one of each; got {tuple(z.shape)}")
+    again = encode(decode(z))
+    if again.shape != z.shape:
+        raise ValueError(f"encode must return codes of the shape of z, {tuple(z.shape)}; got {tuple(again.shape)}")
+    return (at_least_float32(again) - at_least_float32(z)).square().mean()
+
+
+def _update(log_probabilities: Tensor, codes: Tensor | None, labels: Tensor | None) -> Tensor:
+    """The sums of `_SUMS` over B paths."""
+    _check_predictions(log_probabilities)
+    num_points, num_paths, num_classes = log_probabilities.shape
+    logs = log_probabilities.detach().double()
+    predicted = logs.argmax(-1)
+    ends = predicted[[0, -1]] if labels is None else _checked_labels(labels, num_paths, num_classes)
+    inside = predicted[1:-1]
+    sums = {
+        "paths": num_paths,
+        "points": inside.numel(),
+        "end_classes": ((inside == ends[0]) | (inside == ends[1])).sum(),
+        "switches": (predicted[1:] != predicted[:-1]).sum(),
+        "entropy": torch.special.entr(logs[1:-1].exp()).sum(),
+    }
+    if codes is not None:
+        if codes.dim() != 3 or codes.shape[:2] != (num_points, num_paths):
+            raise ValueError(f"codes must be ({num_points}, {num_paths}, K); got {tuple(codes.shape)}")
+        if not codes.isfinite().all():
+            raise ValueError("codes must be finite; there is an infinity or NaN among them")
+        distances = shell_distance(codes.detach()[1:-1].double())
+        sums |= {
+            "codes": inside.numel(),
+            "shell_distance": distances.sum(),
+            "shell_distance_abs": distances.abs().sum(),
+        }
+    return torch.stack([torch.as_tensor(sums.get(name, 0), dtype=logs.dtype, device=logs.device) for name in _SUMS])
+
+
+def _compute(sums: Tensor) -> dict[str, Tensor]:
+    total = dict(zip(_SUMS, sums.unbind(), strict=True))
+    if total["paths"] == 0:
+        raise ValueError("path quality needs at least 1 path; got 0")
+    quality = {
+        "end_classes": total["end_classes"] / total["points"],
+        "switches": total["switches"] / total["paths"],
+        "entropy": total["entropy"] / total["points"],
+    }
+    if total["codes"] > 0:
+        quality |= {name: total[name] / total["codes"] for name in ("shell_distance", "shell_distance_abs")}
+    return {name: value.float() for name, value in quality.items()}
+
+
+def _check_predictions(log_probabilities: Tensor) -> None:
+    shape = tuple(log_probabilities.shape)
+    if len(shape) != 3 or shape[0] < 3 or shape[2] < 1:
+        raise ValueError(f"log_probabilities must be (T, B, C), at T = 3 points or more; got {shape}")
+    bad = ~(log_probabilities.double().logsumexp(-1).abs() < _SLACK)  # also of a NaN
+    if bad.any():
+        raise ValueError(
+            f"log_probabilities must be of classes that sum to 1; at {int(bad.sum())} of {bad.numel()} points they do "
+            "not: give log_softmax(logits, dim=-1)"
+        )
+
+
+def _checked_labels(labels: Tensor, num_paths: int, num_classes: int) -> Tensor:
+    if labels.shape != (2, num_paths) or labels.is_floating_point():
+        raise ValueError(
+            f"labels must be whole numbers (2, {num_paths}), of both ends; got {labels.dtype} {tuple(labels.shape)}"
+        )
+    outside = labels[(labels < 0) | (labels >= num_classes)]
+    if outside.numel():
+        raise ValueError(f"labels must be 0 to {num_classes - 1}, as there are classes; got {outside[0].item()}")
+    return labels
+
+
+def _chi_moments(k: int) -> tuple[float, float]:
+    """Mean and standard deviation of the norm of a draw of N(0, I) in k dimensions."""
+    if k < _LARGE:
+        mean = math.sqrt(2) * math.exp(math.lgamma((k + 1) / 2) - math.lgamma(k / 2))
+        return mean, math.sqrt(k - mean**2)
+    variance = 1 / 2 - 1 / (8 * k) - 1 / (16 * k**2) + 5 / (128 * k**3)  # k - mean^2 cancels, more with every k
+    return math.sqrt(k - variance), math.sqrt(variance)

@@ -1,0 +1,160 @@
+"""How well factors can be predicted from the code."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from lit_bottleneck.arguments import one_of, whole_number
+from lit_bottleneck.metrics._factors import Array, FactorMetric, halves, is_class, ordered
+
+ProbeKind = Literal["linear", "mlp"]
+_KINDS: tuple[ProbeKind, ...] = ("linear", "mlp")
+_HIDDEN = 128
+_HELD_OUT = 10  # early stopping takes one row in so many
+
+
+class Probed(NamedTuple):
+    """What a probe found.
+
+    Attributes:
+        score: R2 for numbers (negative if the mean would have been better), accuracy for classes.
+        chance: of classes, the share of the most frequent one among the rows that are scored; None for numbers.
+    """
+
+    score: float
+    chance: float | None
+
+
+class FactorProbe(FactorMetric):
+    """The score of a probe for every factor, as `probe`: ``{name}``, and for classes also ``{name}_chance``.
+
+    Args:
+        kind: ``"linear"`` (ridge or logistic regression) or ``"mlp"`` (one hidden layer of 128).
+        test_size: the share of the rows that is scored; the probe is trained on the others.
+        seed: of the rows and of the network. The global random state is neither read nor changed.
+        names: of the factors; by default ``factor_0``, ``factor_1``, ...
+        max_rows: of more rows than that, a random subset is looked at.
+        kwargs: those of `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: for arguments out of range, by ``update`` for what is not codes and factors, by ``compute`` for less
+            than 4 rows or a factor that does not vary.
+
+    >>> import torch
+    >>> metric, angle = FactorProbe(names=["angle"]), torch.linspace(0, 1, 100)
+    >>> metric.update(torch.stack([angle, angle.square()], 1), angle)
+    >>> {name: round(value.item(), 2) for name, value in metric.compute().items()}
+    {'angle': 1.0}
+    """
+
+    def __init__(
+        self,
+        kind: ProbeKind = "linear",
+        test_size: float = 0.5,
+        seed: int = 0,
+        names: Sequence[str] | None = None,
+        max_rows: int = 10_000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(names, **kwargs)
+        _check(kind, test_size, max_rows)
+        self.kind, self.test_size, self.seed, self.max_rows = kind, test_size, seed, max_rows
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the scalars by name."""
+        z, y = _rows(*self.known(), self.names, self.seed, self.max_rows)
+        scores = {}
+        for name, factor in zip(self.named(), y.T, strict=True):
+            score, chance = _probe(z, factor, name, self.kind, self.test_size, self.seed)
+            scores[name] = self.scalar(score)
+            if chance is not None:
+                scores[f"{name}_chance"] = self.scalar(chance)
+        return scores
+
+
+def probe(
+    codes: Tensor,
+    factor: Tensor,
+    kind: ProbeKind = "linear",
+    test_size: float = 0.5,
+    seed: int = 0,
+    max_rows: int = 10_000,
+) -> Probed:
+    """Train a predictor of a factor on some of the rows, and score it on the others.
+
+    Codes (and numbers) are standardised by the rows that are trained on. What a probe does not find may be there all
+    the same.
+
+    Args:
+        codes: ``(N, K)``.
+        factor: ``(N,)``; integers are classes.
+        kind: ``"linear"``, ridge or logistic regression with a penalty of 1; ``"mlp"``, one hidden layer of 128, with
+            early stopping where there are 100 rows to train on, and 10 of each class.
+        test_size: the share of the rows that is scored.
+        seed: of the rows and of the network.
+        max_rows: of more rows than that, a random subset is looked at.
+
+    Raises:
+        ValueError: for arguments out of range, less than 4 rows, or a factor that does not vary.
+
+    >>> import torch
+    >>> probe(torch.tensor([[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]]), torch.tensor([0, 0, 0, 1, 1, 1])).score
+    1.0
+    """
+    _check(kind, test_size, max_rows)
+    if factor.dim() != 1:
+        raise ValueError(f"factor must be (N,); got {tuple(factor.shape)}")
+    z, y = _rows(codes, factor, ["factor"], seed, max_rows)
+    return _probe(z, y[:, 0], "factor", kind, test_size, seed)
+
+
+def _check(kind: ProbeKind, test_size: float, max_rows: int) -> None:
+    one_of("kind", kind, _KINDS)
+    whole_number("max_rows", max_rows, at_least=4)
+    if not 0 < test_size < 1:
+        raise ValueError(f"test_size must be above 0 and below 1; got {test_size!r}")
+
+
+def _rows(codes: Tensor, factors: Tensor, names: Sequence[str] | None, seed: int, max_rows: int) -> tuple[Array, Array]:
+    z, y = ordered(codes, factors, names, "a probe", rows=4)
+    some = np.random.default_rng(seed).permutation(len(z))[:max_rows]
+    return z[some], y[some]
+
+
+def _probe(z: Array, factor: Array, name: str, kind: ProbeKind, test_size: float, seed: int) -> Probed:
+    train, test = halves(factor, name, seed, test_size)
+    target = factor if is_class(factor) else (factor - factor[train].mean()) / factor[train].std()
+    predictor = make_pipeline(StandardScaler(), _predictor(target[train], kind, seed))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the score says how far it came
+        predicted = predictor.fit(z[train], target[train]).predict(z[test])
+    if not is_class(factor):
+        return Probed(float(r2_score(target[test], predicted)), None)
+    counts = np.unique(factor[test], return_counts=True)[1]
+    return Probed(float(accuracy_score(target[test], predicted)), float(counts.max() / counts.sum()))
+
+
+def _predictor(target: Array, kind: ProbeKind, seed: int) -> Any:
+    if kind == "linear":
+        return LogisticRegression(max_iter=1000) if is_class(target) else Ridge()
+    smallest = np.unique(target, return_counts=True)[1].min() if is_class(target) else len(target)
+    stopped = len(target) >= _HELD_OUT**2 and smallest >= _HELD_OUT
+    network = MLPClassifier if is_class(target) else MLPRegressor
+    return network(
+        hidden_layer_sizes=(_HIDDEN,),
+        max_iter=500,
+        early_stopping=stopped,
+        validation_fraction=1 / _HELD_OUT,
+        random_state=seed,
+    )

@@ -1,0 +1,240 @@
+"""Codes and factors in a trainer: the right scores under the right names, at the right time."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import LightningDataModule, LightningModule, seed_everything
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lit_bottleneck import VAE
+from lit_bottleneck.callbacks.factors import Factors
+from lit_bottleneck.code import Code, gaussian_code
+from lit_bottleneck.data import Digits, Shapes
+from lit_bottleneck.metrics.disentanglement import DCI, MIG, SAP
+from lit_bottleneck.metrics.probes import probe
+from lit_bottleneck.networks import MLP, MLPDecoder
+from tests.quiet import trainer
+
+
+class Coder(LightningModule):
+    """Its code is a linear function of the input, and is learnt."""
+
+    def __init__(self, latent_dim: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 2 * latent_dim)
+
+    def encode(self, x: Tensor, sample: bool | None = None) -> Code:
+        return gaussian_code(self.layer(x), sample is not False)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.encode(batch[0]).z.square().mean()
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        pass
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        pass
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Named(LightningDataModule):
+    """The same examples in all parts."""
+
+    factor_names = ("height", "width")
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.tensors = tensors
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(TensorDataset(*self.tensors), batch_size=16)
+
+    val_dataloader = test_dataloader = train_dataloader
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+X = randn(80, 4)
+Y = torch.arange(80) % 3
+NUMBERS = X[:, :2] * torch.tensor([1.0, 2.0])
+CLASSES = (X[:, :2] > 0).long()
+
+
+def loader(*tensors: Tensor) -> DataLoader:
+    return DataLoader(TensorDataset(*tensors), batch_size=16)
+
+
+@torch.no_grad()
+def by_hand(codes: Tensor, factors: Tensor, names: Sequence[str], kinds: Sequence[Any] = ("linear",)) -> dict[str, Any]:
+    expected = {}
+    for kind in kinds:
+        for name, factor in zip(names, factors.unbind(1), strict=True):
+            score, chance = probe(codes, factor, kind)
+            expected[f"probe_{kind}_{name}"] = score
+            if chance is not None:
+                expected[f"probe_{kind}_{name}_chance"] = chance
+    for prefix, metric in (("", MIG(names=names)), ("", SAP(names=names)), ("dci_", DCI(names=names))):
+        metric.update(codes, factors)
+        expected |= {prefix + name: score.item() for name, score in metric.compute().items()}
+    return expected
+
+
+def logged(metrics: Any, stage: str) -> dict[str, float]:
+    """What the callback logged."""
+    ours = tuple(f"{stage}/{name}" for name in ("probe", "mig", "sap", "dci"))
+    return {name.removeprefix(f"{stage}/"): float(value) for name, value in metrics.items() if name.startswith(ours)}
+
+
+@pytest.mark.parametrize("factors", [NUMBERS, CLASSES])
+def test_scores_are_those_of_the_mean_codes_of_the_split(factors: Tensor) -> None:
+    model = Coder(latent_dim=4)
+    nn.init.orthogonal_(model.layer.weight[:4])  # the code is the input, turned
+    [metrics] = trainer(callbacks=[Factors()]).test(model, Named((X, Y, factors)), verbose=False)
+    expected = by_hand(model.encode(X, sample=False).mean, factors, Named.factor_names, ("linear", "mlp"))
+    assert logged(metrics, "test") == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert metrics["test/probe_linear_height"] > 0.8
+
+
+def test_factors_may_be_the_second_of_two_and_a_single_one_needs_no_second_dimension() -> None:
+    model, callback = Coder(), Factors(probes=["linear"])
+    [metrics] = trainer(callbacks=[callback]).test(model, loader(X, NUMBERS), verbose=False)
+    expected = by_hand(model.encode(X, sample=False).mean, NUMBERS, ("factor_0", "factor_1"))
+    assert logged(metrics, "test") == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    with pytest.warns(UserWarning, match="logs no dci_: importance must be .* at least 2 dimensions and 2 factors"):
+        [metrics] = trainer(callbacks=[callback]).test(model, loader(X, Y, CLASSES[:, 0]), verbose=False)
+    names = {"probe_linear_factor_0", "probe_linear_factor_0_chance", "mig", "mig_factor_0", "sap", "sap_factor_0"}
+    assert set(logged(metrics, "test")) == names
+
+
+def test_shapes_have_names_and_classes() -> None:
+    data = Shapes(image_size=32, num_examples=10, test_size=150, batch_size=64, val_size=0)
+    torch.manual_seed(0)
+    model = VAE(MLP(32 * 32, [8], 8), MLPDecoder(4, [8], (1, 32, 32)), latent_dim=4, likelihood="bernoulli")
+    [metrics] = trainer(callbacks=[Factors(probes=["linear"])]).test(model, data, verbose=False)
+    images, factors = data.dataset("test").__getitems__(range(150))
+    codes = model.encode(images, sample=False).mean.detach()
+    expected = by_hand(codes, data.factor_indices(factors), data.factor_names)
+    assert "probe_linear_rotation_chance" in expected
+    assert logged(metrics, "test") == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_the_first_rows_of_the_first_dataloader_are_looked_at() -> None:
+    model, callback = Coder(), Factors(probes=["linear"], max_rows=40)
+    loaders = [loader(X, NUMBERS), loader(X + 1, NUMBERS)]
+    runner = trainer(callbacks=[callback])
+    runner.test(model, loaders, verbose=False)
+    expected = by_hand(model.encode(X[:40], sample=False).mean, NUMBERS[:40], ("factor_0", "factor_1"))
+    assert logged(runner.callback_metrics, "test") == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_what_is_not_asked_for_is_not_measured() -> None:
+    for callback, begins in (
+        (Factors(["mlp"], disentanglement=False), "probe_mlp"),
+        (Factors([]), ("mig", "sap", "dci")),
+    ):
+        [metrics] = trainer(callbacks=[callback]).test(Coder(), loader(X, NUMBERS), verbose=False)
+        names = logged(metrics, "test")
+        assert names
+        assert all(name.startswith(begins) for name in names)
+
+
+@pytest.mark.parametrize(("every", "expected"), [(0, set()), (2, {2, 4, 5})])
+def test_epochs_in_which_it_is_due(every: int, expected: set[int], tmp_path: Path) -> None:
+    callback = Factors(probes=["linear"], every_n_epochs=every)
+    run = trainer(max_epochs=5, logger=CSVLogger(tmp_path), callbacks=[callback], log_every_n_steps=1)
+    run.fit(Coder(), loader(X, NUMBERS), loader(X, NUMBERS))
+    found = set()
+    for path in tmp_path.rglob("metrics.csv"):
+        with path.open() as file:
+            found |= {int(row["epoch"]) + 1 for row in csv.DictReader(file) if row.get("val/mig")}
+    assert found == expected
+
+
+def test_validation_alone_is_measured_where_it_is_asked_for() -> None:
+    for every in (0, 7):
+        callback = Factors(probes=["linear"], every_n_epochs=every)
+        [metrics] = trainer(callbacks=[callback]).validate(Coder(), loader(X, NUMBERS), verbose=False) or [{}]
+        assert bool(logged(metrics, "val")) == bool(every)
+
+
+def test_training_is_the_same_to_the_last_bit_with_it_and_without() -> None:
+    weights = []
+    for callbacks in ([], [Factors(every_n_epochs=1)]):
+        seed_everything(1, verbose=False)
+        model = Coder()
+        trainer(callbacks=callbacks, max_epochs=2).fit(model, loader(X, NUMBERS), loader(X, NUMBERS))
+        weights.append(torch.cat([weight.detach().flatten() for weight in model.parameters()]))
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_every_precision(precision: Any) -> None:
+    data = Shapes(image_size=32, num_examples=10, test_size=150, batch_size=64, val_size=0)
+    model = VAE(MLP(32 * 32, [8], 8), MLPDecoder(4, [8], (1, 32, 32)), latent_dim=4, likelihood="bernoulli")
+    callback = Factors(probes=["linear"])
+    [metrics] = trainer(precision=precision, callbacks=[callback]).test(model, data, verbose=False)
+    assert {"mig", "mig_shape", "sap", "dci_informativeness", "probe_linear_x"} <= set(logged(metrics, "test"))
+
+
+# --- what is refused, and what is only said ---------------------------------------------------------------------------
+
+
+def test_batches_without_factors_are_refused_and_said_what_is_needed() -> None:
+    message = r"needs batches \(x, y, factors\).*got \(torch.float32 \(16, 4\), torch.int64 \(16,\)\)"
+    with pytest.raises(ValueError, match=message):
+        trainer(callbacks=[Factors()]).test(Coder(), loader(X, Y), verbose=False)
+    run = trainer(callbacks=[Factors(every_n_epochs=5)])
+    with pytest.raises(ValueError, match=message):  # before there is something to lose
+        run.fit(Coder(), loader(X, Y), loader(X, Y))
+    assert run.global_step == 0
+    trainer(callbacks=[Factors()]).fit(Coder(), loader(X, Y), loader(X, Y))  # in test only
+    with pytest.raises(ValueError, match=r"factor_names=\('height', 'width'\) need as many factors; got \(16, 3\)"):
+        trainer(callbacks=[Factors()]).test(Coder(), Named((X, Y, X[:, :3])), verbose=False)
+
+
+def test_a_factor_that_does_not_vary_is_said_and_nothing_is_logged() -> None:
+    constant = torch.stack([Y, torch.ones_like(Y)], 1)
+    with pytest.warns(UserWarning, match="'width' is 1 in all 80 rows") as said:
+        [metrics] = trainer(callbacks=[Factors()]).test(Coder(), Named((X, Y, constant)), verbose=False) or [{}]
+    assert not logged(metrics, "test")
+    assert sum("Factors logs no" in str(warning.message) for warning in said) == 5
+
+
+def test_a_module_that_codes_nothing_is_refused_before_it_is_trained() -> None:
+    class Plain(Coder):
+        encode = property()  # type: ignore[assignment]
+
+    run = trainer(callbacks=[Factors()])
+    with pytest.raises(TypeError, match=r"needs a module with encode\(x, sample=False\); Plain has none"):
+        run.fit(Plain(), loader(X, NUMBERS))
+    assert run.global_step == 0
+
+
+def test_bad_arguments_are_named() -> None:
+    for arguments, message in (
+        ({"probes": ["tree"]}, "probes must be one of 'linear', 'mlp'; got 'tree'"),
+        ({"max_rows": 3}, "max_rows must be a whole number, at least 4"),
+        ({"every_n_epochs": -1}, "every_n_epochs"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Factors(**arguments)  # type: ignore[arg-type]
+
+
+def test_labels_alone_are_no_factors() -> None:
+    with pytest.raises(ValueError, match="needs batches"):
+        trainer(callbacks=[Factors()], limit_test_batches=1).test(
+            VAE(MLP(64, [8], 4), MLPDecoder(2, [8], (1, 8, 8)), latent_dim=2, likelihood="gaussian"),
+            Digits(),
+            verbose=False,
+        )

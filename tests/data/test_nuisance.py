@@ -1,0 +1,420 @@
+"""What a loader does to images, and says it did: held against torch, scipy, and what the images themselves show."""
+
+import functools
+import math
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch.cli import LightningArgumentParser
+from scipy import ndimage
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from lit_bottleneck import VAE, VIBClassifier
+from lit_bottleneck.data import Digits, Images
+from lit_bottleneck.data.examples import Examples
+from lit_bottleneck.data.image_data_module import ImageDataModule
+from lit_bottleneck.data.nuisance import Nuisance, Rotation, Translation
+from lit_bottleneck.likelihoods import Gaussian
+from lit_bottleneck.networks import MLP
+from tests.data.original_formats import write_mnist
+from tests.quiet import trainer
+
+SIDE = 33
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def drawn_bar() -> Tensor:
+    """A horizontal bar about the centre, uint8 `(1, 33, 33)`, with soft edges: a hard one is rough by pixels."""
+    place = torch.arange(SIDE) - SIDE // 2
+    return (255 * torch.exp(-((place / 5) ** 2)[None, None, :] - ((place / 2.5) ** 2)[None, :, None])).to(torch.uint8)
+
+
+def drawn_dot() -> Tensor:
+    """A square of three pixels about the centre, uint8 `(1, 33, 33)`."""
+    dot = torch.zeros(1, SIDE, SIDE, dtype=torch.uint8)
+    dot[:, 15:18, 15:18] = 255
+    return dot
+
+
+class Copies(ImageDataModule):
+    """A hundred copies of one image, and twenty to test."""
+
+    def __init__(self, image: Tensor, **arguments: object) -> None:
+        self.image = image
+        super().__init__(None, (1, SIDE, SIDE), num_classes=2, max_value=255, **{"batch_size": 32, **arguments})
+
+    def load(self) -> tuple[Examples, Examples]:
+        everything = Examples.of(self.image.expand(120, -1, -1, -1).contiguous(), torch.arange(120) % 2)
+        return everything.select(torch.arange(100)), everything.select(torch.arange(100, 120))
+
+
+class Brightness(Nuisance):
+    """A user's own: pixels times a number. What it draws, and into which shape, is told."""
+
+    factor_names = ("brightness",)
+
+    def __init__(self, columns: int = 1, crop: int = 0) -> None:
+        self.columns, self.crop = columns, crop
+
+    def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        return 0.5 + torch.rand(count, self.columns, generator=generator)
+
+    def apply(self, images: Tensor, factors: Tensor) -> Tensor:
+        return (images * factors[:, :1, None, None])[..., self.crop :]
+
+
+def visit(data: ImageDataModule, part: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The images, labels and factors of a part, in the order in which its loader gives them."""
+    x, y, factors = zip(*getattr(data, f"{part}_dataloader")(), strict=True)
+    return torch.cat(x), torch.cat(y), torch.cat(factors)
+
+
+def means_and_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Of the white in each image: its centre (right, up) and its second moments."""
+    weight = x[:, 0].double() / x[:, 0].double().sum((1, 2), keepdim=True)
+    place = torch.arange(SIDE).double() - SIDE // 2
+    right, up = place[None, None, :], -place[None, :, None]
+    mean_right, mean_up = (weight * right).sum((1, 2)), (weight * up).sum((1, 2))
+    right, up = right - mean_right[:, None, None], up - mean_up[:, None, None]
+    moments = [(weight * product).sum((1, 2)) for product in (right * right, up * up, right * up)]
+    return mean_right, mean_up, *moments
+
+
+# Rotation
+
+
+@pytest.mark.parametrize("side", [8, 27, 28])
+@pytest.mark.parametrize("quarters", [-2, -1, 1, 2])
+def test_a_quarter_turn_is_torchs(quarters: int, side: int) -> None:
+    images = noise(3, 2, side, side)
+    turned = Rotation(180).apply(images, torch.full((3, 1), 90.0 * quarters))
+    torch.testing.assert_close(turned, images.rot90(quarters, (-2, -1)), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 28, 28), (3, 3, 5, 9)])
+def test_a_turn_by_nothing_gives_the_image_itself(shape: tuple[int, ...]) -> None:
+    images = noise(*shape)
+    torch.testing.assert_close(Rotation().apply(images, torch.zeros(3, 1)), images, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (15, 15), (12, 21), (21, 12)])
+def test_any_turn_is_scipys_bilinear_one_with_zeros_outside(shape: tuple[int, int]) -> None:
+    images, degrees = noise(7, 2, *shape), torch.tensor([-180.0, -77.0, -30.0, 0.5, 12.0, 45.0, 133.0])
+    turned = Rotation().apply(images.double(), degrees[:, None].double())
+    for image, result, angle in zip(images, turned, degrees.tolist(), strict=True):
+        expected = [
+            ndimage.rotate(channel, angle, reshape=False, order=1, mode="grid-constant")
+            for channel in image.double().numpy()
+        ]
+        np.testing.assert_allclose(result.numpy(), np.stack(expected), rtol=0, atol=1e-9)
+
+
+def test_angles_are_uniform_to_both_sides() -> None:
+    angles = Rotation(30).draw(40_000, torch.Generator().manual_seed(0))
+    assert (angles.shape, angles.dtype) == ((40_000, 1), torch.float32)
+    counts = torch.histc(angles, bins=20, min=-30, max=30)
+    assert counts.sum() == 40_000
+    assert ((counts - 2000).abs() < 5 * math.sqrt(2000)).all()
+
+
+# Translation
+
+
+@pytest.mark.parametrize("right", [-4, -1, 0, 3])
+@pytest.mark.parametrize("down", [-2, 0, 4])
+def test_a_move_is_torchs_roll_without_what_wraps_around(right: int, down: int) -> None:
+    images = noise(3, 2, 7, 9) + 0.1
+    expected = images.roll((down, right), (-2, -1))
+    rows, columns = torch.arange(7)[:, None] - down, torch.arange(9) - right
+    expected = expected * ((rows >= 0) & (rows < 7) & (columns >= 0) & (columns < 9))
+    moved = Translation(4).apply(images, torch.tensor([[right, down]]).float().expand(3, 2))
+    assert torch.equal(moved, expected)
+
+
+def test_each_image_moves_by_its_own_pixels() -> None:
+    images, factors = noise(5, 1, 6, 6), Translation(3).draw(5, torch.Generator().manual_seed(1))
+    together = Translation(3).apply(images, factors)
+    alone = [Translation(3).apply(images[[row]], factors[[row]]) for row in range(5)]
+    assert torch.equal(together, torch.cat(alone))
+    assert len(factors.unique(dim=0)) > 1
+
+
+def test_moves_are_whole_and_uniform() -> None:
+    moves = Translation(2).draw(20_000, torch.Generator().manual_seed(0))
+    assert (moves.shape, moves.dtype) == ((20_000, 2), torch.float32)
+    pairs, counts = moves.unique(dim=0, return_counts=True)
+    assert pairs.tolist() == [[x, y] for x in range(-2, 3) for y in range(-2, 3)]
+    assert ((counts - 800).abs() < 5 * math.sqrt(800)).all()
+
+
+@pytest.mark.parametrize("nuisance", [Rotation(40), Translation(2)])
+def test_what_is_given_stays_as_it_is(nuisance: Nuisance) -> None:
+    images, factors = noise(4, 1, 8, 8), nuisance.draw(4)
+    before = images.clone(), factors.clone()
+    nuisance.apply(images, factors)
+    assert torch.equal(images, before[0])
+    assert torch.equal(factors, before[1])
+
+
+# The data module
+
+
+def test_batches_have_images_labels_and_factors_of_the_promised_types() -> None:
+    for nuisance, names in ((Rotation(), ("rotation",)), (Translation(2), ("x", "y"))):
+        data = Digits(nuisance=nuisance, batch_size=32)
+        assert data.factor_names == names
+        for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+            x, y, factors = next(iter(loader))
+            assert (x.shape, x.dtype) == ((32, 1, 8, 8), torch.float32)
+            assert (y.shape, y.dtype) == ((32,), torch.int64)
+            assert (factors.shape, factors.dtype) == ((32, len(names)), torch.float32)
+        image, label, factor = data.dataset("test")[3]
+        assert (image.shape, label.shape, factor.shape) == ((1, 8, 8), (), (len(names),))
+
+
+def test_without_a_nuisance_batches_and_names_are_as_they_were() -> None:
+    assert Digits().factor_names == ()
+    assert len(next(iter(Digits().train_dataloader()))) == 2
+
+
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0), (2.0, 5.0)])
+@pytest.mark.parametrize("nuisance", [Rotation(45), Translation(3)])
+def test_images_are_the_plain_ones_changed_and_what_comes_in_is_background(
+    nuisance: Nuisance, value_range: tuple[float, float]
+) -> None:
+    low, high = value_range
+    plain = torch.cat([x for x, _ in Digits().test_dataloader()])
+    x, _, factors = visit(Digits(nuisance=nuisance, value_range=value_range), "test")
+    expected = nuisance.apply(plain, factors) * (high - low) + low
+    torch.testing.assert_close(x, expected, rtol=0, atol=1e-6)
+    assert x.min() == low
+    assert x.max() <= high
+    white = torch.full((1, SIDE, SIDE), 255, dtype=torch.uint8)
+    x, _, factors = visit(Copies(white, nuisance=nuisance, value_range=value_range), "test")
+    far = factors.abs().amax(1) > 20 if isinstance(nuisance, Rotation) else (factors != 0).all(1)
+    assert far.any()
+    corners = x[far][..., [0, 0, -1, -1], [0, -1, 0, -1]].flatten(1)
+    assert (corners.amin(1) == low).all()
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_the_angle_of_a_bar_is_the_factor(part: str) -> None:
+    torch.manual_seed(0)
+    x, _, factors = visit(Copies(drawn_bar(), nuisance=Rotation(60), val_size=20), part)
+    _, _, right, up, both = means_and_moments(x)
+    angle = (torch.atan2(2 * both, right - up) / 2).rad2deg()
+    torch.testing.assert_close(
+        angle, factors[:, 0].double(), rtol=0, atol=0.05
+    )  # less than a hundredth of a pixel at the ends
+    assert factors.std() > 20
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_the_place_of_a_dot_is_the_factors(part: str) -> None:
+    x, _, factors = visit(Copies(drawn_dot(), nuisance=Translation(9), val_size=20), part)
+    right, up, *_ = means_and_moments(x)
+    torch.testing.assert_close(torch.stack([right, -up], 1), factors.double(), rtol=0, atol=1e-5)
+    assert len(factors.unique(dim=0)) > 10
+
+
+def test_training_images_are_drawn_anew_at_each_visit_and_repeat_with_the_seed() -> None:
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        data = Digits(nuisance=Rotation())
+        runs.append([visit(data, "train") for _ in range(2)])
+    assert not torch.equal(runs[0][0][2].sort(0).values, runs[0][1][2].sort(0).values)
+    for first, again in zip(*runs, strict=True):
+        assert all(map(torch.equal, first, again))
+
+
+def test_test_images_are_the_same_for_every_seed_and_validation_draws_are_not() -> None:
+    one, again, other = (Copies(drawn_bar(), nuisance=Rotation(), val_size=20, seed=seed) for seed in (1, 1, 2))
+    for part in ("val", "test"):
+        first = visit(one, part)
+        torch.rand(5)
+        assert all(map(torch.equal, first, visit(one, part)))
+        assert all(map(torch.equal, first, visit(again, part)))
+    assert all(map(torch.equal, visit(one, "test"), visit(other, "test")))
+    assert not torch.equal(visit(one, "val")[2], visit(other, "val")[2])
+    zero = Copies(drawn_bar(), nuisance=Rotation(), val_size=20, seed=0)
+    assert not torch.equal(visit(zero, "val")[2], visit(zero, "test")[2])
+
+
+def test_fixed_draws_do_not_depend_on_the_batches_or_touch_torchs_generator() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    whole, by_ten = (Digits(nuisance=Translation(2), batch_size=size) for size in (359, 10))
+    whole.setup()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(map(torch.equal, visit(whole, "test"), visit(by_ten, "test")))
+    some = whole.dataset("test").__getitems__([7, 2])
+    assert all(
+        torch.equal(part, everything[[7, 2]]) for part, everything in zip(some, visit(whole, "test"), strict=True)
+    )
+
+
+def _fixed_factors(seed: int) -> list[list[float]]:
+    """At module level, so that a new process finds it."""
+    data = Digits(nuisance=Rotation(), seed=seed)
+    return [visit(data, part)[2].flatten().tolist() for part in ("val", "test")]
+
+
+def test_another_process_draws_the_same() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(_fixed_factors, (5,)) == _fixed_factors(5)
+
+
+def test_worker_processes_give_the_same_test_images_and_different_training_draws() -> None:
+    alone, shared = (Digits(nuisance=Rotation(), batch_size=100, num_workers=workers) for workers in (0, 2))
+    assert all(map(torch.equal, visit(alone, "test"), visit(shared, "test")))
+    loader = shared.train_dataloader()
+    visits = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        visits.append(torch.cat([factors for _, _, factors in loader]).flatten())
+    angles = torch.cat(visits)
+    assert len(angles) == 2 * 1294
+    assert len(angles.unique()) > 0.99 * len(angles)  # of two workers, and of two epochs with the same ones
+
+
+def test_augmentation_comes_first_and_to_training_images_only() -> None:
+    data = Copies(drawn_bar(), nuisance=Rotation(20), augment=[v2.RandomInvert(p=1.0)], val_size=20)
+    x, _, factors = visit(data, "train")
+    inverted = (1 - drawn_bar().float() / 255).expand(len(x), 1, SIDE, SIDE)
+    torch.testing.assert_close(x, Rotation().apply(inverted, factors), rtol=0, atol=1e-6)
+    assert visit(data, "val")[0].mean() < 0.5
+
+
+def test_a_data_module_with_a_nuisance_pickles() -> None:
+    data = Digits(nuisance=Translation(2))
+    unloaded = pickle.loads(pickle.dumps(data))
+    data.setup()
+    for copy in (unloaded, pickle.loads(pickle.dumps(data))):
+        assert all(map(torch.equal, visit(copy, "val"), visit(data, "val")))
+
+
+def test_a_users_own_nuisance_will_do_and_values_stay_in_range() -> None:
+    data = Digits(nuisance=Brightness(), value_range=(-1, 1))
+    x, _, factors = visit(data, "test")
+    plain = torch.cat([x for x, _ in Digits().test_dataloader()])
+    torch.testing.assert_close(x, (plain * factors[..., None, None]).clamp(0, 1) * 2 - 1, rtol=0, atol=1e-6)
+    assert data.factor_names == ("brightness",)
+
+
+def test_a_recipe_names_it_by_its_class_path(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "files", train=200, test=50)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        """
+        data:
+          class_path: lit_bottleneck.data.Images
+          init_args:
+            name: MNIST
+            val_size: 20
+            nuisance:
+              class_path: lit_bottleneck.data.nuisance.Rotation
+              init_args: {max_degrees: 30}
+        """
+    )
+    parser = LightningArgumentParser()
+    parser.add_argument("--config", action="config")
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    parsed = parser.parse_args([f"--config={recipe}", f"--data.init_args.root={tmp_path / 'files'}"])
+    data = parser.instantiate_classes(parsed).data
+    assert isinstance(data, Images)
+    assert data.nuisance.max_degrees == 30
+    x, y, factors = next(iter(data.train_dataloader()))
+    assert (x.shape, y.shape, factors.shape) == ((128, 1, 28, 28), (128,), (128, 1))
+    assert 20 < factors.abs().max() <= 30
+
+
+# Models
+
+
+def test_a_classifier_trains_and_predicts_on_batches_of_three() -> None:
+    torch.manual_seed(0)
+    data = Digits(nuisance=Rotation(20))
+    adam = functools.partial(torch.optim.Adam, lr=5e-3)
+    model = VIBClassifier(MLP(64, [64], 16), latent_dim=8, num_classes=10, optimizer=adam)
+    fit = trainer(max_epochs=5)
+    fit.fit(model, datamodule=data)
+    [measured] = fit.test(model, datamodule=data, verbose=False)
+    assert measured["test/accuracy"] > 0.7
+    predictions = fit.predict(model, datamodule=data)
+    assert torch.equal(torch.cat([batch["label"] for batch in predictions]), visit(data, "test")[1])
+
+
+def test_a_vae_trains_on_batches_of_three() -> None:
+    torch.manual_seed(0)
+    data = Digits(nuisance=Translation(1))
+    model = VAE(MLP(64, [64], 16), nn.Sequential(MLP(8, [64], 64), nn.Unflatten(1, (1, 8, 8))), 8, Gaussian())
+    fit = trainer(max_epochs=1)
+    [before] = fit.test(model, datamodule=data, verbose=False)
+    fit.fit(model, datamodule=data)
+    [after] = fit.test(model, datamodule=data, verbose=False)
+    assert after["test/elbo"] > before["test/elbo"]
+
+
+# Errors
+
+
+@pytest.mark.parametrize("max_degrees", [0, -1.0, 180.5, math.nan, math.inf, True, "45", None])
+def test_degrees_out_of_range_are_refused(max_degrees: object) -> None:
+    with pytest.raises(ValueError, match=f"max_degrees={max_degrees!r} must be a number above 0 and at most 180"):
+        Rotation(max_degrees)
+
+
+@pytest.mark.parametrize("max_pixels", [0, -1, 1.5, True, "4"])
+def test_pixels_out_of_range_are_refused(max_pixels: object) -> None:
+    with pytest.raises(ValueError, match=f"max_pixels={max_pixels!r} must be an integer of at least 1"):
+        Translation(max_pixels)
+
+
+def test_a_move_out_of_sight_is_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(ValueError, match="max_pixels=8 moves images of 8 x 8 out of sight; at most 7 will do"):
+        Digits(nuisance=Translation(8))
+    assert Digits(nuisance=Translation(7)).factor_names == ("x", "y")
+
+
+def test_half_pixels_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"whole numbers of pixels; got 1.5"):
+        Translation(2).apply(torch.zeros(2, 1, 8, 8), torch.tensor([[1.0, 0.0], [1.5, 0.0]]))
+
+
+@pytest.mark.parametrize(
+    ("images", "factors"), [((3, 1, 8, 8), (2, 1)), ((3, 1, 8, 8), (3, 2)), ((3, 1, 8, 8), (3,)), ((3, 8, 8), (3, 1))]
+)
+def test_factors_that_do_not_belong_to_the_images_are_refused(
+    images: tuple[int, ...], factors: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match=r"Rotation needs images \(B, C, H, W\) and factors \(B, 1\); got "):
+        Rotation().apply(torch.zeros(images), torch.zeros(factors))
+
+
+@pytest.mark.parametrize("binarize", ["dynamic", "static"])
+def test_binary_images_are_not_turned(binarize: str) -> None:
+    for make in (Digits, lambda **arguments: Images("MNIST", **arguments)):
+        with pytest.raises(ValueError, match=f"binarize='{binarize}' and nuisance cannot go together.*choose one"):
+            make(binarize=binarize, nuisance=Rotation())
+
+
+@pytest.mark.parametrize("nuisance", ["rotation", 45, v2.RandomRotation(45), Rotation])
+def test_what_is_no_nuisance_is_refused(nuisance: object) -> None:
+    with pytest.raises(ValueError, match=r"nuisance=.* must be None or a Nuisance, such as Rotation"):
+        Digits(nuisance=nuisance)
+
+
+@pytest.mark.parametrize("nuisance", [Brightness(columns=2), Brightness(crop=1)])
+def test_a_nuisance_that_breaks_its_promise_is_refused(nuisance: Nuisance) -> None:
+    with pytest.raises(ValueError, match=r"nuisance=.* must make images, and factors .* it made"):
+        Digits(nuisance=nuisance)

@@ -1,0 +1,141 @@
+"""Bounds of the log-likelihood: a linear Gaussian model, of which it is known."""
+
+import math
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import logsumexp
+from torch import Tensor
+from torch.distributions import MultivariateNormal, Normal
+from torchmetrics import Metric
+
+from lit_bottleneck.metrics.bounds import ELBO, ImportanceWeightedBound, importance_weighted_bound
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def linear_gaussian(num_samples: int, shift: float) -> tuple[Tensor, Tensor]:
+    """Log-weights ``(S, B)`` of ``z ~ N(0, 1), x|z ~ N(w z, I / 2)`` and log q(x), for a posterior that is off."""
+    w, x = torch.tensor([1.0, -0.5, 2.0]).double(), randn(20, 3)
+    covariance = w[:, None] * w + torch.eye(3) / 2
+    truth = MultivariateNormal(torch.zeros(3).double(), covariance).log_prob(x)
+    variance = 1 / (1 + 2 * w @ w)
+    posterior = Normal(2 * variance * (x @ w) + shift, variance.sqrt() * (1 + shift))
+    z = posterior.loc + posterior.scale * randn(num_samples, 20, seed=1)
+    likelihood = Normal(z[..., None] * w, math.sqrt(0.5)).log_prob(x).sum(-1)
+    return likelihood + Normal(0.0, 1.0).log_prob(z) - posterior.log_prob(z), truth
+
+
+def test_with_the_exact_posterior_every_bound_is_the_truth() -> None:
+    log_weights, truth = linear_gaussian(6, shift=0.0)
+    for k in (1, 2, 3, 6):
+        torch.testing.assert_close(importance_weighted_bound(log_weights, k), truth, rtol=1e-10, atol=0)
+        metric = ImportanceWeightedBound(k)
+        metric.update(log_weights)
+        torch.testing.assert_close(metric.compute(), truth.mean().float())
+
+
+def test_the_bound_grows_with_k_towards_the_truth() -> None:
+    log_weights, truth = linear_gaussian(4000, shift=0.2)
+    bounds = [importance_weighted_bound(log_weights, k) for k in (1, 5, 50, 4000)]
+    for smaller, larger in pairwise(bounds):
+        assert bool((smaller < larger).all())  # of the same weights, by Jensen's inequality
+    assert bounds[0].mean() < truth.mean() - 0.1
+    spread = (log_weights - truth).exp().std(0) / math.sqrt(4000)  # of the mean weight, whose logarithm the last one is
+    assert bool(((bounds[-1] - truth).abs() < 5 * spread).all())
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.floats(0, 1e4))
+def test_it_is_the_mean_over_the_groups(k: int, groups: int, examples: int, spread: float) -> None:
+    log_weights = spread * randn(k * groups, examples, seed=k)
+    expected = [
+        np.mean([logsumexp(log_weights[g * k : (g + 1) * k, b].numpy()) - math.log(k) for g in range(groups)])
+        for b in range(examples)
+    ]
+    assert importance_weighted_bound(log_weights, k).tolist() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_one_sample_at_a_time_is_the_mean() -> None:
+    log_weights = randn(7, 5)
+    torch.testing.assert_close(importance_weighted_bound(log_weights, 1), log_weights.mean(0))
+
+
+def test_a_weight_of_zero_is_one() -> None:
+    log_weights = torch.tensor([[0.0, -torch.inf], [-torch.inf, 2.0]])
+    assert importance_weighted_bound(log_weights, 2).tolist() == pytest.approx([-math.log(2), 2 - math.log(2)])
+    with pytest.raises(ValueError, match="-inf in all 1 samples of a group; 2 of 2 examples"):
+        importance_weighted_bound(log_weights, 1)
+
+
+def test_log_weights_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="k=4 needs a number of samples that is a multiple of it; got 6"):
+        importance_weighted_bound(torch.zeros(6, 2), 4)
+    for shape in ((6,), (0, 2), (2, 2, 2)):
+        with pytest.raises(ValueError, match=r"log_weights must be \(S, B\), with S at least 1"):
+            importance_weighted_bound(torch.zeros(shape), 1)
+    bad = torch.zeros(2, 3)
+    bad[0, 1], bad[1, 2] = torch.nan, torch.inf
+    with pytest.raises(ValueError, match="finite or -inf; 2 of 3 examples have NaN or"):
+        ImportanceWeightedBound(2).update(bad)
+    with pytest.raises(ValueError, match="k must be a whole number, at least 1"):
+        ImportanceWeightedBound(0)
+    with pytest.raises(ValueError, match="at least 1 example; got 0"), pytest.warns(UserWarning, match="before"):
+        ImportanceWeightedBound(1).compute()
+
+
+def test_the_elbo_is_the_mean_over_examples_not_batches() -> None:
+    distortion, rate = 100 + randn(10), randn(10, seed=1).square()
+    metric = ELBO()
+    for rows in (slice(7), slice(7, 7), slice(7, 10)):
+        metric.update(distortion[rows], rate[rows])
+    found = metric.compute()
+    torch.testing.assert_close(found["elbo"], -(distortion + rate).mean().float())
+    torch.testing.assert_close(found["distortion"], distortion.mean().float())
+    torch.testing.assert_close(found["rate"], rate.mean().float())
+    figure, _ = metric.plot()
+    assert figure is not None
+
+
+def test_examples_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"must be \(B,\).*got \(3,\) and \(2,\)"):
+        ELBO().update(torch.zeros(3), torch.zeros(2))
+    with pytest.raises(ValueError, match=r"must be \(B,\).*got \(3, 1\) and \(3, 1\)"):
+        ELBO().update(torch.zeros(3, 1), torch.zeros(3, 1))
+    bad = torch.tensor([0.0, torch.nan, torch.inf])
+    with pytest.raises(ValueError, match="distortion must be finite; 2 of 3 examples"):
+        ELBO().update(bad, torch.zeros(3))
+    with pytest.raises(ValueError, match="rate must be finite; 2 of 3 examples"):
+        ELBO().update(torch.zeros(3), bad)
+    with pytest.raises(ValueError, match="at least 1 example; got 0"), pytest.warns(UserWarning, match="before"):
+        ELBO().compute()
+
+
+def values(metric: Metric) -> list[float]:
+    return [value.item() for value in metric.metric_state.values()]
+
+
+def test_sums_are_merged_pickled_and_not_rounded() -> None:
+    first, second = (1 + randn(40, seed=seed) / 1000 for seed in (0, 1))
+    for make, arguments in (
+        (ELBO, lambda x: (x, x + 1)),
+        (lambda: ImportanceWeightedBound(2), lambda x: (x.reshape(4, 10),)),
+    ):
+        whole = make()
+        whole.update(*arguments(first))
+        whole.update(*arguments(second))
+        other, metric = make(), make()
+        other.update(*arguments(first))
+        model = torch.nn.ModuleDict({"metric": metric}).half().to(torch.bfloat16)
+        model["metric"].update(*arguments(second))
+        model.half()
+        metric.merge_state(other)
+        assert values(metric) == pytest.approx(values(whole), rel=1e-13)
+        if isinstance(metric, ELBO):
+            assert values(pickle.loads(pickle.dumps(metric))) == values(metric)

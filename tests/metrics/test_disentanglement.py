@@ -1,0 +1,299 @@
+"""Gaps and importances: closed forms, numpy and scikit-learn on their own, and codes of which the answer is known."""
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import balanced_accuracy_score
+from torch import Tensor
+
+from lit_bottleneck.metrics._factors import FactorMetric, halves
+from lit_bottleneck.metrics.disentanglement import (
+    DCI,
+    MIG,
+    SAP,
+    attribute_gaps,
+    disentanglement_completeness,
+    mutual_information_gaps,
+)
+
+METRICS: list[Callable[[], FactorMetric]] = [MIG, SAP, DCI]
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def numbers(rows: int, seed: int = 0) -> Tensor:
+    return torch.rand(rows, 2, generator=torch.Generator().manual_seed(seed))
+
+
+def classes(rows: int, seed: int = 0) -> Tensor:
+    return torch.randint(5, (rows, 2), generator=torch.Generator().manual_seed(seed))
+
+
+def standard(factors: Tensor) -> Tensor:
+    factors = factors.double()
+    return (factors - factors.mean(0)) / factors.std(0)
+
+
+def fed(metric: FactorMetric, codes: Tensor, factors: Tensor, batch_size: int = 10**6) -> FactorMetric:
+    for some_codes, some_factors in zip(codes.split(batch_size), factors.split(batch_size), strict=True):
+        metric.update(some_codes, some_factors)
+    return metric
+
+
+def values(metric: FactorMetric, codes: Tensor, factors: Tensor) -> dict[str, float]:
+    scores = fed(metric, codes, factors).compute()
+    assert all(score.shape == () and score.dtype == torch.float32 for score in scores.values())
+    return {name: score.item() for name, score in scores.items()}
+
+
+def rotated(codes: Tensor) -> Tensor:
+    half = math.sqrt(0.5)
+    return codes @ torch.tensor([[half, half], [-half, half]], dtype=codes.dtype)
+
+
+# --- codes of which the answer is known -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("draw", [numbers, classes])
+def test_each_factor_in_a_dimension_of_its_own(draw: Callable[[int], Tensor]) -> None:
+    factors = draw(2000)
+    codes = torch.cat([standard(factors), randn(2000, 1).double()], 1)
+    codes[:, :2] += 1e-3 * randn(2000, 2, seed=1)
+    mig, sap, dci = (values(make(), codes, factors) for make in METRICS)
+    assert mig["mig"] > 0.9
+    assert sap["sap"] > 0.7
+    assert dci["disentanglement"] > 0.97
+    assert dci["completeness"] > 0.97
+    assert dci["informativeness"] > 0.99
+
+
+@pytest.mark.parametrize("draw", [numbers, classes])
+def test_a_turned_code_still_informs_but_has_no_gaps(draw: Callable[[int], Tensor]) -> None:
+    factors = draw(2000)
+    mig, sap, dci = (values(make(), rotated(standard(factors)), factors) for make in METRICS)
+    assert mig["mig"] < 0.05
+    assert sap["sap"] < 0.05
+    assert dci["disentanglement"] < 0.2
+    assert dci["completeness"] < 0.2
+    assert dci["informativeness"] > 0.95
+
+
+@pytest.mark.parametrize("codes", [torch.zeros(2000, 3), torch.full((2000, 3), 0.1), randn(2000, 3, seed=9)])
+def test_a_collapsed_code_says_nothing(codes: Tensor) -> None:
+    for draw, chance in ((numbers, 0.0), (classes, 0.2)):
+        factors = draw(2000)
+        mig, sap, dci = (values(make(), codes, factors) for make in METRICS)
+        assert mig["mig"] == pytest.approx(0, abs=0.02)
+        assert sap["sap"] == pytest.approx(0, abs=0.05)
+        assert dci["informativeness"] < chance + 0.05
+        assert dci["disentanglement"] < 0.05
+        if codes[0].equal(codes[1]):
+            assert (mig["mig"], sap["sap"], dci["disentanglement"], dci["completeness"]) == (0, 0, 0, 0)
+            assert dci["informativeness"] == pytest.approx(chance, abs=0.05)
+
+
+# --- against other implementations ------------------------------------------------------------------------------------
+
+
+def numpy_information(a: np.ndarray, b: np.ndarray) -> float:
+    joint = np.array([[np.mean((a == i) & (b == j)) for j in np.unique(b)] for i in np.unique(a)])
+    product = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+    return float((joint[joint > 0] * np.log(joint[joint > 0] / product[joint > 0])).sum())
+
+
+def test_mutual_information_gap_by_numpy() -> None:
+    factors, codes = classes(300), randn(300, 4)
+    codes[:, 0] += factors[:, 0]
+    codes[:, 1] += 0.5 * factors[:, 0] + factors[:, 1]
+    bins = [np.digitize(z, np.linspace(z.min(), z.max(), 8)[:-1]) for z in codes.double().numpy().T]
+    expected = []
+    for factor in factors.numpy().T:
+        shares = np.bincount(factor) / len(factor)
+        information = sorted(numpy_information(b, factor) for b in bins)
+        expected.append((information[-1] - information[-2]) / -(shares * np.log(shares)).sum())
+    gaps = mutual_information_gaps(codes, factors, num_bins=7)
+    assert gaps.numpy() == pytest.approx(np.array(expected), rel=1e-9)
+    assert max(expected) > 0.1
+
+
+def test_a_float_of_few_values_is_classes_and_one_of_many_is_binned() -> None:
+    codes, factors = randn(200, 2), classes(200)
+    codes[:, 0] += factors[:, 0]
+    as_classes = mutual_information_gaps(codes, factors, num_bins=5)
+    torch.testing.assert_close(mutual_information_gaps(codes, factors.float() ** 2, num_bins=5), as_classes)
+    many = numbers(200)
+    binned = (many.double() - many.double().amin(0)) / (many.double().amax(0) - many.double().amin(0))
+    binned = (binned * 5).long().clamp(max=4)
+    torch.testing.assert_close(
+        mutual_information_gaps(codes, many, num_bins=5), mutual_information_gaps(codes, binned, num_bins=5)
+    )
+
+
+def test_gap_of_numbers_is_that_of_squared_correlations() -> None:
+    factors, codes = randn(100, 2), randn(100, 3, seed=1)
+    codes[:, 0] += factors[:, 0]
+    expected = []
+    for i in range(2):
+        squares = torch.corrcoef(torch.cat([factors[:, i : i + 1], codes], 1).double().T)[0, 1:].square().sort().values
+        expected.append(squares[-1] - squares[-2])
+    torch.testing.assert_close(attribute_gaps(codes, factors), torch.stack(expected))
+    torch.testing.assert_close(
+        attribute_gaps(1e6 + 1e-3 * codes.double(), factors), torch.stack(expected), rtol=1e-5, atol=0
+    )
+
+
+def test_gap_of_classes_is_that_of_linear_discriminants_with_equal_priors() -> None:
+    factor, codes = classes(400)[:, 0] ** 2, randn(400, 3).double()  # 0, 1, 4, 9, 16
+    codes[:, 1] += factor
+    codes[:, 2] += 0.3 * factor
+    rows = torch.cat([codes, factor[:, None]], 1).numpy()
+    rows = rows[np.lexsort((rows[:, 3], *rows[:, 2::-1].T))]
+    y = rows[:, 3].astype(int)
+    train, test = halves(y, "y", seed=3)
+    scores = []
+    for z in rows[:, :3].T[:, :, None]:
+        model = LinearDiscriminantAnalysis(priors=np.full(5, 0.2)).fit(z[train], y[train])
+        scores.append(balanced_accuracy_score(y[test], model.predict(z[test])))
+    scores.sort()
+    assert attribute_gaps(codes, factor, seed=3).item() == pytest.approx(scores[-1] - scores[-2], abs=1e-12)
+
+
+def test_concentration_of_importances_with_known_entropies() -> None:
+    eye = torch.eye(3)
+    assert [x.item() for x in disentanglement_completeness(eye)] == pytest.approx([1, 1])
+    assert [x.item() for x in disentanglement_completeness(torch.ones(4, 3))] == pytest.approx([0, 0], abs=1e-12)
+    assert [x.item() for x in disentanglement_completeness(torch.zeros(4, 3))] == [0, 0]
+    importance = torch.tensor([[0.9, 0.0], [0.1, 0.5], [0.0, 0.5]])
+    mixed = 1 / 6 * math.log2(1 / 6) + 5 / 6 * math.log2(5 / 6)
+    disentanglement = 0.45 * 1 + 0.3 * (1 + mixed) + 0.25 * 1
+    first = (0.9 * math.log(0.9) + 0.1 * math.log(0.1)) / math.log(3)
+    completeness = (1 + first + 1 - math.log(2) / math.log(3)) / 2
+    assert [x.item() for x in disentanglement_completeness(importance)] == pytest.approx(
+        [disentanglement, completeness], rel=1e-6
+    )
+
+
+# --- how data come in -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", METRICS)
+@pytest.mark.parametrize("draw", [numbers, classes])
+def test_how_rows_come_in_changes_nothing(make: Callable[[], FactorMetric], draw: Callable[[int], Tensor]) -> None:
+    factors, codes = draw(200), randn(200, 3)
+    codes[:, :2] += factors
+    whole = values(make(), codes, factors)
+    shuffled = torch.randperm(200, generator=torch.Generator().manual_seed(5))
+    global_states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index]
+    again = fed(make(), codes[shuffled].view(200, 3, 1, 1), factors[shuffled], batch_size=17)
+    assert {name: score.item() for name, score in again.compute().items()} == whole
+    assert torch.equal(torch.get_rng_state(), global_states[0])
+    assert np.array_equal(np.random.get_state()[1], global_states[1])  # type: ignore[index]
+    assert random.getstate() == global_states[2]
+    first, second = fed(make(), codes[:50], factors[:50]), fed(make(), codes[50:], factors[50:])
+    second.merge_state(first)
+    assert {name: score.item() for name, score in second.compute().items()} == whole
+
+
+def test_a_cast_of_the_model_around_it_rounds_nothing() -> None:
+    factors, codes = numbers(200), randn(200, 2)
+    model = torch.nn.ModuleDict({"sap": SAP()})
+    model["sap"].update(codes, factors)
+    model.to(torch.bfloat16)
+    assert {n: s.item() for n, s in model["sap"].compute().items()} == values(SAP(), codes, factors)
+
+
+@pytest.mark.parametrize("rows", [40, 60, 0])
+def test_two_processes_of_which_one_may_have_seen_nothing(rows: int) -> None:
+    """What a process sends must have the precision and the dimensions of what the other sends."""
+    factors, codes = numbers(60), randn(60, 3)
+    whole = fed(SAP(names=["a", "b"]), codes, factors).compute()
+    sent: list[Tensor] = []
+
+    def first_sends(tensor: Tensor, group: Any = None) -> list[Tensor]:
+        sent.append(tensor)
+        return [tensor]
+
+    def second_gathers(tensor: Tensor, group: Any = None) -> list[Tensor]:
+        other = sent.pop(0)
+        assert (tensor.dtype, tensor.dim()) == (other.dtype, other.dim())
+        return [other, tensor]
+
+    first, second = (
+        SAP(names=["a", "b"], dist_sync_fn=gather, distributed_available_fn=lambda: True)
+        for gather in (first_sends, second_gathers)
+    )
+    for metric, some in ((first, slice(rows)), (second, slice(rows, 60))):
+        if len(codes[some]):
+            fed(metric, codes[some], factors[some], batch_size=7)
+    first.sync(dist_sync_fn=first_sends)
+    assert second.compute() == whole
+    assert not sent
+
+
+def test_names_of_scores_and_a_plot() -> None:
+    factors, codes = classes(100), randn(100, 3)
+    assert set(values(MIG(), codes, factors)) == {"mig", "mig_factor_0", "mig_factor_1"}
+    assert set(values(SAP(names=["a", "b"]), codes, factors)) == {"sap", "sap_a", "sap_b"}
+    mig = values(MIG(names=["a", "b"]), codes, factors)
+    assert mig["mig"] == pytest.approx((mig["mig_a"] + mig["mig_b"]) / 2)
+    _, ax = fed(SAP(), codes, factors).plot()
+    assert len(ax.lines) == 3
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("make", "needed"), [(MIG, 2), (SAP, 4), (DCI, 20)])
+def test_what_nothing_can_be_said_of_is_refused(make: Callable[..., FactorMetric], needed: int) -> None:
+    for rows in (0, needed - 1):
+        with pytest.raises(ValueError, match=f"at least {needed} rows of codes and factors; got {rows}"):
+            fed(make(), randn(rows, 3), numbers(rows)).compute()
+    with pytest.raises(ValueError, match="at least 2 dimensions; got 1"):
+        fed(make(), randn(30, 1), numbers(30)).compute()
+    constant = numbers(30)
+    constant[:, 1] = 0.5
+    with pytest.raises(ValueError, match=r"'y' is 0\.5 in all 30 rows"):
+        fed(make(names=["x", "y"]), randn(30, 3), constant).compute()
+
+
+@pytest.mark.parametrize("make", METRICS)
+def test_what_is_not_codes_and_factors_is_refused(make: Callable[..., FactorMetric]) -> None:
+    with pytest.raises(ValueError, match="as many codes as rows of factors; got 5 and 4"):
+        make().update(randn(5, 3), numbers(4))
+    for codes, factors in ((randn(5), numbers(5)), (randn(5, 3), numbers(5)[..., None]), (randn(5, 0), numbers(5))):
+        with pytest.raises(ValueError, match=r"codes must be \(B, K, \.\.\.\) and factors \(B, F\) or \(B,\)"):
+            make().update(codes, factors)
+    for bad in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="codes must be finite; 1 of 5 rows"):
+            make().update(randn(5, 3).index_fill(0, torch.tensor([2]), bad), numbers(5))
+        with pytest.raises(ValueError, match="factors must be finite; 1 of 5 rows"):
+            make().update(randn(5, 3), numbers(5).index_fill(0, torch.tensor([2]), bad))
+    with pytest.raises(ValueError, match=r"names=\('a',\) need as many factors; got \(5, 2\)"):
+        make(names=["a"]).update(randn(5, 3), numbers(5))
+    with pytest.raises(ValueError, match="names must be different"):
+        make(names=["a", "a"])
+    metric = fed(make(), randn(5, 3), numbers(5))
+    with pytest.raises(ValueError, match=r"3 dimensions and 2 numbers; got codes of 4 dimensions and 2 numbers"):
+        metric.update(randn(5, 4), numbers(5))
+    with pytest.raises(ValueError, match="got codes of 3 dimensions and 2 classes"):
+        metric.update(randn(5, 3), classes(5))
+
+
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match="num_bins must be a whole number, at least 2"):
+        MIG(num_bins=1)
+    with pytest.raises(ValueError, match="num_trees must be a whole number, at least 1"):
+        DCI(num_trees=0)
+    with pytest.raises(ValueError, match="at least 2 dimensions and 2 factors"):
+        fed(DCI(), randn(20, 3), numbers(20)[:, 0]).compute()
+    for bad in (-torch.eye(2), torch.full((2, 2), math.nan)):
+        with pytest.raises(ValueError, match="importance must be finite and not negative"):
+            disentanglement_completeness(bad)

@@ -1,0 +1,199 @@
+"""Moments of the marginal: closed forms of Gaussians, scikit-learn's regressions, and codes at the edge."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LinearRegression
+from torch import Tensor
+from torch.distributions import MultivariateNormal, kl_divergence
+
+from lit_bottleneck.metrics.marginal_moments import MarginalMoments, marginal_moments
+from lit_bottleneck.metrics.rate import rate
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def white(rows: int, width: int, seed: int = 0) -> Tensor:
+    """Rows whose mean is exactly 0 and whose covariance (divided by N) exactly 1."""
+    x = randn(rows, width, seed=seed)
+    x = x - x.mean(0)
+    root = torch.linalg.cholesky(x.T @ x / rows)
+    return torch.linalg.solve_triangular(root, x.T, upper=False).T
+
+
+def with_covariance(covariance: Tensor, rows: int = 200) -> Tensor:
+    return white(rows, len(covariance)) @ torch.linalg.cholesky(covariance).T
+
+
+def exact(mean: Tensor, log_var: Tensor) -> dict[str, float]:
+    metric = MarginalMoments()
+    metric.update(mean, log_var)
+    return {name: value.item() for name, value in metric.in_float64().items()}
+
+
+def linear_channel() -> tuple[Tensor, Tensor]:
+    """Codes of THEORY's channel, for inputs that have exactly its moments."""
+    x = with_covariance(torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64))
+    weight = torch.tensor([[0.6, 0.0], [0.3, 0.8]], dtype=torch.float64)
+    mean = x @ weight.T + torch.tensor([0.2, -0.1])
+    return mean, torch.tensor([0.5, 0.25]).double().log().expand_as(mean)
+
+
+def test_the_linear_channel_splits_its_rate_as_it_should() -> None:
+    found = exact(*linear_channel())
+    assert found["rate"] == pytest.approx(1.329721, abs=1e-6)
+    assert found["marginal_kl"] == pytest.approx(0.183171, abs=1e-6)
+    assert found["total_correlation"] == pytest.approx(0.127610, abs=1e-6)
+    assert found["dimension_wise_kl"] == pytest.approx(0.055561, abs=1e-6)
+    assert found["information_upper"] == pytest.approx(1.146550 + found["marginal_kl_bias"], abs=1e-6)
+
+
+def test_moments_equal_torch_distributions_and_numpy() -> None:
+    mean, log_var = randn(60, 4) @ randn(4, 4, seed=1) + 2, randn(60, 4, seed=2)
+    covariance = np.cov(mean.numpy(), rowvar=False, bias=True) + np.diag(log_var.exp().mean(0).numpy())
+    marginal = MultivariateNormal(mean.mean(0), torch.from_numpy(covariance))
+    prior = MultivariateNormal(torch.zeros(4).double(), torch.eye(4).double())
+    found = exact(mean, log_var)
+    assert found["marginal_kl"] == pytest.approx(kl_divergence(marginal, prior).item(), rel=1e-10)
+    scale = np.sqrt(np.diag(covariance))
+    correlation = covariance / scale[:, None] / scale
+    assert found["total_correlation"] == pytest.approx(-0.5 * np.log(np.linalg.det(correlation)), rel=1e-10)
+    assert found["largest_correlation"] == pytest.approx(np.abs(correlation - np.eye(4)).max(), rel=1e-10)
+    assert found["marginal_kl"] == pytest.approx(found["total_correlation"] + found["dimension_wise_kl"], rel=1e-12)
+    p = np.linalg.solve(covariance, np.cov(mean.numpy(), rowvar=False, bias=True))
+    bias = (np.trace(p) ** 2 + np.trace(p @ p) + 2 * np.trace(p)) / (4 * 60)
+    assert found["marginal_kl_bias"] == pytest.approx(bias, rel=1e-10)
+    assert found["information_upper"] == pytest.approx(found["rate"] - found["marginal_kl"] + bias, rel=1e-10)
+    assert found["rate"] == pytest.approx(rate(mean, log_var)["rate"].item(), rel=1e-6)
+
+
+def test_equicorrelated_codes() -> None:
+    covariance = torch.full((4, 4), 0.5).double().fill_diagonal_(1)
+    mean = with_covariance(covariance - 0.25 * torch.eye(4))  # noise brings the diagonal back to 1
+    found = exact(mean, torch.full_like(mean, math.log(0.25)))
+    assert found["predictability"] == pytest.approx(0.375, rel=1e-9)
+    assert found["predictability_max"] == pytest.approx(0.375, rel=1e-9)
+    assert found["total_correlation"] == pytest.approx(0.581575, abs=1e-6)
+    assert found["largest_correlation"] == pytest.approx(0.5, rel=1e-9)
+    assert found["dimension_wise_kl"] == pytest.approx(0, abs=1e-12)
+
+
+def test_predictability_is_that_of_a_linear_regression() -> None:
+    mean = randn(80, 4) @ randn(4, 4, seed=1)
+    found = exact(mean, torch.full_like(mean, -torch.inf))
+    x = mean.numpy()
+    scores = [
+        LinearRegression().fit(others, x[:, j]).score(others, x[:, j])
+        for j, others in ((j, np.delete(x, j, 1)) for j in range(4))
+    ]
+    assert found["predictability"] == pytest.approx(np.mean(scores), rel=1e-9)
+    assert found["predictability_max"] == pytest.approx(max(scores), rel=1e-9)
+
+
+def test_the_bias_is_about_what_the_plug_in_is_too_large_by() -> None:
+    # Three active dimensions of sixteen: the true marginal is N(0, I), its KL 0.
+    signal = torch.zeros(16).double()
+    signal[:3] = 0.9
+    log_var = (1 - signal).log()
+    plug_ins, biases = [], []
+    for seed in range(200):
+        found = exact(randn(1000, 16, seed=seed) * signal.sqrt(), log_var.expand(1000, 16))
+        plug_ins.append(found["marginal_kl"])
+        biases.append(found["marginal_kl_bias"])
+    error = np.std(plug_ins) / math.sqrt(200)
+    assert 0.003 < np.mean(biases) < 0.005
+    assert abs(np.mean(plug_ins) - np.mean(biases)) < 4 * error
+    assert error < 0.1 * np.mean(biases)
+
+
+@given(st.lists(st.floats(-8, 8), min_size=3, max_size=3), st.lists(st.floats(-100, 100), min_size=3, max_size=3))
+def test_correlations_do_not_depend_on_scales_and_places(exponents: list[float], places: list[float]) -> None:
+    scale = 10 ** torch.tensor(exponents).double()
+    mean, log_var = randn(50, 3) @ randn(3, 3, seed=1), randn(50, 3, seed=2) - 1
+    plain = exact(mean, log_var)
+    moved = exact((mean + torch.tensor(places)) * scale, log_var + 2 * scale.log())
+    for name in ("total_correlation", "predictability", "predictability_max", "largest_correlation"):
+        assert moved[name] == pytest.approx(plain[name], rel=1e-8)
+    assert moved["marginal_kl_bias"] == pytest.approx(plain["marginal_kl_bias"], rel=1e-8)
+
+
+@given(st.integers(2, 30), st.integers(1, 6), st.integers(0, 1000), st.floats(-12, 6), st.floats(0, 50))
+def test_results_keep_their_ranges(n: int, width: int, seed: int, log_var: float, spread: float) -> None:
+    found = exact(spread * randn(n, width, seed=seed), log_var + randn(n, width, seed=seed + 1))
+    assert all(math.isfinite(value) for value in found.values())
+    assert found["total_correlation"] >= 0
+    assert found["dimension_wise_kl"] >= -1e-12
+    assert 0 <= found["predictability"] <= found["predictability_max"] <= 1
+    assert 0 <= found["largest_correlation"] <= 1
+    assert found["marginal_kl"] <= found["rate"] + 1e-9
+    assert 0 <= found["information_upper"] <= found["rate"]
+
+
+def test_one_dimension_has_no_correlation() -> None:
+    found = exact(randn(10, 1), torch.zeros(10, 1))
+    names = ("total_correlation", "predictability", "predictability_max", "largest_correlation")
+    assert [found[name] for name in names] == [0, 0, 0, 0]
+
+
+def test_codes_without_noise_are_described_by_their_means() -> None:
+    mean = with_covariance(torch.tensor([[2.0, 1.0], [1.0, 3.0]]).double(), rows=50)
+    found = exact(mean, torch.full_like(mean, -torch.inf))
+    assert found["rate"] == found["information_upper"] == math.inf
+    assert found["total_correlation"] == pytest.approx(-0.5 * math.log(5 / 6), rel=1e-9)
+    assert found["marginal_kl"] == pytest.approx(0.5 * (5 - 2 - math.log(5)), rel=1e-9)
+    assert found["marginal_kl_bias"] == pytest.approx(2 * 5 / (4 * 50), rel=1e-9)  # P is the identity
+
+
+def test_too_few_codes_without_noise_are_counted() -> None:
+    with pytest.raises(ValueError, match="without noise in 3 dimensions need at least 4; got 3"):
+        marginal_moments(randn(3, 3), torch.full((3, 3), -torch.inf))
+    marginal_moments(randn(4, 3), torch.full((4, 3), -torch.inf))
+    some = torch.zeros(3, 3)
+    some[:, 0] = -torch.inf
+    marginal_moments(randn(3, 3), some)
+
+
+@pytest.mark.parametrize("place", [0.0, 1 / 3, 1e6 + 0.1])
+@pytest.mark.parametrize("batch_size", [7, 30])
+def test_a_constant_dimension_without_noise_is_uncorrelated(place: float, batch_size: int) -> None:
+    mean = randn(30, 2) @ randn(2, 2, seed=1)
+    plain = exact(mean, torch.full_like(mean, -torch.inf))
+    more = torch.cat([mean, torch.full((30, 1), place).double()], 1)
+    metric = MarginalMoments()
+    for batch in more.split(batch_size):
+        metric.update(batch, torch.full_like(batch, -torch.inf))
+    found = {name: value.item() for name, value in metric.in_float64().items()}
+    assert found["marginal_kl"] == found["dimension_wise_kl"] == found["information_upper"] == math.inf
+    for name in ("total_correlation", "predictability_max", "largest_correlation"):
+        assert found[name] == pytest.approx(plain[name], rel=1e-9)
+    assert found["predictability"] == pytest.approx(plain["predictability"] * 2 / 3, rel=1e-9)
+
+
+@pytest.mark.parametrize("rows", [10, 20_000])
+@pytest.mark.parametrize("place", [0.0, 1000.0])
+def test_exact_dependence_has_infinite_total_correlation(rows: int, place: float) -> None:
+    free = randn(rows, 3)
+    mean = torch.cat([free[:, :2], free[:, :1] - 2 * free[:, 1:2], free[:, 2:]], 1) + place
+    metric = MarginalMoments()
+    for batch in mean.split(256):
+        metric.update(batch, torch.full_like(batch, -torch.inf))
+    found = {name: value.item() for name, value in metric.in_float64().items()}
+    assert found["total_correlation"] == found["marginal_kl"] == math.inf
+    assert math.isfinite(found["dimension_wise_kl"])
+    assert found["predictability_max"] == pytest.approx(1, abs=1e-9)
+    last = LinearRegression().fit(free[:, :2], free[:, 2]).score(free[:, :2], free[:, 2])
+    assert found["predictability"] == pytest.approx((3 + last) / 4, abs=1e-9)
+
+
+def test_noise_far_below_the_means_is_no_exact_dependence() -> None:
+    mean = randn(100, 1).expand(100, 2)
+    found = exact(mean, torch.full_like(mean, -14.0))
+    variance = mean[:, 0].var(correction=0).item()
+    correlation = variance / (variance + math.exp(-14))
+    assert found["total_correlation"] == pytest.approx(-0.5 * math.log1p(-(correlation**2)), rel=1e-6)

@@ -1,0 +1,257 @@
+"""Bounds of the information: closed forms, a double loop over torch.distributions, and a choice that values tell."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.distributions import Normal
+
+from lit_bottleneck.functional import pairwise_log_density
+from lit_bottleneck.metrics.marginal_moments import MarginalMoments
+from lit_bottleneck.metrics.mutual_information import (
+    MutualInformation,
+    code_keys,
+    leave_one_out_bound,
+    minibatch_stratified,
+    nce_bound,
+)
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def measured(mean: Tensor, log_var: Tensor, batch_size: int = 10**6, **arguments: int) -> dict[str, float]:
+    metric = MutualInformation(**arguments)
+    for batch in zip(mean.split(batch_size), log_var.split(batch_size), strict=True):
+        metric.update(*batch)
+    return {name: value.item() for name, value in metric.in_float64().items()}
+
+
+def linear_channel(n: int) -> tuple[Tensor, Tensor]:
+    """Draws of THEORY's channel: I = 1.146550, R = 1.329721."""
+    x = randn(n, 2) @ torch.linalg.cholesky(torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64)).T
+    mean = x @ torch.tensor([[0.6, 0.3], [0.0, 0.8]], dtype=torch.float64) + torch.tensor([0.2, -0.1])
+    return mean, torch.tensor([0.5, 0.25]).double().log().expand_as(mean)
+
+
+# --- the estimators ---------------------------------------------------------------------------------------------------
+
+
+def test_the_bounds_equal_a_double_loop_over_torch_distributions() -> None:
+    mean, log_var, noise = randn(12, 3), randn(12, 3, seed=1) - 1, randn(12, 3, seed=2)
+    z = mean + (log_var / 2).exp() * noise
+    dense = [
+        [Normal(mean[j], (log_var[j] / 2).exp()).log_prob(z[i]).sum().exp().item() for j in range(12)]
+        for i in range(12)
+    ]
+    densities = pairwise_log_density(z, mean, log_var)
+    for i, row in enumerate(dense):
+        others = [value for j, value in enumerate(row) if j != i]
+        assert nce_bound(densities)[i].item() == pytest.approx(math.log(row[i] / (sum(row) / 12)), rel=1e-9)
+        assert leave_one_out_bound(densities)[i].item() == pytest.approx(
+            math.log(row[i] / (sum(others) / 11)), rel=1e-9
+        )
+        weighted = row[i] / 50 + sum(others) * 49 / (50 * 11)
+        found = minibatch_stratified(densities, 50)[i].item()
+        assert found == pytest.approx(math.log(row[i] / weighted), rel=1e-9)
+    torch.testing.assert_close(minibatch_stratified(densities, 12), nce_bound(densities))
+
+
+def test_the_stratified_density_of_the_marginal_has_no_bias() -> None:
+    # Over all parts of 3 data of 5 that hold the first, its mean is the density under all 5.
+    dense = torch.tensor([0.9, 0.2, 0.5, 0.05, 0.4], dtype=torch.float64)
+    found = []
+    for first in range(1, 5):
+        for second in range(first + 1, 5):
+            rows = dense[[0, first, second]].log().expand(3, 3)
+            found.append((rows[0, 0] - minibatch_stratified(rows, 5)[0]).exp())
+    assert torch.stack(found).mean().item() == pytest.approx(dense.mean().item(), rel=1e-12)
+
+
+@given(st.integers(2, 40), st.integers(0, 10**6), st.floats(-1e6, 1e6), st.sampled_from([torch.float32, torch.float64]))
+def test_equal_columns_are_exactly_nothing(m: int, more: int, density: float, dtype: torch.dtype) -> None:
+    densities = (randn(m, 1, seed=m) * density).to(dtype).expand(m, m)
+    for found in (nce_bound(densities), leave_one_out_bound(densities), minibatch_stratified(densities, m + more)):
+        assert found.abs().max() == 0
+        assert found.dtype == dtype
+
+
+@given(st.integers(2, 20), st.integers(0, 100), st.floats(0, 1e4))
+def test_the_bounds_are_ordered_and_finite(m: int, seed: int, spread: float) -> None:
+    densities = spread * randn(m, m, seed=seed)
+    nce, mss = nce_bound(densities), minibatch_stratified(densities, 10 * m)
+    assert bool((nce <= math.log(m) + 1e-12).all())
+    assert bool((mss <= math.log(10 * m) + 1e-12).all())
+    leave_one_out = leave_one_out_bound(densities)
+    assert bool(leave_one_out.isfinite().all())
+    above = leave_one_out >= 0  # of a code that is less dense at home than elsewhere, both are negative
+    assert bool((nce[above] <= leave_one_out[above] + 1e-9).all())
+
+
+def test_disjoint_codes_are_all_told_apart() -> None:
+    densities = torch.full((7, 7), -torch.inf).fill_diagonal_(0.0)
+    torch.testing.assert_close(nce_bound(densities), torch.full((7,), math.log(7)))
+    torch.testing.assert_close(minibatch_stratified(densities, 99), torch.full((7,), math.log(99)))
+    assert bool((leave_one_out_bound(densities) == torch.inf).all())
+    far = nce_bound(torch.full((7, 7), -1e30).fill_diagonal_(1e30))
+    torch.testing.assert_close(far, torch.full((7,), math.log(7)))
+
+
+def test_gradients_flow_through_the_bounds() -> None:
+    densities = randn(5, 5).requires_grad_()
+    for bound in (nce_bound, leave_one_out_bound, lambda matrix: minibatch_stratified(matrix, 9)):
+        assert torch.autograd.gradcheck(bound, densities)
+
+
+def test_matrices_that_are_none_are_refused() -> None:
+    for shape in ((3, 4), (1, 1), (3,)):
+        for bound in (nce_bound, leave_one_out_bound, lambda matrix: minibatch_stratified(matrix, 9)):
+            with pytest.raises(ValueError, match=r"log_densities must be \(M, M\), with M at least 2; got"):
+                bound(torch.zeros(shape))
+    with pytest.raises(ValueError, match="dataset_size=4 is less than the 5 codes"):
+        minibatch_stratified(torch.zeros(5, 5), 4)
+
+
+# --- the metric -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [1, 3, 17])
+@pytest.mark.parametrize("n", [2, 3, 10, 101])
+@pytest.mark.parametrize("shape", [(0.3, -1.1), (0.0, 0.0), (-7.7, 3.3)])
+def test_a_collapsed_encoder_tells_exactly_nothing(n: int, width: int, shape: tuple[float, float]) -> None:
+    mean, log_var = (value * (1 + torch.arange(width) / 7).expand(n, width) for value in shape)
+    found = measured(mean, log_var, num_draws=3)
+    assert found["lower"] == found["saturated"] == 0
+    assert found["marginal_kl_upper"] == found["rate"]
+    assert found["upper"] == 0
+    assert found["marginal_kl_lower"] == found["rate"]
+
+
+def test_minus_zero_is_zero() -> None:
+    mean = torch.tensor([[0.0, 1.0], [-0.0, 1.0], [0.0, 1.0]])
+    log_var = torch.tensor([[-0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    assert measured(mean, log_var)["lower"] == 0
+
+
+def test_disjoint_codes_saturate_the_lower_bound_and_the_rate_is_the_upper() -> None:
+    mean = torch.arange(40.0)[:, None] * 1000
+    found = measured(mean, torch.zeros(40, 1))
+    assert found["lower"] == pytest.approx(math.log(40), rel=1e-12)
+    assert found["saturated"] == 1
+    moments = MarginalMoments()
+    moments.update(mean, torch.zeros(40, 1))
+    assert found["upper"] == moments.in_float64()["information_upper"].item()  # the leave-one-out bound: thousands
+    assert found["marginal_kl_lower"] == pytest.approx(found["rate"] - found["upper"], rel=1e-12)
+
+
+def test_the_linear_channel() -> None:
+    mean, log_var = linear_channel(3000)
+    metric = MutualInformation()
+    metric.update(mean, log_var)
+    found = {name: value.item() for name, value in metric.in_float64().items()}
+    z = mean + (log_var / 2).exp() * randn(3000, 2, seed=5)
+    rows = nce_bound(pairwise_log_density(z, mean, log_var))
+    # The standard error of a mean over 3000 inputs; both bounds are within O(1 / 3000) of the truth.
+    error = rows.std().item() / math.sqrt(3000)
+    assert error < 0.025
+    assert found["lower"] == pytest.approx(1.146550, abs=4 * error)
+    assert found["upper"] == pytest.approx(1.146550, abs=4 * error)
+    assert found["rate"] == pytest.approx(1.329721, abs=4 * error)
+    assert found["marginal_kl_lower"] == pytest.approx(0.183171, abs=4 * error)
+    assert found["marginal_kl_upper"] == pytest.approx(0.183171, abs=4 * error)
+    assert found["saturated"] == 0
+    assert rows.mean().item() == pytest.approx(found["lower"], abs=4 * error)
+
+
+def test_it_is_the_mean_of_the_bounds_of_its_own_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    mean, log_var = randn(30, 3), randn(30, 3, seed=1) - 2
+    whole = measured(mean, log_var, num_draws=2, seed=7)
+    keys, order = code_keys(torch.stack([mean, log_var], 1), 7).sort()
+    assert len(keys.unique()) == 30
+    mean, log_var = mean[order], log_var[order]
+    generator = torch.Generator().manual_seed(7)
+    draws = [torch.randn(30, 3, generator=generator, dtype=torch.float64) for _ in range(2)]
+    matrices = [pairwise_log_density(mean + (log_var / 2).exp() * noise, mean, log_var) for noise in draws]
+    assert whole["lower"] == pytest.approx(torch.stack([*map(nce_bound, matrices)]).mean().item(), rel=1e-12)
+    leave_one_out = torch.stack([*map(leave_one_out_bound, matrices)]).mean().item()
+    moments = MarginalMoments()
+    moments.update(mean, log_var)
+    limits = leave_one_out, whole["rate"], moments.in_float64()["information_upper"].item()
+    assert whole["upper"] == pytest.approx(min(limits), rel=1e-12)
+    for at_once in (1, 100):
+        monkeypatch.setattr("lit_bottleneck.metrics.mutual_information._AT_ONCE", at_once)
+        assert measured(mean, log_var, num_draws=2, seed=7) == pytest.approx(whole, rel=1e-12)
+
+
+def test_the_store_is_bounded_and_what_is_kept_does_not_depend_on_the_split() -> None:
+    mean, log_var = randn(200, 3), randn(200, 3, seed=1) - 2
+    whole = measured(mean, log_var, max_codes=25)
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
+    metric = MutualInformation(max_codes=25)
+    for batch in order.split(9):
+        metric.update(mean[batch], log_var[batch])
+        assert sum(len(codes) for codes in metric.codes) == sum(len(keys) for keys in metric.keys) <= 25
+    found = {name: value.item() for name, value in metric.in_float64().items()}
+    assert found == pytest.approx(whole, rel=1e-12)
+    other = MutualInformation(max_codes=25)
+    other.update(mean[:120], log_var[:120])
+    last = MutualInformation(max_codes=25)
+    last.update(mean[120:], log_var[120:])
+    last.merge_state(other)
+    assert len(last.codes[0]) == 25
+    assert {name: value.item() for name, value in last.in_float64().items()} == pytest.approx(whole, rel=1e-12)
+    # Rate and moments are those of all codes.
+    moments = MarginalMoments()
+    moments.update(mean, log_var)
+    assert found["rate"] == pytest.approx(moments.in_float64()["rate"].item(), rel=1e-12)
+    assert found["lower"] <= math.log(25)
+
+
+def test_what_is_kept_is_no_special_part_of_the_codes() -> None:
+    mean = torch.cat([torch.zeros(1000, 2), torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))])
+    mean[:1000, 0] = torch.arange(1000) / 1000
+    metric = MutualInformation(max_codes=400)
+    metric.update(mean, torch.zeros(2000, 2))
+    ordered = (metric.codes[0][:, 0, 1] == 0).sum().item()
+    assert ordered == pytest.approx(200, abs=4 * math.sqrt(400 / 4 * 0.8))  # hypergeometric
+    kept = metric.codes[0][metric.codes[0][:, 0, 1] == 0, 0, 0]
+    assert kept.mean().item() == pytest.approx(0.5, abs=4 * math.sqrt(1 / 12 / ordered))
+
+
+def test_keys_differ_where_codes_do_and_are_spread_evenly() -> None:
+    grid = torch.cartesian_prod(torch.arange(300.0), torch.arange(300.0)).double()
+    keys = code_keys(grid, seed=0)
+    assert len(keys.unique()) == 90_000
+    counts = torch.histc(keys.double(), bins=10, min=-(2.0**63), max=2.0**63)
+    assert bool(((counts - 9000).abs() < 5 * math.sqrt(9000)).all())
+    assert not torch.equal(keys, code_keys(grid, seed=1))
+    one = torch.cat([code_keys(row[None], seed=0) for row in grid[:50]])
+    assert torch.equal(one, keys[:50])
+
+
+def test_the_seed_draws_the_noise_and_the_global_random_state_has_no_part_in_it() -> None:
+    mean, log_var = randn(50, 3), randn(50, 3, seed=1)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = measured(mean, log_var)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert measured(mean, log_var) == first
+    assert measured(mean, log_var, seed=1)["lower"] != first["lower"]
+
+
+def test_codes_without_noise_are_refused() -> None:
+    log_var = torch.zeros(4, 2)
+    log_var[1:3, 0] = -torch.inf
+    with pytest.raises(ValueError, match=r"-inf in 2 of 4 rows: the information .* is infinite"):
+        MutualInformation().update(torch.zeros(4, 2), log_var)
+
+
+def test_bad_arguments_are_named() -> None:
+    for name, least in (("max_codes", 2), ("num_draws", 1)):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number, at least {least}"):
+            MutualInformation(**{name: least - 1})

@@ -1,0 +1,241 @@
+"""Paths between codes: predictions made by hand, the chi distribution of scipy, draws of the prior, sums that split."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from lit_bottleneck.functional import InterpolationMode, interpolate
+from lit_bottleneck.metrics.paths import PathQuality, cycle_error, path_quality, shell_distance
+
+
+def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def certain(*paths: list[int], num_classes: int = 4) -> Tensor:
+    """Log-probabilities ``(T, B, C)`` of paths that are read as these classes, without a doubt."""
+    return nn.functional.one_hot(torch.tensor(paths).T, num_classes).double().log()
+
+
+def values(quality: dict[str, Tensor]) -> dict[str, float]:
+    assert all(value.shape == () and value.dtype == torch.float32 for value in quality.values())
+    return {name: value.item() for name, value in quality.items()}
+
+
+def prior_path(mode: InterpolationMode, k: int, count: int = 4000, steps: int = 11) -> Tensor:
+    first, last = randn(count, k, seed=1, dtype=torch.float64), randn(count, k, seed=2, dtype=torch.float64)
+    return torch.stack([interpolate(first, last, t, mode) for t in torch.linspace(0, 1, steps).tolist()])
+
+
+# --- predictions ------------------------------------------------------------------------------------------------------
+
+
+def test_paths_that_are_read_without_a_doubt() -> None:
+    quality = values(path_quality(certain([0, 0, 1, 1, 1], [0, 2, 2, 3, 1], [2, 2, 2, 2, 2])))
+    assert quality == pytest.approx({"end_classes": 6 / 9, "switches": (1 + 3 + 0) / 3, "entropy": 0})
+
+
+def test_given_labels_take_the_place_of_the_predicted_ends() -> None:
+    paths = certain([0, 0, 1, 1], [3, 3, 3, 3])
+    labels = torch.tensor([[0, 1], [2, 2]])
+    assert values(path_quality(paths))["end_classes"] == 1
+    by_label = values(path_quality(paths, labels=labels))
+    assert by_label["end_classes"] == pytest.approx(1 / 4)  # the reader that always says 3 gains nothing
+    assert by_label["switches"] == values(path_quality(paths))["switches"] == 1 / 2
+
+
+def test_entropy_is_that_of_scipy_at_the_points_between_the_ends() -> None:
+    logs = randn(6, 5, 7, seed=3).log_softmax(-1)
+    expected = scipy.stats.entropy(logs[1:-1].double().exp().numpy(), axis=-1).mean()
+    assert values(path_quality(logs))["entropy"] == pytest.approx(expected, rel=1e-6)
+    moved = logs.clone()
+    moved[[0, -1]] = certain(*[[0, 1]] * 5, num_classes=7).float()  # the ends alone
+    assert values(path_quality(moved))["entropy"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_uniform_predictions_have_the_highest_entropy() -> None:
+    uniform = torch.full((3, 2, 10), -math.log(10))
+    assert values(path_quality(uniform))["entropy"] == pytest.approx(math.log(10), rel=1e-6)
+    assert values(path_quality(uniform.bfloat16()))["entropy"] == pytest.approx(math.log(10), rel=1e-2)
+
+
+def test_a_path_walked_backwards_is_as_good() -> None:
+    logs, codes = randn(7, 9, 4, seed=4).log_softmax(-1), randn(7, 9, 3, seed=5)
+    forwards, backwards = values(path_quality(logs, codes)), values(path_quality(logs.flip(0), codes.flip(0)))
+    assert backwards == pytest.approx(forwards, rel=1e-6)
+
+
+# --- the shell --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 10, 128, 255, 256, 257, 784, 1000, 4096])
+def test_moments_of_the_norm_are_those_of_scipy(k: int) -> None:
+    z = torch.zeros(2, k, dtype=torch.float64)
+    z[1, -1] = 1
+    at_zero, at_one = shell_distance(z).tolist()
+    std = 1 / (at_one - at_zero)
+    mean, variance = scipy.stats.chi.stats(k, moments="mv")
+    assert std == pytest.approx(math.sqrt(variance), rel=1e-6)
+    assert -at_zero * std == pytest.approx(float(mean), rel=1e-9)
+
+
+def test_both_formulas_of_the_moments_agree_where_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for k in (200, 255, 256, 300):
+        z = torch.zeros(k, dtype=torch.float64)
+        by_formula = []
+        for large in (k, k + 1):
+            monkeypatch.setattr("lit_bottleneck.metrics.paths._LARGE", large)
+            by_formula.append(shell_distance(z).item())
+        assert by_formula[0] == pytest.approx(by_formula[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("k", [1, 2, 16, 128])
+def test_draws_of_the_prior_have_mean_zero_and_variance_one(k: int) -> None:
+    distances = shell_distance(randn(40_000, k, seed=6))
+    assert distances.mean().item() == pytest.approx(0, abs=4 / 200)
+    assert distances.std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_halfway_between_two_draws_a_straight_line_is_far_inside() -> None:
+    first, last = randn(4000, 128, seed=1), randn(4000, 128, seed=2)
+    middle = {
+        mode: shell_distance(interpolate(first, last, 0.5, mode)).mean().item()
+        for mode in ("linear", "variance_preserving")
+    }
+    mean, variance = (float(moment) for moment in scipy.stats.chi.stats(128, moments="mv"))
+    assert middle["linear"] == pytest.approx((mean / math.sqrt(2) - mean) / math.sqrt(variance), abs=0.05)
+    assert round(middle["linear"], 1) == -4.7
+    assert middle["variance_preserving"] == pytest.approx(0, abs=4 / math.sqrt(4000))
+
+
+def test_what_keeps_the_prior_stays_on_its_shell_along_the_whole_path() -> None:
+    k = 64
+    mean, variance = (float(moment) for moment in scipy.stats.chi.stats(k, moments="mv"))
+    t = np.linspace(0, 1, 11)[1:-1]
+    inside = ((np.sqrt(t**2 + (1 - t) ** 2) - 1) * mean / math.sqrt(variance)).mean()
+    logs = torch.zeros(11, 4000, 1)
+    straight = values(path_quality(logs, prior_path("linear", k)))
+    assert straight["shell_distance"] == pytest.approx(inside, abs=0.05)
+    assert inside < -2
+    kept = values(path_quality(logs, prior_path("variance_preserving", k)))
+    assert kept["shell_distance"] == pytest.approx(0, abs=0.05)
+    assert kept["shell_distance_abs"] == pytest.approx(math.sqrt(2 / math.pi), abs=0.02)  # nearly a normal variable
+
+
+def test_a_code_of_any_scale_and_precision_is_measured() -> None:
+    z = randn(5, 32, seed=7)
+    expected = (np.linalg.norm(z.double().numpy(), axis=-1) - scipy.stats.chi.mean(32)) / scipy.stats.chi.std(32)
+    assert shell_distance(z).numpy() == pytest.approx(expected, rel=1e-5)
+    assert shell_distance(z.half()).dtype == torch.float32
+    huge = shell_distance(torch.full((4,), 1e38))  # its square is not in float32
+    assert huge.item() == pytest.approx(2e38 / scipy.stats.chi.std(4), rel=1e-6)
+
+
+# --- cycle ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_decoder_that_the_encoder_inverts_has_no_cycle_error() -> None:
+    z, matrix = randn(50, 6, dtype=torch.float64), randn(6, 6, seed=1, dtype=torch.float64)
+    assert cycle_error(lambda x: x, lambda z: z, z) == 0
+    there_and_back = cycle_error(lambda x: torch.linalg.solve(matrix, x, left=False), lambda z: z @ matrix, z)
+    assert there_and_back.item() == pytest.approx(0, abs=1e-20)
+
+
+def test_the_cycle_error_of_a_collapsed_encoder_is_the_variance_of_the_prior() -> None:
+    z = randn(4000, 8)
+    assert cycle_error(torch.zeros_like, lambda z: z, z).item() == pytest.approx(1, abs=0.05)
+    assert cycle_error(lambda x: randn(4000, 8, seed=1), lambda z: z, z).item() == pytest.approx(2, abs=0.05)
+    assert cycle_error(lambda x: x + 3, lambda z: z, z).item() == pytest.approx(9, rel=1e-5)
+
+
+def test_codes_of_another_shape_or_none_have_no_cycle_error() -> None:
+    with pytest.raises(ValueError, match=r"shape of z, \(5, 4\); got \(5, 3\)"):
+        cycle_error(lambda x: x[:, :3], lambda z: z, randn(5, 4))
+    with pytest.raises(ValueError, match=r"z must be \(B, K\).*got \(0, 4\)"):
+        cycle_error(lambda x: x, lambda z: z, randn(0, 4))
+
+
+# --- the metric -------------------------------------------------------------------------------------------------------
+
+
+def test_how_paths_come_in_changes_nothing() -> None:
+    logs, codes = randn(5, 37, 4, seed=8).log_softmax(-1), randn(5, 37, 3, seed=9)
+    labels = torch.stack([torch.arange(37) % 4, (torch.arange(37) + 1) % 4])
+    whole = path_quality(logs, codes, labels)
+    first, second = PathQuality(), PathQuality()
+    for rows in torch.arange(20).split(7):
+        first.update(logs[:, rows], codes[:, rows], labels[:, rows])
+    second.update(logs[:, 20:], codes[:, 20:], labels[:, 20:])
+    second.update(logs[:, :0], codes[:, :0], labels[:, :0])
+    second.merge_state(first)
+    torch.testing.assert_close(second.compute(), whole, rtol=0, atol=0)
+    second.reset()
+    second.update(logs, codes, labels)
+    torch.testing.assert_close(second.compute(), whole, rtol=0, atol=0)
+
+
+def test_paths_without_codes_do_not_weaken_the_shell_of_those_with() -> None:
+    logs, codes = randn(5, 8, 4, seed=8).log_softmax(-1), randn(5, 8, 3, seed=9)
+    metric = PathQuality()
+    metric.update(logs)
+    assert set(metric.compute()) == {"end_classes", "switches", "entropy"}
+    metric.update(logs, codes)
+    both, alone = metric.compute(), path_quality(logs, codes)
+    torch.testing.assert_close(both, alone)
+
+
+def test_a_cast_of_the_model_around_it_does_not_round_the_sums() -> None:
+    logs, codes = randn(5, 300, 4, seed=8).log_softmax(-1), randn(5, 300, 3, seed=9)
+    model = nn.ModuleDict({"quality": PathQuality()})
+    model["quality"].update(logs, codes)
+    model.to(torch.bfloat16)
+    model["quality"].update(logs, codes)
+    torch.testing.assert_close(model["quality"].compute(), path_quality(logs, codes))
+
+
+def test_it_plots_as_other_metrics_do() -> None:
+    metric = PathQuality()
+    metric.update(certain([0, 0, 1], [2, 3, 3]))
+    value = metric.compute()
+    axes = Figure().add_subplot()
+    assert metric.plot(ax=axes)[1] is axes
+    assert len(axes.lines) == 3
+    metric.plot([value, value], ax=axes)
+
+
+def test_what_are_no_paths_is_refused() -> None:
+    logs = torch.zeros(3, 2, 4).log_softmax(-1)
+    for shape in ((3, 4), (2, 5, 4), (3, 2, 0)):
+        with pytest.raises(ValueError, match=r"log_probabilities must be \(T, B, C\), at T = 3 points or more; got"):
+            path_quality(torch.zeros(shape))
+    with pytest.raises(ValueError, match="at 6 of 6 points they do not: give log_softmax"):
+        path_quality(torch.zeros(3, 2, 4))
+    for bad in (math.nan, math.inf, -math.inf):
+        broken = logs.clone()
+        broken[1, 0] = bad
+        with pytest.raises(ValueError, match="at 1 of 6 points"):
+            PathQuality().update(broken)
+    for shape in ((3, 2), (3, 3, 5), (4, 2, 5)):
+        with pytest.raises(ValueError, match=r"codes must be \(3, 2, K\); got"):
+            path_quality(logs, torch.zeros(shape))
+    with pytest.raises(ValueError, match="codes must be finite"):
+        path_quality(logs, torch.full((3, 2, 5), math.nan))
+    with pytest.raises(ValueError, match=r"K of at least 1; got \(3, 0\)"):
+        shell_distance(torch.zeros(3, 0))
+    with pytest.raises(ValueError, match="at least 1 path; got 0"):
+        path_quality(logs[:, :0])
+
+
+def test_labels_that_are_none_are_refused() -> None:
+    logs = torch.zeros(3, 2, 4).log_softmax(-1)
+    for labels in (torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 2)):
+        with pytest.raises(ValueError, match=r"labels must be whole numbers \(2, 2\), of both ends; got"):
+            path_quality(logs, labels=labels)
+    for label in (-1, 4):
+        with pytest.raises(ValueError, match=f"labels must be 0 to 3, as there are classes; got {label}"):
+            path_quality(logs, labels=torch.tensor([[0, 1], [label, 3]]))
