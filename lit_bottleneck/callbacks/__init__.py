@@ -1,4 +1,4 @@
-"""Callbacks for any LightningModule: what is measured of its codes and samples, pictures, progress, averaged weights."""
+"""Callbacks for any LightningModule: measurements of codes and samples, pictures, progress, averaged weights."""
 
 from lit_bottleneck.callbacks.factors import Factors
 from lit_bottleneck.callbacks.information import Information

@@ -5,21 +5,21 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lit_bottleneck.arguments import one_of, whole_number
+from lit_bottleneck.callbacks.measurement import Measurement, check_codes, code_of
 from lit_bottleneck.metrics._factors import FactorError, FactorMetric
 from lit_bottleneck.metrics.disentanglement import DCI, MIG, SAP
 from lit_bottleneck.metrics.probes import FactorProbe, ProbeKind
 
 
-class Factors(Callback):
+class Factors(Measurement):
     """Compare mean codes with known factors, in test and, if asked for, in validation every few epochs.
 
-    For any module with ``encode(x, sample=False) -> Code``. Logged as ``test/...`` (and ``val/...``) are, for a factor
+    For any module with ``encode(x, sample=False) -> Code``, or with a bottleneck after its ``encoder``. Logged as
+    ``test/...`` (and ``val/...``) are, for a factor
     ``rotation``, ``probe_linear_rotation`` and ``probe_mlp_rotation`` (see `metrics.probes.probe`; for classes also
     ``probe_linear_rotation_chance``), and of all factors together ``mig``, ``sap``, each also by factor as
     ``mig_rotation``, and ``dci_disentanglement``, ``dci_completeness``, ``dci_informativeness`` (see
@@ -38,7 +38,7 @@ class Factors(Callback):
 
     Raises:
         ValueError: for arguments out of range; in the first batch, if it has no factors.
-        TypeError: in ``setup``, for a module without ``encode``.
+        TypeError: in ``setup``, for a module of which the codes cannot be had.
     """
 
     def __init__(
@@ -48,26 +48,16 @@ class Factors(Callback):
         max_rows: int = 10_000,
         every_n_epochs: int = 0,
     ) -> None:
+        super().__init__(every_n_epochs)
         self.probes = tuple(one_of("probes", kind, ("linear", "mlp")) for kind in probes)
         self.disentanglement = disentanglement
         self.max_rows = whole_number("max_rows", max_rows, at_least=4)
-        self.every_n_epochs = whole_number("every_n_epochs", every_n_epochs, at_least=0)
-        self._measured = 0
-        self._forget()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module that codes nothing, before there is something to lose."""
-        if stage != "predict" and not hasattr(pl_module, "encode"):
-            raise TypeError(f"Factors needs a module with encode(x, sample=False); {type(pl_module).__name__} has none")
-        self._measured = 0
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
-        self._forget()
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
-        self._forget()
+        super().setup(trainer, pl_module, stage)
+        if stage != "predict":
+            check_codes(self, pl_module)
 
     def on_validation_batch_end(
         self,
@@ -78,72 +68,40 @@ class Factors(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take in the codes of a batch."""
+        """Take in the codes of a batch, in the epochs that are measured."""
         if dataloader_idx == 0 and self.every_n_epochs and trainer.sanity_checking:
             _factors(trainer, batch)  # if it has none, this is the time to say so
-        if dataloader_idx == 0 and self._is_due(trainer):
-            self._add(trainer, pl_module, batch)
+        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Take in the codes of a batch."""
-        if dataloader_idx == 0:
-            self._add(trainer, pl_module, batch)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what the codes of this epoch say."""
-        if self._is_due(trainer):
-            self._log(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what the codes say."""
-        self._log(trainer, pl_module, "test")
-
-    def _forget(self) -> None:
+    def begin(self, trainer: Trainer, module: LightningModule) -> None:
+        """Forget all codes."""
         self._codes: list[Tensor] = []  # of this process
         self._factors: list[Tensor] = []
 
-    def _is_due(self, trainer: Trainer) -> bool:
-        """Whether codes are looked at in this epoch."""
-        if trainer.sanity_checking or not self.every_n_epochs:
-            return False
-        epoch = trainer.current_epoch + 1
-        last = epoch == trainer.max_epochs or 0 <= trainer.max_steps <= trainer.global_step
-        fitting = trainer.state.fn == TrainerFn.FITTING
-        return not fitting or last or epoch - self._measured >= self.every_n_epochs
-
-    def _add(self, trainer: Trainer, module: LightningModule, batch: Any) -> None:
+    def take_in(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Take in the codes of a batch."""
         factors = _factors(trainer, batch)
         share = self.max_rows // trainer.world_size + (trainer.global_rank < self.max_rows % trainer.world_size)
         wanted = share - sum(map(len, self._codes))
         if wanted <= 0:
             return
         with trainer.precision_plugin.val_step_context():
-            mean: Tensor = module.encode(batch[0], sample=False).mean  # type: ignore[operator]
+            mean = code_of(module, batch[0]).mean
         self._codes.append(mean[:wanted].detach())
         self._factors.append(factors[:wanted])
 
-    def _log(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        self._measured = trainer.current_epoch + 1
+    def results(self, trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
+        """What the codes say."""
+        found: dict[str, Tensor] = {}
         for prefix, metric in self._metrics(_names(trainer)):
             metric.to(trainer.strategy.root_device)
             if self._codes:
                 metric.update(torch.cat(self._codes), torch.cat(self._factors))
             try:
-                scores = metric.compute()
+                found |= {f"{prefix}{name}": score for name, score in metric.compute().items()}
             except FactorError as error:  # in all processes, since all of them have all rows by now
                 rank_zero_warn(f"Factors logs no {prefix or type(metric).__name__}: {error}")
-                continue
-            scores = {f"{stage}/{prefix}{name}": score for name, score in scores.items()}
-            module.log_dict(scores, sync_dist=trainer.world_size > 1)
-        self._forget()
+        return found
 
     def _metrics(self, names: Sequence[str] | None) -> list[tuple[str, FactorMetric]]:
         """What is measured, each with what its names begin with."""

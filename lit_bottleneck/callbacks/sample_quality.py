@@ -4,14 +4,13 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lit_bottleneck.arguments import whole_number
+from lit_bottleneck.callbacks.measurement import Measurement
 from lit_bottleneck.callbacks.value_range import value_range
 from lit_bottleneck.metrics import (
     FeatureExtractor,
@@ -23,7 +22,7 @@ from lit_bottleneck.metrics import (
 )
 
 
-class SampleQuality(Callback):
+class SampleQuality(Measurement):
     """Compare as many samples of a model as there are real examples, in validation every few epochs and in test.
 
     Where nothing is validated, they are compared with the training examples of the epoch, and logged as ``train/...``.
@@ -59,14 +58,14 @@ class SampleQuality(Callback):
         every_n_epochs: int = 10,
         neighbours: int = 3,
     ) -> None:
+        super().__init__(every_n_epochs)
         self.features = InceptionFeatures() if features is None else features
-        self.every_n_epochs = whole_number("every_n_epochs", every_n_epochs, at_least=0)
         self.neighbours = whole_number("neighbours", neighbours, at_least=1)
         self.num_samples = whole_number("num_samples", num_samples, at_least=self.neighbours + 1)
-        self._forget()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module that draws nothing, and have the features ready, before there is something to lose."""
+        super().setup(trainer, pl_module, stage)
         if stage == "predict":
             return
         if not hasattr(pl_module, "sample"):
@@ -75,92 +74,41 @@ class SampleQuality(Callback):
             with isolate_rng():  # a new network draws its first weights
                 self.features.build()
         self.features.to(trainer.strategy.root_device)
-        self._measured = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""
-        self._forget()
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
-        self._forget()
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
-        self._forget()
+        self.begin(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the examples of a batch, where nothing is validated."""
-        if not sum(trainer.num_val_batches) and self._is_due(trainer):
+        if not sum(trainer.num_val_batches) and self.is_due(trainer):
             real = _examples(batch)[: self._share(trainer) - sum(map(len, self._kept))]
             if len(real):
                 self._kept.append(real.cpu())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what the samples of this epoch are like, where nothing was validated."""
-        if not sum(trainer.num_val_batches) and self._is_due(trainer):
+        if not sum(trainer.num_val_batches) and self.is_due(trainer):
             with torch.no_grad():
                 for batch_idx, real in enumerate(self._kept):
-                    self._add(trainer, pl_module, real.to(trainer.strategy.root_device), batch_idx)
-                self._log(trainer, pl_module, "train")
+                    self.take_in(trainer, pl_module, real.to(trainer.strategy.root_device), batch_idx)
+                self.log_results(trainer, pl_module, "train")
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Take in the features of a batch and of as many samples."""
-        if dataloader_idx == 0 and self._is_due(trainer):
-            self._add(trainer, pl_module, batch, batch_idx)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Take in the features of a batch and of as many samples."""
-        if dataloader_idx == 0:
-            self._add(trainer, pl_module, batch, batch_idx)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what the samples of this epoch are like."""
-        if self._is_due(trainer):
-            self._log(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what the samples are like."""
-        self._log(trainer, pl_module, "test")
-
-    def _forget(self) -> None:
+    def begin(self, trainer: Trainer, module: LightningModule) -> None:
+        """Forget all features."""
         self._real: list[Tensor] = []  # features, of this process
         self._generated: list[Tensor] = []
         self._points: list[Tensor] = []  # samples themselves, where the modes are known
         self._kept: list[Tensor] = []  # training examples, to be compared at the end of the epoch
 
-    def _is_due(self, trainer: Trainer) -> bool:
-        """Whether samples are looked at in this epoch."""
-        if trainer.sanity_checking or not self.every_n_epochs:
-            return False
-        epoch = trainer.current_epoch + 1
-        last = epoch == trainer.max_epochs or 0 <= trainer.max_steps <= trainer.global_step
-        fitting = trainer.state.fn == TrainerFn.FITTING
-        return not fitting or last or epoch - self._measured >= self.every_n_epochs
-
     def _share(self, trainer: Trainer) -> int:
         """How many examples are looked at by this process."""
         return self.num_samples // trainer.world_size + (trainer.global_rank < self.num_samples % trainer.world_size)
 
-    def _add(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def take_in(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Take in the features of a batch, and of as many samples."""
         real = _examples(batch)[: self._share(trainer) - sum(map(len, self._real))]
         if not len(real):
             return
@@ -170,21 +118,14 @@ class SampleQuality(Callback):
                 generated: Tensor = module.sample(len(real))  # type: ignore[operator]
             if generated.dim() == 2:  # those of a decoder may be flat
                 generated = generated.reshape(real.shape)
-            self._real.append(self.features(self._in_range(trainer, module, real)))
-            self._generated.append(self.features(self._in_range(trainer, module, generated)))
+            theirs = value_range(trainer, module)
+            self._real.append(self.features(self.features.mapped(real, theirs)))
+            self._generated.append(self.features(self.features.mapped(generated, theirs)))
         if _modes(trainer) is not None:
             self._points.append(generated)
 
-    def _in_range(self, trainer: Trainer, module: LightningModule, examples: Tensor) -> Tensor:
-        """Map the range of the data to that which the features are of."""
-        theirs, ours = value_range(trainer, module), self.features.value_range
-        if theirs is None or ours is None or theirs == ours:
-            return examples
-        low, high = theirs
-        return (examples.float() - low) / (high - low) * (ours[1] - ours[0]) + ours[0]
-
-    def _log(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        self._measured = trainer.current_epoch + 1
+    def results(self, trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
+        """What the samples are like."""
         device = trainer.strategy.root_device
         mine = torch.tensor([sum(map(len, self._real)), self._real[0].shape[1] if self._real else 0], device=device)
         counts, widths = trainer.strategy.all_gather(mine).view(-1, 2).unbind(1)  # a process may have seen nothing
@@ -193,7 +134,7 @@ class SampleQuality(Callback):
             rank_zero_warn(
                 f"SampleQuality needs more real examples than neighbours={self.neighbours}; got {count}: nothing logged"
             )
-            return
+            return {}
         scores = MetricCollection(
             {
                 "frechet_distance": FrechetDistance(width),
@@ -204,14 +145,13 @@ class SampleQuality(Callback):
         ).to(device)
         scores.update(_joined(self._real, width, device), real=True)
         scores.update(_joined(self._generated, width, device), real=False)
-        logged = {f"{name}_{self.features.name}_{count}": score for name, score in scores.compute().items()}
+        found = {f"{name}_{self.features.name}_{count}": score for name, score in scores.compute().items()}
         modes = _modes(trainer)
         if modes is not None:
             coverage = ModeCoverage(modes, trainer.datamodule.std).to(device)  # type: ignore[attr-defined]
             coverage.update(_joined(self._points, modes.shape[1], device))
-            logged |= {f"coverage_{name}": value for name, value in coverage.compute().items()}
-        module.log_dict({f"{stage}/{name}": score for name, score in logged.items()}, sync_dist=trainer.world_size > 1)
-        self._forget()
+            found |= {f"coverage_{name}": value for name, value in coverage.compute().items()}
+        return found
 
 
 def _examples(batch: Any) -> Tensor:

@@ -1,6 +1,6 @@
 """What codes carry, what they are about, and how good drawn examples are.
 
-The metrics know no model: they take codes, by their means and log-variances, features, or predictions, whoever made them.
+The metrics know no model: they take codes (means and log-variances), features or predictions, whoever made them.
 
 - Information, in nats: `Rate`, `MarginalMoments`, `MutualInformation`, `ClassConditionalTotalCorrelation`.
 - Bounds of a density: `ELBO`, `ImportanceWeightedBound`.

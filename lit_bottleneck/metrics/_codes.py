@@ -1,41 +1,18 @@
-"""What the metrics of Gaussian codes share: states in float64, sums over codes, and their reduction."""
+"""What the metrics of Gaussian codes share: sums over codes, and their reduction."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torchmetrics import Metric
+from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lit_bottleneck.metrics._code_sums import CodeSums, checked_codes, common_origin, merged, no_sums, sums_of
-from lit_bottleneck.metrics._precision import moved_only
-
-
-class Float64Metric(Metric):
-    """A metric whose float64 states a cast of the module around it does not round."""
-
-    full_state_update = False
-    is_differentiable = False
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot a result, or a list of results over time, as every metric of torchmetrics does.
-
-        Args:
-            val: what ``compute`` or ``forward`` returned, or a list of it. None computes.
-            ax: the axis to draw on. None makes a figure.
-
-        Returns:
-            The figure and its axis.
-        """
-        return self._plot(val, ax)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
-        return super()._apply(fn if self._dtype_convert else moved_only(fn), exclude_state)
+from lit_bottleneck.metrics._precision import Float64Metric
 
 
 class CodeMetric(Float64Metric):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torchmetrics import Metric
+from torch import Tensor
 
-from lit_bottleneck.metrics._precision import moved_only
+from lit_bottleneck.metrics._precision import Float64Metric
 
 Array: TypeAlias = NDArray[Any]
 
@@ -20,7 +19,7 @@ class FactorError(ValueError):
     """There are too few rows, dimensions or factors, or a factor does not vary: nothing can be said of these data."""
 
 
-class FactorMetric(Metric):
+class FactorMetric(Float64Metric):
     """All codes and factors, kept in memory in float64.
 
     Args:
@@ -31,8 +30,6 @@ class FactorMetric(Metric):
         ValueError: for names that are not different.
     """
 
-    full_state_update = False
-    is_differentiable = False
     higher_is_better = True
 
     rows: list[Tensor]
@@ -90,17 +87,10 @@ class FactorMetric(Metric):
         """Return a float32 scalar on the device of the metric."""
         return torch.tensor(float(value), dtype=torch.float32, device=self.device)
 
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot what ``compute`` returns, or values ``val`` that it returned; see `torchmetrics.Metric`."""
-        return self._plot(val, ax)
-
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
         if not len(self.rows):  # torchmetrics would send an empty tensor of another precision
             self.rows = [torch.empty(0, dtype=torch.float64, device=self.device)]
         super()._sync_dist(*args, **kwargs)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
-        return super()._apply(fn if self._dtype_convert else moved_only(fn), exclude_state)
 
 
 def checked(mean: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:

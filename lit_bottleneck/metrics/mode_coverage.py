@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torchmetrics import Metric
+from torch import Tensor
 
-from lit_bottleneck.metrics._precision import moved_only
+from lit_bottleneck.metrics._precision import Float64Metric
 
 _REACH = 3  # standard deviations
 _HELD = 20  # a mode is held by one in so many of the good points
 
 
-class ModeCoverage(Metric):
+class ModeCoverage(Float64Metric):
     """How generated points cover the modes of a mixture of isotropic Gaussians: see `mode_coverage`.
 
     Sums in float64 are kept, not points: however they are split into batches and processes, the result is the same.
@@ -35,9 +33,6 @@ class ModeCoverage(Metric):
     >>> {name: round(value.item(), 2) for name, value in coverage.compute().items()}
     {'good': 0.75, 'modes': 2.0, 'smallest_mode': 0.33, 'spread_min': 0.0, 'spread_max': 1.0}
     """
-
-    full_state_update = False
-    is_differentiable = False
 
     total: Tensor
     counts: Tensor
@@ -64,9 +59,6 @@ class ModeCoverage(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return the five scalars of `mode_coverage`."""
         return _compute(self.total, self.counts, self.offsets, self.squares)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
-        return super()._apply(fn if self._dtype_convert else moved_only(fn), exclude_state)
 
 
 def mode_coverage(points: Tensor, modes: Tensor, std: float) -> dict[str, Tensor]:

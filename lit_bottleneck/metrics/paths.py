@@ -11,19 +11,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torchmetrics import Metric
+from torch import Tensor
 from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.metrics._precision import moved_only
+from lit_bottleneck.metrics._precision import Float64Metric
 
 _SUMS = ("paths", "points", "end_classes", "switches", "entropy", "codes", "shell_distance", "shell_distance_abs")
 _SLACK = 0.05  # of the log of a sum of probabilities: bfloat16 is that coarse
 _LARGE = 256  # dimensions from where the expansion is more exact than lgamma
 
 
-class PathQuality(Metric):
+class PathQuality(Float64Metric):
     """How clearly the points of paths are read, and how usual their codes are: see `path_quality`.
 
     Sums in float64 are kept: however paths are split into batches and processes, the result is the same.
@@ -40,9 +39,6 @@ class PathQuality(Metric):
     >>> {name: round(value.item(), 2) for name, value in quality.compute().items()}
     {'end_classes': 0.0, 'switches': 2.0, 'entropy': 0.95}
     """
-
-    full_state_update = False
-    is_differentiable = False
 
     sums: Tensor
 
@@ -71,9 +67,6 @@ class PathQuality(Metric):
             Figure and axes.
         """
         return self._plot(val, ax)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
-        return super()._apply(fn if self._dtype_convert else moved_only(fn), exclude_state)
 
 
 def path_quality(

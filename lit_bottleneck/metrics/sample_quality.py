@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import poly_mmd
 from torchmetrics.utilities.data import dim_zero_cat
 
 from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.metrics._precision import moved_only
+from lit_bottleneck.metrics._precision import Float64Metric, moved_only
 
 _AT_ONCE = 2**24  # distances in memory: 128 MiB of them
 
@@ -62,11 +61,8 @@ class FrechetDistance(FrechetInceptionDistance):
         return super()._apply(fn if self._dtype_convert else moved_only(fn), exclude_state)
 
 
-class _TwoSets(Metric):
+class _TwoSets(Float64Metric):
     """All features of both kinds, kept in memory."""
-
-    full_state_update = False
-    is_differentiable = False
 
     real: list[Tensor]
     generated: list[Tensor]
