@@ -234,7 +234,22 @@ def test_the_test_split_is_measured_like_the_validation_split() -> None:
     model, rows = classifier(), blobs(10)
     [tested] = trainer().test(model, loader(rows, 7), verbose=False)
     validated = measure(model, rows, 7)
+    del tested["test/cross_entropy_sampled"]
     assert {name.replace("test/", "val/"): value for name, value in tested.items()} == validated
+
+
+def test_the_cross_entropy_of_draws_is_of_one_draw_each() -> None:
+    model, (x, y) = classifier(), blobs(20_000)
+    [logged] = trainer().test(model, loader((x, y), 3000), verbose=False)
+    with torch.no_grad():
+        each = F.cross_entropy(model.decoder(model.encode(x, sample=True).z), y, reduction="none")
+    standard_error = (each.std() / math.sqrt(len(y))).item()  # of our draws, and as much of the others
+    assert logged["test/cross_entropy_sampled"] == pytest.approx(each.mean().item(), abs=4 * 2**0.5 * standard_error)
+    assert logged["test/cross_entropy_sampled"] > logged["test/cross_entropy"]
+
+    plain = classifier(deterministic=True)
+    [logged] = trainer().test(plain, loader(blobs(200), 200), verbose=False)
+    assert logged["test/cross_entropy_sampled"] == pytest.approx(logged["test/cross_entropy"], rel=1e-6)
 
 
 def test_two_measurements_in_a_row_do_not_add_up() -> None:

@@ -85,7 +85,10 @@ def _parser() -> argparse.ArgumentParser:
         help="processes of this machine; a SLURM array, waited for; or a sweep for the agents of wandb",
     )  # fmt: skip
     parser.add_argument(
-        "--engine_options", metavar="OPTIONS", default="", help="of sbatch, such as '--partition=gpu --gres=gpu:1'"
+        "--engine_options",
+        metavar="OPTIONS",
+        default="",
+        help="of sbatch: --engine_options='--partition=gpu --gres=gpu:1'",
     )
     parser.add_argument("--task", metavar="N", type=int, help="run the N-th run only, and make no table")
     return parser

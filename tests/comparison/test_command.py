@@ -80,7 +80,7 @@ def test_a_grid_over_beta_makes_an_information_plane_through_slurm(
     )
     sbatch.chmod(sbatch.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(sbatch.parent), prepend=os.pathsep)
-    engine = ["--engine", "slurm", "--engine_options", "--partition=short", "--workers", "2"]
+    engine = ["--engine", "slurm", "--engine_options=--partition=short", "--workers", "2"]
     main(["compare", *DIGITS, "--grid", "model.init_args.beta=1e-2", "--seeds", "3", "--out", "out", *engine])
 
     assert (folder / "out/information_plane.png").is_file()
