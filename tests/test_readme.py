@@ -49,7 +49,7 @@ def test_block(language: str, block: str, folder: Path, monkeypatch: pytest.Monk
                 continue
             assert program == "lit-bottleneck", f"the README has a program that no test runs: {program}"
             first = BLOCKS.index((language, block)) == 1 and number == 0
-            if arguments[0] == "fit" and not first:
+            if arguments[0] in ("fit", "compare") and not first:
                 arguments += SMOKE
             if "recipes/trainer/ddp.yaml" in arguments:
                 done = run_group([sys.executable, "-m", "lit_bottleneck", *arguments], cwd=folder)

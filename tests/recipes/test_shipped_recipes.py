@@ -125,6 +125,10 @@ def test_samples_are_judged_by_what_a_classifier_of_ours_sees(root: Path, capsys
 
     scores = [name for name in logged(root / "runs/vdbgan_mnist/version_0") if name.startswith("test/frechet_distance")]
     assert len(scores) == 2
+    main(["fit", "--config", str(RECIPES["vae_mnist"]), "--config", str(OVERLAYS["measure/paths_mnist"]), *SMOKE])
+    assert {"test/path_linear_end_classes", "test/path_pixels_entropy", "test/cycle_error"} <= logged(
+        root / "runs/vae_mnist/version_0"
+    )
     assert any(re.fullmatch(r"test/frechet_distance_vib_mnist-[0-9a-f]{8}_40", name) for name in scores)
 
 
@@ -136,6 +140,20 @@ def test_inception_is_asked_for_and_its_absence_explained(root: Path, monkeypatc
     overlays = ["--config", str(OVERLAYS["features/inception"]), *SMOKE]
     with pytest.raises(RuntimeError, match=r"lit_bottleneck\[inception\]"):
         main(["fit", "--config", str(RECIPES["vdbgan_digits"]), *overlays])
+
+
+@pytest.mark.parametrize(
+    ("overlay", "recipe", "names"),
+    [
+        ("information", "vib_digits", {"information_lower", "information_upper", "total_correlation", "active_units"}),
+        ("paths", "vib_digits", {"path_slerp_switches", "path_variance_preserving_shell_distance"}),
+        ("factors", "beta_vae_shapes", {"probe_linear_scale", "probe_mlp_x", "mig", "sap_y", "dci_completeness"}),
+    ],
+)
+def test_overlays_measure_codes(overlay: str, recipe: str, names: set[str], root: Path) -> None:
+    main(["fit", "--config", str(RECIPES[recipe]), "--config", str(OVERLAYS[f"measure/{overlay}"]), *SMOKE])
+
+    assert {f"test/{name}" for name in names} <= logged(root / f"runs/{recipe}/version_0")
 
 
 @pytest.mark.parametrize("name", [name for name in OVERLAYS if name.startswith("logger/") or name == "trainer/single"])
