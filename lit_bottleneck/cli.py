@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -102,18 +103,41 @@ class BottleneckCLI(LightningCLI):
                 self.parser.error(str(error))
 
     def after_fit(self) -> None:
-        """Test the chosen checkpoint, and say where it is."""
+        """Test the chosen checkpoint, then that of every further ModelCheckpoint, and say where the first is.
+
+        What is logged of a further one begins with the name of its file in place of ``test``: ``last/accuracy``.
+        """
         trainer = self.trainer
-        checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        checkpoints = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
+        checkpoint, others = next(iter(checkpoints), ""), checkpoints[1:]
         if not checkpoint:
             rank_zero_info("no checkpoint was written, and nothing tested")
             return
-        weights_only = {"weights_only": self.config_init["fit"]["weights_only"]}
         data = self.datamodule or self.model
         if is_overridden("test_dataloader", data) and is_overridden("test_step", self.model):
-            trainer.test(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, **weights_only)
+            self._test(checkpoint)
+            for other in filter(None, others):
+                self._test_beside(other)
         if trainer.is_global_zero:
             print(f"run folder: {run_folder(trainer)}\ncheckpoint: {checkpoint}")
+
+    def _test(self, checkpoint: str) -> dict[str, float]:
+        weights_only = self.config_init["fit"]["weights_only"]
+        results = self.trainer.test(
+            self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=weights_only
+        )
+        return {name: value for of_a_loader in results for name, value in of_a_loader.items()}
+
+    def _test_beside(self, checkpoint: str) -> None:
+        """Test a further checkpoint, and log what was found under the name of its file."""
+        trainer = self.trainer
+        loggers, trainer.loggers = trainer.loggers, []
+        measured = self._test(checkpoint)
+        trainer.loggers = loggers
+        values = {f"{Path(checkpoint).stem}/{name.removeprefix('test/')}": value for name, value in measured.items()}
+        for logger in loggers:
+            logger.log_metrics({"epoch": trainer.current_epoch, **values}, trainer.global_step)
+            logger.save()
 
 
 def _reason(error: Exception) -> str:

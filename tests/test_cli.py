@@ -1,5 +1,6 @@
 """The command line: what it writes, what it refuses and with which words."""
 
+import csv
 import subprocess
 import sys
 import zipfile
@@ -53,6 +54,23 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     message = capsys.readouterr().err
     assert "Traceback" not in message
     return message
+
+
+def test_fit_tests_every_further_checkpoint_under_the_name_of_its_file(folder: Path) -> None:
+    further = "lightning.pytorch.callbacks.ModelCheckpoint"
+    arguments = [f"--trainer.callbacks+={further}", "--trainer.callbacks.filename=last", "--trainer.max_epochs=3"]
+    main(["fit", *DIGITS, *arguments])
+
+    run = folder / "runs/vib_digits/version_0"
+    with (run / "metrics.csv").open() as file:
+        *_, chosen, last = csv.DictReader(file)
+    measured = {name.removeprefix("test/") for name, value in chosen.items() if name.startswith("test/") and value}
+    assert {name.removeprefix("last/") for name, value in last.items() if value} - {"epoch", "step"} == measured
+    main(["test", *DIGITS, "--ckpt_path", str(run / "checkpoints/last.ckpt")])
+    with (folder / "runs/vib_digits/version_1/metrics.csv").open() as file:
+        [again] = csv.DictReader(file)
+    assert float(last["last/accuracy"]) == pytest.approx(float(again["test/accuracy"]))
+    assert float(last["last/rate"]) == pytest.approx(float(again["test/rate"]), rel=1e-5)
 
 
 def test_fit_ends_with_the_test_of_the_chosen_checkpoint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

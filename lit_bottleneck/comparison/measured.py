@@ -62,6 +62,8 @@ def measure_of(text: str) -> Measure:
 def curves_of(run: Run) -> Curves:
     """Everything a run has logged: pairs of epoch (from 0) and value, by name."""
     curves: Curves = {}
+    if not run.metrics_file.exists():  # of a run that logged nothing
+        return curves
     with run.metrics_file.open() as file:
         for row in csv.DictReader(file):
             for name, value in row.items():

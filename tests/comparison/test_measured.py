@@ -41,6 +41,7 @@ def test_curves_are_read_by_epoch(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("epoch,step,train/loss,val/loss\n0,9,1.5,\n0,9,,2.5\n1,19,1.0,\n")
     run = Run(Arm("a", ()), 0, tmp_path, {})
     assert curves_of(run) == {"train/loss": [(0, 1.5), (1, 1.0)], "val/loss": [(0, 2.5)]}
+    assert curves_of(Run(Arm("a", ()), 0, tmp_path / "silent", {})) == {}
 
 
 def test_by_default_all_of_the_test_is_compared_or_else_of_the_validation() -> None:
