@@ -86,6 +86,7 @@ def _draw_plane(axes: Axes, name: str, arms: AllCurves) -> None:
         points = [[_last(curves, of) for of in (*_PLANE, name)] for curves in runs]
         for label, (lower, upper, height) in zip([arm, *[None] * len(points)], points, strict=False):
             axes.plot([lower, upper], [height, height], marker="|", color=colour, label=label)
+    axes.set_xscale("symlog", linthresh=1)  # from a collapsed code to one that all but copies its input
     axes.set_xlabel("I(z; x), nats: lower and upper bound")
 
 
