@@ -19,12 +19,14 @@ class Information(Measurement):
     For any module with ``encode(x, sample=False) -> Code``, or with a bottleneck after its ``encoder``. Logged as
     ``val/...`` and ``test/...``, in nats:
 
-    - ``information_lower``, ``information_upper``: what I(z; x) is between, and ``information_saturated``, 1 where the
-      lower bound is near the highest value it can have and says little, see `metrics.MutualInformation`;
+    - ``information_lower``, ``information_upper``: estimates of bounds of I(z; x), and ``information_saturated``, 1
+      where the lower one is near the highest value it can have and says little, see `metrics.MutualInformation`;
     - ``marginal_kl_lower``, ``marginal_kl_upper``: what is left of the rate, KL(p(z) || N(0, I));
     - ``active_units``, see `metrics.Rate`;
     - ``marginal_kl``, ``total_correlation``, ``dimension_wise_kl``, ``predictability``, ``largest_correlation``: of the
       codes as a Gaussian, see `metrics.MarginalMoments`.
+
+    Of a GAN these are codes of real examples, and so is their rate, ``rate_real``.
 
     A deterministic code has no noise, and infinite information: of it only the last is logged, as far as it is finite.
 

@@ -46,6 +46,9 @@ def arms_of(common: Sequence[str], arms: Sequence[str], grid: Sequence[str]) -> 
     """
     named = [_arm(text) for text in arms] or [("", [])]
     axes = [_axis(text) for text in grid]
+    keys = [axis[0][0] for axis in axes]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"every --grid needs a key of its own; got {', '.join(keys)}")
     made = []
     for (name, own), point in itertools.product(named, itertools.product(*axes)):
         settings: dict[str, str] = dict(point)
@@ -61,7 +64,7 @@ def arms_of(common: Sequence[str], arms: Sequence[str], grid: Sequence[str]) -> 
 
 def _arm(text: str) -> tuple[str, list[str]]:
     name, equals, arguments = text.partition("=")
-    if not name.strip() or not equals:
+    if not name.strip(" .") or not equals:
         raise ValueError(f"--arm {text!r} must be NAME=ARGUMENTS, such as plain='--model.init_args.deterministic true'")
     return name.strip(), shlex.split(arguments)
 

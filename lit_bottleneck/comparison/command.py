@@ -40,7 +40,7 @@ def main(args: Sequence[str], configure: Configure) -> None:
     options, common = parser.parse_known_args(args)
     try:
         arms = arms_of(common, options.arm, options.grid)
-        measures = [measure_of(text) for text in options.metrics]
+        measures = [measure_of(text) for texts in options.metrics for text in texts.split(",") if text]
     except ValueError as error:
         parser.error(str(error))
     runs = _runs(parser, arms, options, configure)
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         help="an arm for each value: model.init_args.beta=1e-4,1e-3,1e-2; several grids are crossed",
     )  # fmt: skip
     parser.add_argument("--seeds", metavar="N,N,...", default="0,1,2", help="default: 0,1,2")
-    parser.add_argument("--metrics", metavar="NAME", nargs="+", default=[], help=_METRICS_HELP.replace("%", "%%"))
+    parser.add_argument("--metrics", metavar="NAME", nargs="+", action="extend", default=[], help=_METRICS_HELP)
     parser.add_argument("--workers", metavar="N", type=int, default=1, help="how many runs at a time (default: 1)")
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, default=Path("runs/compare"), help="default: runs/compare"
@@ -105,12 +105,16 @@ def _runs(
         parser.error(f"argument --seeds: must be different whole numbers, such as 0,1,2; got {options.seeds}")
     if options.workers < 1:
         parser.error(f"argument --workers: must be at least 1; got {options.workers}")
-    configurations = []
+    configurations: list[dict[str, Any]] = []
     for arm in arms:
         try:
-            configurations.append(configure(arm.arguments))
+            configuration = configure(arm.arguments)
         except SystemExit:
             parser.error(f"lit-bottleneck fit does not take the arguments of the arm {arm.name!r}: see above")
+        if configuration in configurations:
+            twin = arms[configurations.index(configuration)]
+            parser.error(f"the arms {twin.name!r} and {arm.name!r} are the same")
+        configurations.append(configuration)
     runs = [
         run_of(arm, seed, configuration, options.out)
         for arm, configuration in zip(arms, configurations, strict=True)
@@ -119,6 +123,10 @@ def _runs(
     for run in runs:
         if run.is_of_another_comparison():
             parser.error(f"argument --out: {run.folder} holds a run of other settings; give another folder")
+    ours = {run.folder.parent for run in runs}
+    others = sorted({path.parents[1] for path in options.out.glob("*/seed_*/finished.json")} - ours)
+    if others:
+        parser.error(f"argument --out: {others[0]} is of an arm that is not in this comparison; give another folder")
     return runs
 
 
@@ -159,6 +167,11 @@ def _report(arms: Sequence[Arm], runs: Sequence[Run], measures: Sequence[Measure
         print(f"\n{len(failed)} of {len(runs)} runs failed:")
         for run in failed:
             print(f"- {run.name} ({run.log_file}): {_last_words(run)}")
+    logged = sorted({name for kept in curves.values() for logged in kept for name in logged})
+    missing = [measure.name for measure in measures if measure.name not in logged] if logged else []
+    if missing:
+        print(f"\nno run has logged {', '.join(missing)}; there are {', '.join(logged)}")
+    if failed or missing:
         raise SystemExit(1)
 
 

@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from types import FrameType
 
 import yaml
@@ -27,39 +28,62 @@ def run_here(runs: Sequence[Run], workers: int) -> None:
     A run that fails leaves the others alone. An interrupt ends those that are under way.
     """
     waiting = [run for run in runs if run.seconds is None]
-    under_way: set[subprocess.Popen[bytes]] = set()
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    trainings = _Trainings(threads)
     with _terminable(), ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(_train, run, workers, under_way) for run in waiting]
+        futures = [pool.submit(trainings.train, run) for run in waiting]
         try:
             for future in futures:
                 future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(under_way):
-                os.killpg(process.pid, signal.SIGKILL)  # also what it has started itself
+            trainings.end()
             raise
 
 
-def _train(run: Run, workers: int, under_way: set[subprocess.Popen[bytes]]) -> None:
-    run.prepare()
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ}
-    began = time.monotonic()
-    with run.log_file.open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603  (our own command)
-            [*_COMMAND, "fit", "--config", str(run.configuration_file)],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-        under_way.add(process)
-        status = process.wait()
-        under_way.discard(process)
-    seconds = time.monotonic() - began
-    if status == 0:
-        run.finish(seconds)
-    print(f"{run.name}: {f'{seconds:.0f} s' if status == 0 else f'failed, see {run.log_file}'}", flush=True)
+class _Trainings:
+    """Trainings in processes of their own, which end when they are told to.
+
+    Args:
+        threads: of each, unless the environment says how many.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+        self._under_way: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
+        self._lock = Lock()  # none may begin while all are being ended
+
+    def train(self, run: Run) -> None:
+        """Train, and wait for the end."""
+        run.prepare()
+        began = time.monotonic()
+        with run.log_file.open("wb") as log:
+            with self._lock:
+                if self._ended:
+                    return
+                process = subprocess.Popen(  # noqa: S603  (our own command)
+                    [*_COMMAND, "fit", "--config", str(run.configuration_file)],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment,
+                    start_new_session=True,
+                )
+                self._under_way.add(process)
+            status = process.wait()
+            self._under_way.discard(process)
+        seconds = time.monotonic() - began
+        if status == 0:
+            run.finish(seconds)
+        print(f"{run.name}: {f'{seconds:.0f} s' if status == 0 else f'failed, see {run.log_file}'}", flush=True)
+
+    def end(self) -> None:
+        """End those that are under way, with what they have started themselves."""
+        with self._lock:
+            self._ended = True
+            for process in list(self._under_way):
+                with suppress(ProcessLookupError):  # it has just ended by itself
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager

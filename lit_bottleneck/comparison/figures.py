@@ -1,10 +1,10 @@
 """Learning curves, the information plane, and the rate-distortion curve."""
 
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -68,14 +68,14 @@ def _draw_curve(axes: Axes, name: str, arms: AllCurves) -> None:
         by_epoch: dict[int, list[float]] = {}
         for curves in runs:
             for epoch, value in _per_epoch(curves.get(name, [])):
-                by_epoch.setdefault(epoch, []).append(value)
+                if math.isfinite(value):
+                    by_epoch.setdefault(epoch, []).append(value)
         epochs = sorted(by_epoch)
-        means = [statistics.fmean(by_epoch[epoch]) for epoch in epochs]
-        spreads = [statistics.pstdev(by_epoch[epoch]) for epoch in epochs]
+        means = np.array([np.mean(by_epoch[epoch]) for epoch in epochs])
+        spreads = np.array([np.std(by_epoch[epoch]) for epoch in epochs])
         at = [epoch + 1 for epoch in epochs]
         axes.plot(at, means, label=arm, color=colour)
-        low, high = ([mean + sign * spread for mean, spread in zip(means, spreads, strict=True)] for sign in (-1, 1))
-        axes.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.fill_between(at, means - spreads, means + spreads, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -95,10 +95,10 @@ def _draw_trade(axes: Axes, name: str, arms: AllCurves) -> None:
     means = []
     for colour, (arm, runs) in zip(_colours(len(arms)), arms.items(), strict=True):
         points = [(_last(curves, _TRADE[0]), _last(curves, name)) for curves in runs]
-        points = [point for point in points if not math.isnan(sum(point))]
+        points = [point for point in points if math.isfinite(sum(point))]
         if points:
             axes.scatter(*zip(*points, strict=True), color=colour, label=arm, zorder=2)
-            means.append([statistics.fmean(numbers) for numbers in zip(*points, strict=True)])
+            means.append([float(np.mean(numbers)) for numbers in zip(*points, strict=True)])
     axes.plot(*zip(*sorted(means), strict=True), color="0.7", zorder=1)
     axes.set_xlabel("test/rate, nats")
 
@@ -118,7 +118,7 @@ def _per_epoch(series: Series) -> Series:
     epochs: dict[int, list[float]] = {}
     for epoch, value in series:
         epochs.setdefault(epoch, []).append(value)
-    return [(epoch, statistics.fmean(values)) for epoch, values in epochs.items()]
+    return [(epoch, float(np.mean(values))) for epoch, values in epochs.items()]
 
 
 def _last(curves: Curves, name: str) -> float:

@@ -64,11 +64,13 @@ def curves_of(run: Run) -> Curves:
     curves: Curves = {}
     if not run.metrics_file.exists():  # of a run that logged nothing
         return curves
+    epoch = 0
     with run.metrics_file.open() as file:
         for row in csv.DictReader(file):
+            epoch = int(row.get("epoch") or epoch)  # some callbacks log without one
             for name, value in row.items():
                 if value and name not in ("epoch", "step"):
-                    curves.setdefault(name, []).append((int(row["epoch"]), float(value)))
+                    curves.setdefault(name, []).append((epoch, float(value)))
     return curves
 
 

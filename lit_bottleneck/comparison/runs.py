@@ -56,18 +56,16 @@ class Run:
     @property
     def seconds(self) -> float | None:
         """Wall time, if it has come to its end."""
-        try:
-            return float(json.loads(self._finished_file.read_text())["seconds"])
-        except FileNotFoundError:
-            return None
+        finished = self._finished_file
+        return float(json.loads(finished.read_text())["seconds"]) if finished.exists() else None
 
     @property
     def _finished_file(self) -> Path:
         return self.folder / "finished.json"
 
     def is_of_another_comparison(self) -> bool:
-        """Whether the folder holds a run of other settings."""
-        if not self.configuration_file.exists():
+        """Whether the folder holds a finished run of other settings."""
+        if self.seconds is None:
             return False
         return self.configuration_file.read_text() != self._text()
 
@@ -102,10 +100,14 @@ def run_of(arm: Arm, seed: int, configuration: dict[str, Any], out: Path) -> Run
     trainer = configuration["trainer"]
     trainer["enable_progress_bar"] = trainer["enable_model_summary"] = False
     trainer["logger"] = _loggers(trainer.get("logger"), folder, f"{arm.name}, seed {seed}")
-    if any(key.split(".")[-1] in _PRICES for key in arm.settings):
-        callbacks = _as_list(trainer.get("callbacks"))
-        if not any(callback["class_path"] == _INFORMATION for callback in callbacks):
-            trainer["callbacks"] = [*callbacks, {"class_path": _INFORMATION}]
+    callbacks = _as_list(trainer.get("callbacks"))
+    for callback in callbacks:
+        arguments = callback.get("init_args", {})
+        if arguments.get("dirpath"):  # of a ModelCheckpoint: all runs would write into one folder
+            arguments["dirpath"] = str(folder / Path(arguments["dirpath"]).name)
+    accounted = any(callback["class_path"] == _INFORMATION for callback in callbacks)
+    if not accounted and any(key.split(".")[-1] in _PRICES for key in arm.settings):
+        trainer["callbacks"] = [*callbacks, {"class_path": _INFORMATION}]
     return Run(arm, seed, folder, configuration)
 
 

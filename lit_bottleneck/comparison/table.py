@@ -3,9 +3,9 @@
 import csv
 import io
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from scipy import stats
 
 Values = Mapping[int, float]  # by seed
@@ -19,19 +19,20 @@ def paired_difference(arm: Values, reference: Values) -> tuple[float, float, flo
     Student's t for paired observations: ``mean +- t(n - 1) * sd / sqrt(n)``, 95 %.
 
     Returns:
-        The mean difference and the ends of the interval, which are NaN for less than two common seeds.
+        The mean difference and the ends of the interval, which are NaN for less than two common seeds; all NaN for
+        none, or where a value is infinite.
 
     >>> [round(number, 3) for number in paired_difference({0: 2.0, 1: 4.0}, {0: 1.0, 1: 1.0})]
     [2.0, -10.706, 14.706]
     """
     seeds = [seed for seed in arm if seed in reference and not math.isnan(arm[seed] + reference[seed])]
-    differences = [arm[seed] - reference[seed] for seed in seeds]
-    if not differences:
+    differences = np.array([arm[seed] - reference[seed] for seed in seeds])
+    if not np.isfinite(differences).all() or not len(differences):
         return math.nan, math.nan, math.nan
-    mean = statistics.fmean(differences)
+    mean = float(differences.mean())
     if len(differences) < 2:
         return mean, math.nan, math.nan
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)) * error
     return mean, mean - reach, mean + reach
 
@@ -70,12 +71,12 @@ def values_csv(measures: Sequence[str], arms: Mapping[str, Sequence[Values]]) ->
 
 
 def _summary(values: Values, seeds: int) -> str:
-    numbers = _known(values)
-    if not numbers:
+    numbers = np.array(_known(values))
+    if not len(numbers):
         return "-"
-    spread = f" ({statistics.stdev(numbers):.2g})" if len(numbers) > 1 else ""
+    spread = f" ({numbers.std(ddof=1):.2g})" if len(numbers) > 1 and np.isfinite(numbers).all() else ""
     short = f", n={len(numbers)}" if len(numbers) < seeds else ""
-    return f"{statistics.fmean(numbers):.5g}{spread}{short}"
+    return f"{numbers.mean():.5g}{spread}{short}"
 
 
 def _difference(values: Values, reference: Values) -> str:

@@ -2,7 +2,8 @@
 
 from lit_bottleneck.data.digits import Digits
 from lit_bottleneck.data.images import Images
+from lit_bottleneck.data.imdb import IMDB
 from lit_bottleneck.data.ring import Ring
 from lit_bottleneck.data.shapes import Shapes
 
-__all__ = ["Digits", "Images", "Ring", "Shapes"]
+__all__ = ["IMDB", "Digits", "Images", "Ring", "Shapes"]

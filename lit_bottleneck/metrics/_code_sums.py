@@ -22,6 +22,7 @@ class CodeSums:
         offsets: ``(K,)``, of ``mean - origin``.
         squares: ``(K,)`` of their squares, or ``(K, K)`` of their outer products.
         variances: ``(K,)``, of ``exp(log_var)``.
+        log_vars: ``(K,)``, of ``log_var``.
         rates: ``(K,)``, of the KL from N(0, 1) in nats.
     """
 
@@ -30,6 +31,7 @@ class CodeSums:
     offsets: Tensor
     squares: Tensor
     variances: Tensor
+    log_vars: Tensor
     rates: Tensor
 
     @property
@@ -63,8 +65,9 @@ def no_sums(width: int, joint: bool, groups: tuple[int, ...] = (), device: torch
     def zeros(*shape: int) -> Tensor:
         return torch.zeros((*groups, *shape), dtype=torch.float64, device=device)
 
-    line = [zeros(width) for _ in range(4)]
-    return CodeSums(zeros(), line[0], line[1], zeros(width, width) if joint else zeros(width), line[2], line[3])
+    origin, offsets, variances, log_vars, rates = (zeros(width) for _ in range(5))
+    squares = zeros(width, width) if joint else zeros(width)
+    return CodeSums(zeros(), origin, offsets, squares, variances, log_vars, rates)
 
 
 def sums_of(mean: Tensor, log_var: Tensor, joint: bool) -> CodeSums:
@@ -77,6 +80,7 @@ def sums_of(mean: Tensor, log_var: Tensor, joint: bool) -> CodeSums:
         offsets=offsets.sum(0),
         squares=offsets.T @ offsets if joint else offsets.square().sum(0),
         variances=log_var.exp().sum(0),
+        log_vars=log_var.sum(0),
         rates=kl_per_dimension(mean, log_var).sum(0),
     )
 

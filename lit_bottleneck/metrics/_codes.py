@@ -31,6 +31,7 @@ class CodeMetric(Float64Metric):
     offsets: Tensor
     squares: Tensor
     variances: Tensor
+    log_vars: Tensor
     rates: Tensor
 
     def __init__(self, joint: bool, groups: int | None = None, **kwargs: Any) -> None:

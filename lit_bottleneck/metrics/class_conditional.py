@@ -50,7 +50,7 @@ class ClassConditionalTotalCorrelation(CodeMetric):
         Args:
             mean: ``(B, K, ...)``.
             log_var: the shape of ``mean``; ``-inf`` where a code has no noise.
-            labels: int64 ``(B,)``.
+            labels: integers ``(B,)``.
 
         Raises:
             ValueError: for codes that are none, or of another width than earlier ones; for other labels.
@@ -77,9 +77,9 @@ class ClassConditionalTotalCorrelation(CodeMetric):
         return {"total_correlation": (weights * found).sum(), "total_correlation_max": found.max()}
 
     def _check_labels(self, labels: Tensor, wanted: int) -> None:
-        if labels.dtype != torch.int64 or labels.shape != (wanted,):
+        if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape != (wanted,):
             raise ValueError(
-                f"labels must be int64 ({wanted},), one for each code; got {labels.dtype} {tuple(labels.shape)}"
+                f"labels must be integers ({wanted},), one for each code; got {labels.dtype} {tuple(labels.shape)}"
             )
         if wanted and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
             raise ValueError(

@@ -76,25 +76,29 @@ def minibatch_stratified(log_densities: Tensor, dataset_size: int) -> Tensor:
     return stratified(others, dataset_size)
 
 
-def others_of(log_densities: Tensor, first: int = 0) -> Tensor:
+def others_of(log_densities: Tensor, first: int = 0, counts: Tensor | None = None) -> Tensor:
     """Compare each code's density under the other inputs with that under its own.
 
     Args:
         log_densities: ``(n, M)``, the rows ``first`` to ``first + n`` of ``(M, M)``.
         first: the column of the first row's own input.
+        counts: ``(M,)``, how many inputs each column stands for. Default: one each.
 
     Returns:
         ``(n,)``, ``log mean_{j != i} exp(L_ij - L_ii)``. The difference comes first, so that equal is exactly 0.
     """
     own = torch.arange(first, first + len(log_densities), device=log_densities.device)[:, None]
-    relative = (log_densities - log_densities.gather(1, own)).scatter(1, own, -torch.inf)
+    relative = log_densities - log_densities.gather(1, own)
+    weights = torch.ones_like(log_densities[0]) if counts is None else counts
+    others = weights.expand_as(relative).scatter_add(1, own, -torch.ones_like(relative[:, :1]))
+    relative = relative.masked_fill(others == 0, -torch.inf)
     largest = relative.detach().amax(1, keepdim=True)
     largest = torch.where(largest.isfinite(), largest, 0)
-    mean = (relative - largest).exp().sum(1) / (log_densities.shape[1] - 1)
+    mean = (others * (relative - largest).exp()).sum(1) / (weights.sum() - 1)
     return mean.log() + largest[:, 0]
 
 
-def stratified(others: Tensor, size: int) -> Tensor:
+def stratified(others: Tensor, size: int | Tensor) -> Tensor:
     """Return ``-log((1 + (size - 1) exp(others)) / size)``, without an overflow, and exactly 0 at 0."""
     largest = others.detach().clamp(min=0)
     return -(((-largest).exp() + (size - 1) * (others - largest).exp()) / size).log() - largest

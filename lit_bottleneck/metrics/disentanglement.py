@@ -28,10 +28,10 @@ class MIG(FactorMetric):
         kwargs: those of `torchmetrics.Metric`.
 
     Raises:
-        ValueError: by ``update`` for what is not codes and factors; by ``compute`` for less than 2 rows or dimensions,
-            or a factor that does not vary.
+        ValueError: by ``update`` for what is not codes and factors; by ``compute`` for less than ``num_bins`` rows or 2
+            dimensions, or a factor that does not vary.
 
-    >>> metric = MIG(names=["shape"])
+    >>> metric = MIG(num_bins=2, names=["shape"])
     >>> metric.update(torch.tensor([[0.1, 0.5], [0.9, 0.5], [0.1, 0.5], [0.9, 0.5]]), torch.tensor([0, 1, 0, 1]))
     >>> metric.compute()
     {'mig': tensor(1.), 'mig_shape': tensor(1.)}
@@ -129,12 +129,12 @@ def mutual_information_gaps(
         ``(F,)`` gaps in [0, 1], float64.
 
     Raises:
-        ValueError: for less than 2 rows or dimensions, or a factor that does not vary.
+        ValueError: for less than ``num_bins`` rows or 2 dimensions, or a factor that does not vary.
 
-    >>> mutual_information_gaps(torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), torch.arange(4))
+    >>> mutual_information_gaps(torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), torch.arange(4), 2)
     tensor([0.], dtype=torch.float64)
     """
-    z, y = ordered(codes, factors, names, "MIG", rows=2, dimensions=2)
+    z, y = ordered(codes, factors, names, "MIG", rows=num_bins, dimensions=2)
     bins = [_binned(dimension, num_bins) for dimension in z.T]
     gaps = []
     for factor in y.T:

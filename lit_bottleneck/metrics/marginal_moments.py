@@ -19,6 +19,7 @@ class MarginalMoments(CodeMetric):
     is the same.
 
     Args:
+        per_dimension: whether there is also ``predictability_per_dimension``, ``(K,)``.
         kwargs: those of `torchmetrics.Metric`.
 
     Raises:
@@ -31,15 +32,16 @@ class MarginalMoments(CodeMetric):
     {'total_correlation': 0.1438, 'largest_correlation': 0.5}
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, per_dimension: bool = False, **kwargs: Any) -> None:
         super().__init__(joint=True, **kwargs)
+        self.per_dimension = per_dimension
 
     def in_float64(self) -> dict[str, Tensor]:
         """Return the results of the codes so far (on this process, unless the metric is synchronised), unrounded."""
-        return moments_of(self.sums)
+        return moments_of(self.sums, self.per_dimension)
 
 
-def marginal_moments(mean: Tensor, log_var: Tensor) -> dict[str, Tensor]:
+def marginal_moments(mean: Tensor, log_var: Tensor, per_dimension: bool = False) -> dict[str, Tensor]:
     """Measure Gaussian codes by the first two moments of their marginal.
 
     With ``m`` the mean of the codes, ``C = Cov(mean) + diag E exp(log_var)`` their covariance (divided by N) and
@@ -49,8 +51,8 @@ def marginal_moments(mean: Tensor, log_var: Tensor) -> dict[str, Tensor]:
     - ``marginal_kl``: KL of N(m, C) from the standard normal, ``1/2 (tr C + |m|^2 - d - log det C)``: a lower bound of
       that of the codes, but for its bias;
     - ``marginal_kl_bias``: ``(tr(P)^2 + tr(P^2) + 2 tr P) / (4 N)``, by about which it is too large;
-    - ``information_upper``: ``rate - max(marginal_kl - marginal_kl_bias, 0)``, an upper bound of what the codes tell
-      about their inputs that no number of codes limits;
+    - ``information_upper``: ``rate - marginal_kl``, an upper bound of what the codes tell about their inputs that no
+      number of codes limits; too small by the same bias;
     - ``total_correlation``: that of N(m, C), ``-1/2 log det Corr(C)``;
     - ``dimension_wise_kl``: ``1/2 sum_j (C_jj + m_j^2 - 1 - log C_jj)``, the rest of ``marginal_kl``;
     - ``predictability``: the share of a dimension's variance that a linear function of the others predicts,
@@ -68,6 +70,7 @@ def marginal_moments(mean: Tensor, log_var: Tensor) -> dict[str, Tensor]:
     Args:
         mean: ``(B, K, ...)``.
         log_var: the shape of ``mean``; ``-inf`` where a code has no noise.
+        per_dimension: whether there is also ``predictability_per_dimension``, ``(K,)``.
 
     Returns:
         Nine float32 scalars.
@@ -77,9 +80,9 @@ def marginal_moments(mean: Tensor, log_var: Tensor) -> dict[str, Tensor]:
 
     >>> codes = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.zeros(2, 2)
     >>> {name: round(value.item(), 4) for name, value in list(marginal_moments(*codes).items())[:4]}
-    {'rate': 0.5, 'marginal_kl': 0.1534, 'marginal_kl_bias': 0.1875, 'information_upper': 0.5}
+    {'rate': 0.5, 'marginal_kl': 0.1534, 'marginal_kl_bias': 0.1875, 'information_upper': 0.3466}
     """
-    found = moments_of(sums_of(*checked_codes(mean, log_var), joint=True))
+    found = moments_of(sums_of(*checked_codes(mean, log_var), joint=True), per_dimension)
     return {name: value.float() for name, value in found.items()}
 
 
@@ -142,29 +145,34 @@ def correlations_of(sums: CodeSums, who: str = "the moments of codes") -> Correl
     return Correlations(variances, scales, matrix, values.clamp(min=rounding), vectors, singular=values[0] <= rounding)
 
 
-def moments_of(sums: CodeSums) -> dict[str, Tensor]:
+def moments_of(sums: CodeSums, per_dimension: bool = False) -> dict[str, Tensor]:
     """Return the results of `marginal_moments` in float64, from sums with outer products."""
     correlations = correlations_of(sums)
     mean = sums.origin + sums.offsets / sums.count
     rate = sums.rates.sum() / sums.count
     excess = correlations.variances - 1
     dimension_wise = 0.5 * (excess - excess.log1p() + mean.square()).sum()
-    bias = _bias(sums, correlations)
-    finite_kl = dimension_wise + correlations.half_log_det
-    upper = (rate - (finite_kl - bias).clamp(min=0)).clamp(min=0)  # below it by rounding only, or for too few codes
     predictability = _predictability(correlations)
-    off_diagonal = correlations.matrix - torch.eye(sums.width, dtype=bias.dtype, device=bias.device)
-    return {
+    off_diagonal = correlations.matrix - torch.eye(sums.width, dtype=rate.dtype, device=rate.device)
+    found = {
         "rate": rate,
         "marginal_kl": dimension_wise + correlations.total_correlation,
-        "marginal_kl_bias": bias,
-        "information_upper": torch.where(finite_kl.isfinite(), upper, rate),
+        "marginal_kl_bias": _bias(sums, correlations),
+        "information_upper": _information_upper(sums, correlations),
         "total_correlation": correlations.total_correlation,
         "dimension_wise_kl": dimension_wise,
         "predictability": predictability.mean(),
         "predictability_max": predictability.max(),
         "largest_correlation": off_diagonal.abs().max(),
     }
+    return found | {"predictability_per_dimension": predictability} if per_dimension else found
+
+
+def _information_upper(sums: CodeSums, correlations: Correlations) -> Tensor:
+    """``rate - marginal_kl``, of which the large terms cancel: ``1/2 (log det C - E sum log_var)``."""
+    log_vars = sums.log_vars / sums.count
+    log_ratios = torch.where(log_vars == -torch.inf, torch.inf, correlations.variances.log() - log_vars)
+    return (0.5 * log_ratios.sum() - correlations.half_log_det).clamp(min=0)  # below it by rounding only
 
 
 def _bias(sums: CodeSums, correlations: Correlations) -> Tensor:

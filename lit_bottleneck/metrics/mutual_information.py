@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,43 +12,26 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.functional import pairwise_log_density
-from lit_bottleneck.metrics._code_sums import checked_codes
+from lit_bottleneck.metrics._code_sums import CodeSums, checked_codes, sums_of
 from lit_bottleneck.metrics._codes import CodeMetric
-from lit_bottleneck.metrics.contrastive_bounds import (
-    leave_one_out_bound,
-    minibatch_stratified,
-    nce_bound,
-    others_of,
-    stratified,
-)
+from lit_bottleneck.metrics.contrastive_bounds import others_of, stratified
 from lit_bottleneck.metrics.marginal_moments import moments_of
-
-__all__ = ["MutualInformation", "leave_one_out_bound", "minibatch_stratified", "nce_bound"]
 
 _AT_ONCE = 2**24  # log-densities in memory: 128 MiB of them
 
 
 class MutualInformation(CodeMetric):
-    """Bounds of the mutual information of inputs and Gaussian codes, in nats.
+    """Bounds of the mutual information of inputs and Gaussian codes, in nats: see `mutual_information`.
 
-    ``compute`` returns float32 scalars:
-
-    - ``lower``: the mean of `nce_bound` over the codes that are kept. With M of them it is at most ``log M``;
-    - ``upper``: the least of the mean of `leave_one_out_bound`, the rate, and the ``information_upper`` of
-      `marginal_moments`. Where both are close, sampling errors may put it below ``lower``; it is returned as it is;
-    - ``saturated``: 1 if ``lower`` is above ``0.9 log M``, so that the truth may be far above it; otherwise 0;
-    - ``rate``: the mean KL from the standard normal;
-    - ``marginal_kl_lower`` and ``marginal_kl_upper``: ``max(rate - upper, 0)`` and ``rate - lower``, between which lies
-      the KL of the codes' marginal from the standard normal, since rate = information + that KL.
-
-    Rate and moments are those of all codes, in float64 sums. For the rest, ``max_codes`` codes are kept, over all
-    processes. Which ones, and the noise that each gets, is told by the codes' values alone: however they are split into
-    batches and processes, the result is the same. The global random state is neither read nor changed.
+    Rate and moments are those of all codes, in float64 sums. For the rest, ``max_codes`` different codes are kept, over
+    all processes, with how often they came. Which ones, and the noise that each gets, is told by the codes' values
+    alone: however they are split into batches and processes, the result is the same. The global random state is neither
+    read nor changed.
 
     Args:
-        max_codes: how many codes are kept at most. Time grows with its square.
+        max_codes: how many different codes are kept at most. Time grows with its square.
         seed: of the choice of codes and of the noise.
-        num_draws: how many codes are drawn for each input; the bounds are averaged over them.
+        num_draws: how many codes are drawn for each input. Default: as many as make ``max_codes`` in all.
         kwargs: those of `torchmetrics.Metric`.
 
     Raises:
@@ -64,15 +46,16 @@ class MutualInformation(CodeMetric):
 
     keys: list[Tensor]
     codes: list[Tensor]
+    counts: list[Tensor]
 
-    def __init__(self, max_codes: int = 10_000, seed: int = 0, num_draws: int = 1, **kwargs: Any) -> None:
+    def __init__(self, max_codes: int = 10_000, seed: int = 0, num_draws: int | None = None, **kwargs: Any) -> None:
         super().__init__(joint=True, **kwargs)
         self.max_codes = whole_number("max_codes", max_codes, at_least=2)
         self.seed = seed
-        self.num_draws = whole_number("num_draws", num_draws, at_least=1)
-        # (m,), and (m, 2, K) means and log-variances.
-        self.add_state("keys", [], dist_reduce_fx="cat")
-        self.add_state("codes", [], dist_reduce_fx="cat")
+        self.num_draws = None if num_draws is None else whole_number("num_draws", num_draws, at_least=1)
+        # (m,), (m, 2, K) means and log-variances, and (m,).
+        for name in ("keys", "codes", "counts"):
+            self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(self, mean: Tensor, log_var: Tensor) -> None:
         """Take in codes.
@@ -84,80 +67,38 @@ class MutualInformation(CodeMetric):
         Raises:
             ValueError: for codes that are none, of another width than earlier ones, or without noise.
         """
-        mean, log_var = checked_codes(mean, log_var)
-        noiseless = int((log_var == -torch.inf).any(1).sum())
-        if noiseless:
-            raise ValueError(
-                f"log_var is -inf in {noiseless} of {len(mean)} rows: the information of codes without noise is "
-                "infinite; MarginalMoments takes them"
-            )
+        mean, log_var = _noisy(mean, log_var)
         super().update(mean, log_var)
-        codes = torch.stack([mean, log_var], 1) + 0.0  # -0 is 0, and must have its key
-        self._store(code_keys(codes, self.seed), codes)
+        codes = _stacked(mean, log_var)
+        keys = code_keys(codes, self.seed).to(self.count.device)
+        if len(self.keys[0]) == self.max_codes:  # the largest kept key, below which others may still come in
+            near = keys <= self.keys[0][-1]
+            keys, codes = keys[near], codes[near.to(codes.device)]
+        self.keys.append(keys)
+        self.codes.append(codes.to(self.count.device))
+        self.counts.append(self.count.new_ones(len(keys)))
+        if sum(map(len, self.keys)) >= 2 * self.max_codes:
+            self._keep()
 
     def in_float64(self) -> dict[str, Tensor]:
         """Return the results of the codes so far (on this process, unless the metric is synchronised), unrounded."""
-        found = moments_of(self.sums)
+        moments_of(self.sums)  # refuses too few codes
         self._keep()  # noise is drawn in the order of the keys
-        nce, leave_one_out = self._bounds()
-        rate, lower = found["rate"], nce.to(self.count.device)
-        upper = torch.stack([leave_one_out.to(lower.device), rate, found["information_upper"]]).min()
-        return {
-            "lower": lower,
-            "upper": upper,
-            "saturated": (lower > 0.9 * math.log(len(self.keys[0]))).double(),
-            "rate": rate,
-            "marginal_kl_lower": (rate - upper).clamp(min=0),
-            "marginal_kl_upper": rate - lower,
-        }
-
-    def _bounds(self) -> tuple[Tensor, Tensor]:
-        """The NCE and the leave-one-out bound, averaged over the codes that are kept and over the draws."""
-        keys, (mean, log_var) = self.keys[0], self.codes[0].unbind(1)
-        # Equal codes are neighbours, and share a column, so that rounding cannot tell them apart.
-        column = keys.unique_consecutive(return_inverse=True)[1]
-        distinct = torch.cat([column[:1] == 0, column.diff() > 0])
-        generator = torch.Generator().manual_seed(self.seed)
-        others = []
-        for _ in range(self.num_draws):
-            noise = torch.randn(mean.shape, dtype=mean.dtype, generator=generator).to(mean.device)
-            z = mean + (0.5 * log_var).exp() * noise
-            size = max(1, _AT_ONCE // len(z))
-            for first in range(0, len(z), size):
-                densities = pairwise_log_density(z[first : first + size], mean[distinct], log_var[distinct])
-                others.append(others_of(densities[:, column], first))
-        compared = torch.cat(others)
-        return stratified(compared, len(keys)).mean(), -compared.mean()
-
-    def _store(self, keys: Tensor, codes: Tensor) -> None:
-        """Take in codes ``(B, 2, K)``, but keep no more than those with the smallest keys."""
-        keys, codes = keys.to(self.keys[0].device), codes.to(self.codes[0].device)
-        if len(self.keys[0]) < self.max_codes:
-            self.keys.append(keys)
-            self.codes.append(codes)
-            if sum(map(len, self.keys)) >= self.max_codes:
-                self._keep()
-            return
-        # Only those that come in are written, in the places of those that go: the others are not copied each time.
-        kept, limit = self.keys[0], len(self.keys[0])
-        order = torch.cat([kept, keys]).argsort(stable=True)[:limit]
-        goes = torch.ones_like(kept, dtype=torch.bool)
-        goes[order[order < limit]] = False
-        comes = order[order >= limit] - limit
-        kept[goes], self.codes[0][goes] = keys[comes], codes[comes]
+        draws = self.num_draws or max(1, self.max_codes // len(self.keys[0]))
+        return _bracket(self.sums, *_contrasted(self.codes[0], self.counts[0], self.seed, draws))
 
     def _keep(self) -> None:
-        """Put all codes into one tensor, in the order of their keys, without those that are too many."""
+        """Put all codes into one tensor, in the order of their keys, once each and without those that are too many."""
         # Lists, but one tensor each after the reduction over processes.
-        keys, codes = dim_zero_cat(self.keys), dim_zero_cat(self.codes)
-        order = keys.argsort(stable=True)[: self.max_codes]
-        self.keys, self.codes = [keys[order]], [codes[order]]
+        keys, codes, counts = dim_zero_cat(self.keys), dim_zero_cat(self.codes), dim_zero_cat(self.counts)
+        kept = _distinct(keys, codes, counts)
+        self.keys, self.codes, self.counts = ([state[: self.max_codes]] for state in kept)
 
     def _widen(self, width: int) -> None:
         super()._widen(width)
         if len(self.keys) == 0:
             self.keys = [torch.zeros(0, dtype=torch.int64, device=self.count.device)]
-            self.codes = [self.count.new_zeros(0, 2, width)]
+            self.codes, self.counts = [self.count.new_zeros(0, 2, width)], [self.count.new_zeros(0)]
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         super()._reduce_states(incoming_state)
@@ -170,6 +111,111 @@ class MutualInformation(CodeMetric):
         super()._sync_dist(dist_sync_fn, process_group)
         if len(self.keys):
             self._keep()
+
+
+def mutual_information(mean: Tensor, log_var: Tensor, seed: int = 0, num_draws: int = 1) -> dict[str, Tensor]:
+    """Bound the mutual information of inputs and Gaussian codes, in nats.
+
+    Float32 scalars:
+
+    - ``lower``: the mean of `contrastive_bounds.nce_bound`. With M codes it is at most ``log M``;
+    - ``upper``: the least of the mean of `contrastive_bounds.leave_one_out_bound`, the rate, and the
+      ``information_upper`` of `marginal_moments` plus its ``marginal_kl_bias``;
+    - ``saturated``: 1 if ``lower`` is above ``0.9 log M``, so that the truth may be far above it; otherwise 0;
+    - ``rate``: the mean KL from the standard normal;
+    - ``marginal_kl_lower`` and ``marginal_kl_upper``: ``rate - upper`` and ``rate - lower`` (not below 0), between
+      which lies the KL of the codes' marginal from the standard normal, since rate = information + that KL.
+
+    All but the rate are estimates: where the bounds are close, sampling errors may put ``upper`` below ``lower``.
+    They are returned as they are.
+
+    Args:
+        mean: ``(B, K, ...)``.
+        log_var: the shape of ``mean``.
+        seed: of the noise. The global random state is neither read nor changed.
+        num_draws: how many codes are drawn for each input.
+
+    Raises:
+        ValueError: for less than 2 codes, codes that are none, or without noise, since their information is infinite.
+
+    >>> mutual_information(torch.zeros(5, 3), torch.zeros(5, 3))["upper"]  # what tells nothing
+    tensor(0.)
+    """
+    mean, log_var = _noisy(mean, log_var)
+    sums = sums_of(mean, log_var, joint=True)
+    moments_of(sums)
+    codes = _stacked(mean, log_var)
+    _, codes, counts = _distinct(code_keys(codes, seed), codes, mean.new_ones(len(mean)))
+    found = _bracket(sums, *_contrasted(codes, counts, seed, whole_number("num_draws", num_draws, at_least=1)))
+    return {name: value.float() for name, value in found.items()}
+
+
+def _bracket(sums: CodeSums, nce: Tensor, leave_one_out: Tensor, codes: Tensor) -> dict[str, Tensor]:
+    """The bracket that the bounds, the rate and the moments make together; ``codes`` is how many the bounds are of."""
+    moments = moments_of(sums)
+    rate = moments["rate"]
+    of_moments = moments["information_upper"] + moments["marginal_kl_bias"]
+    upper = torch.stack([leave_one_out, rate, of_moments]).min() + 0.0  # no negative zero
+    return {
+        "lower": nce,
+        "upper": upper,
+        "saturated": (nce > 0.9 * codes.log()).double(),
+        "rate": rate,
+        "marginal_kl_lower": (rate - upper).clamp(min=0),
+        "marginal_kl_upper": (rate - nce).clamp(min=0),
+    }
+
+
+def _contrasted(codes: Tensor, counts: Tensor, seed: int, num_draws: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The NCE and the leave-one-out bound, averaged over codes and draws, and how many codes they are of.
+
+    Args:
+        codes: ``(m, 2, K)``, means and log-variances that are all different.
+        counts: ``(m,)``, how often each came.
+        seed: of the noise.
+        num_draws: for each of them.
+    """
+    mean, log_var = codes.unbind(1)
+    generator = torch.Generator().manual_seed(seed)
+    size = max(1, _AT_ONCE // len(mean))
+    others = torch.zeros_like(counts)
+    stratifieds = torch.zeros_like(counts)
+    total = counts.sum()
+    for _ in range(num_draws):
+        noise = torch.randn(mean.shape, dtype=mean.dtype, generator=generator).to(mean.device)
+        z = mean + (0.5 * log_var).exp() * noise
+        for first in range(0, len(z), size):
+            rows = slice(first, first + size)
+            densities = pairwise_log_density(z[rows], mean, log_var).to(counts.device)
+            compared = others_of(densities, first, counts)
+            others[rows] += compared / num_draws
+            stratifieds[rows] += stratified(compared, total) / num_draws
+    weights = counts / total
+    return (weights * stratifieds).sum(), -(weights * others).sum(), total
+
+
+def _distinct(keys: Tensor, codes: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The different codes in the order of their keys, and how often each came."""
+    order = keys.argsort(stable=True)
+    unique, place = keys[order].unique_consecutive(return_inverse=True)
+    first = torch.cat([place[:1] == 0, place.diff() > 0])
+    return unique, codes[order][first], counts.new_zeros(len(unique)).index_add_(0, place, counts[order])
+
+
+def _noisy(mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
+    """Checked codes, if all of them have noise."""
+    mean, log_var = checked_codes(mean, log_var)
+    noiseless = int((log_var == -torch.inf).any(1).sum())
+    if noiseless:
+        raise ValueError(
+            f"log_var is -inf in {noiseless} of {len(mean)} rows: the information of codes without noise is "
+            "infinite; MarginalMoments takes them"
+        )
+    return mean, log_var
+
+
+def _stacked(mean: Tensor, log_var: Tensor) -> Tensor:
+    return torch.stack([mean, log_var], 1) + 0.0  # -0 is 0, and must have its key
 
 
 def code_keys(codes: Tensor, seed: int) -> Tensor:

@@ -7,12 +7,11 @@ it leaves that shell: halfway by 4.7 standard deviations for K = 128.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.plot import _AX_TYPE, _PLOT_OUT_TYPE
 
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.metrics._precision import Float64Metric
@@ -53,20 +52,6 @@ class PathQuality(Float64Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return the scalars of `path_quality`; those of the shell if any paths came with codes."""
         return _compute(self.sums)
-
-    def plot(
-        self, val: dict[str, Tensor] | Sequence[dict[str, Tensor]] | None = None, ax: _AX_TYPE | None = None
-    ) -> _PLOT_OUT_TYPE:
-        """Plot one or several values, as every metric of `torchmetrics` does.
-
-        Args:
-            val: what ``compute`` has returned, or a sequence of it. Default: what it returns now.
-            ax: matplotlib axes to draw into. Default: new ones.
-
-        Returns:
-            Figure and axes.
-        """
-        return self._plot(val, ax)
 
 
 def path_quality(

@@ -5,6 +5,7 @@ from lit_bottleneck.networks.dcgan import DCGANEncoder, DCGANGenerator
 from lit_bottleneck.networks.mlp import MLP, MLPDecoder
 from lit_bottleneck.networks.resnet import LogitHead, ResNetEncoder, ResNetGenerator
 from lit_bottleneck.networks.spectral import add_spectral_norm
+from lit_bottleneck.networks.text import TextEncoder
 
 __all__ = [
     "MLP",
@@ -16,5 +17,6 @@ __all__ = [
     "MLPDecoder",
     "ResNetEncoder",
     "ResNetGenerator",
+    "TextEncoder",
     "add_spectral_norm",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from lit_bottleneck.data import Images
-from tests.benchmarks import data, operation, training
+from tests.benchmarks import data, operation, text, training
 
 
 def main() -> None:
@@ -26,6 +26,7 @@ def main() -> None:
         (operation.run(), "at most 1/1.5 = 0.67"),
         (data.run(root), "at most 1/30 = 0.033"),
         (training.run(root), "at most 1.10"),
+        (text.run(), "at most 0.40"),
     ):
         name, ours, other, ratio = row
         print(f"{name:40} {ours * 1e3:8.2f}ms {other * 1e3:8.2f}ms {ratio:11.3f}   {bar}", flush=True)

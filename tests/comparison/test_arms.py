@@ -30,6 +30,8 @@ def test_grids_are_crossed_with_each_other_and_with_the_arms() -> None:
     [
         (["plain"], [], "NAME=ARGUMENTS"),
         (["=--x 1"], [], "NAME=ARGUMENTS"),
+        (["..=--x 1"], [], "NAME=ARGUMENTS"),
+        ([], ["beta=1", "--beta=2"], "key of its own"),
         (["a=", "a=--x 1"], [], "name of its own"),
         (["a b=", "a_b="], [], "several a_b"),
         ([], ["beta"], "KEY=VALUE"),

@@ -33,7 +33,7 @@ def values(out: Path) -> list[dict[str, str]]:
 
 def test_a_comparison_from_its_arms_to_its_figures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["compare", *DIGITS, "--arm", NOT_THE_WIDTH, "--arm", "vib=", "--seeds", "0,1", "--workers", "2"]
-    command += ["--metrics", "test/accuracy", "val/cross_entropy:min", "--out", "out"]
+    command += ["--metrics", "test/accuracy,test/acuracy", "--metrics", "val/cross_entropy:min", "--out", "out"]
     with pytest.raises(SystemExit) as stop:
         main(command)
     assert stop.value.code == 1
@@ -41,6 +41,7 @@ def test_a_comparison_from_its_arms_to_its_figures(folder: Path, capsys: pytest.
     assert "2 of 4 runs failed" in said
     assert "wrong, seed 1" in said
     assert "seed_1/log.txt): error: latent_dim=5 needs an encoder that returns 10 numbers" in said
+    assert "no run has logged test/acuracy; there are test/accuracy, test/calibration_error" in said
     assert "| test/accuracy | wrong | - |" in said
     first = values(folder / "out")
     assert [(row["arm"], row["seed"]) for row in first] == [("vib", "0"), ("vib", "1")]
@@ -51,14 +52,21 @@ def test_a_comparison_from_its_arms_to_its_figures(folder: Path, capsys: pytest.
     kept = (folder / "out/vib/seed_0/metrics.csv").stat().st_mtime_ns
     command.remove("--arm")
     command.remove(NOT_THE_WIDTH)
+    command[command.index("test/accuracy,test/acuracy")] = "test/accuracy"
     main(command)
     assert (folder / "out/vib/seed_0/metrics.csv").stat().st_mtime_ns == kept
-    assert values(folder / "out") == first
+    assert values(folder / "out") == [
+        {name: value for name, value in row.items() if name != "test/acuracy"} for row in first
+    ]
 
     with pytest.raises(SystemExit) as stop:
         main([*command, "--model.init_args.beta", "0.5"])
     assert stop.value.code == 2
     assert "holds a run of other settings" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", *DIGITS, "--arm", "other=", "--out", "out"])
+    assert stop.value.code == 2
+    assert "out/vib is of an arm that is not in this comparison" in capsys.readouterr().err
 
 
 def test_a_grid_over_beta_makes_an_information_plane_through_slurm(
@@ -153,6 +161,8 @@ def test_an_end_that_is_asked_for_ends_the_trainings_too(folder: Path) -> None:
         (["--grid", "beta"], "KEY=VALUE"),
         (["--arm", "x"], "NAME=ARGUMENTS"),
         (["--metrics", "a:b"], "NAME:max"),
+        (["--grid", "model.init_args.beta=1e-3,0.001"], "are the same"),
+        (["--arm", "x=", "--arm", "y="], "the arms 'x' and 'y' are the same"),
         (["--arm", "x=--trainer.epochs 3"], "the arm 'x'"),
         (["--grid", "model.init_args.beta=high"], "the arm 'beta=high'"),
         (["--engine", "cloud"], "--engine"),

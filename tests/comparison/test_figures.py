@@ -1,5 +1,6 @@
 """What is drawn, and where it lies."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,12 @@ def test_curves_are_means_over_seeds_of_the_counterparts_in_validation(
     assert line.get_xydata() == pytest.approx(np.array([[1, 0.6], [2, 0.8]]))
     assert len(empty.get_xydata()) == 0
     assert axes["train/loss"].get_lines()[0].get_xydata().tolist() == [[1, 2.0], [2, 1.0]]
+
+
+def test_values_that_are_not_finite_are_left_out(drawn: dict[str, Figure], tmp_path: Path) -> None:
+    draw_figures(["val/x"], {"a": [{"val/x": [(0, math.nan), (1, 2.0)]}, {"val/x": [(0, math.inf)]}]}, tmp_path)
+    [line] = axes_of(drawn["curves"])["val/x"].get_lines()
+    assert line.get_xydata().tolist() == [[2, 2.0]]
 
 
 def test_the_information_plane_has_the_bracket_of_every_run(drawn: dict[str, Figure], tmp_path: Path) -> None:

@@ -38,9 +38,9 @@ def test_other_measures_are_refused(text: str) -> None:
 
 
 def test_curves_are_read_by_epoch(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text("epoch,step,train/loss,val/loss\n0,9,1.5,\n0,9,,2.5\n1,19,1.0,\n")
+    (tmp_path / "metrics.csv").write_text("epoch,step,train/loss,val/loss\n0,9,1.5,\n0,9,,2.5\n1,19,1.0,\n,20,3.0,\n")
     run = Run(Arm("a", ()), 0, tmp_path, {})
-    assert curves_of(run) == {"train/loss": [(0, 1.5), (1, 1.0)], "val/loss": [(0, 2.5)]}
+    assert curves_of(run) == {"train/loss": [(0, 1.5), (1, 1.0), (1, 3.0)], "val/loss": [(0, 2.5)]}
     assert curves_of(Run(Arm("a", ()), 0, tmp_path / "silent", {})) == {}
 
 

@@ -68,9 +68,21 @@ def test_a_run_is_finished_when_it_says_so_and_begins_anew_when_it_does_not(tmp_
     assert [path.name for path in sorted(run.folder.iterdir())] == ["configuration.yaml", "finished.json"]
 
 
-def test_the_run_of_other_settings_is_known(tmp_path: Path) -> None:
-    run_of(Arm("a", ()), 0, configured(), tmp_path).prepare()
+def test_checkpoints_stay_in_the_folder_of_the_run(tmp_path: Path) -> None:
+    given = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"dirpath": "some/epochs"}}
+    for callbacks in (given, [given]):
+        run = run_of(Arm("a", ()), 3, configured(callbacks=callbacks), tmp_path)
+        made = run.configuration["trainer"]["callbacks"]
+        [made] = made if isinstance(made, list) else [made]
+        assert made["init_args"]["dirpath"] == str(tmp_path / "a/seed_3/epochs")
+
+
+def test_the_finished_run_of_other_settings_is_known(tmp_path: Path) -> None:
+    run = run_of(Arm("a", ()), 0, configured(), tmp_path)
+    run.prepare()
     other = configured()
     other["trainer"]["max_epochs"] = 4
+    assert not run_of(Arm("a", ()), 0, other, tmp_path).is_of_another_comparison()
+    run.finish(1.0)
     assert not run_of(Arm("a", ()), 0, configured(), tmp_path).is_of_another_comparison()
     assert run_of(Arm("a", ()), 0, other, tmp_path).is_of_another_comparison()

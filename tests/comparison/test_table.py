@@ -32,6 +32,11 @@ def test_one_seed_has_a_difference_and_no_interval() -> None:
     assert math.isnan(high)
 
 
+def test_an_infinite_value_is_told_and_loses_nothing_else() -> None:
+    lines = markdown_table(["x"], {"a": [{0: math.inf, 1: 1.0}], "b": [{0: 1.0, 1: 2.0}]}).splitlines()
+    assert lines[2:] == ["| x | a | inf |  |", "| x | b | 1.5 (0.71) | - |"]
+
+
 def test_the_table_says_means_spreads_differences_and_what_is_missing() -> None:
     arms = {"vib": [{0: 0.5, 1: 0.7}], "plain": [{0: 0.6, 1: 0.8}], "broken": [{}], "half": [{1: 0.9}]}
     lines = markdown_table(["accuracy"], arms).splitlines()

@@ -251,7 +251,7 @@ def test_names_of_scores_and_a_plot() -> None:
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("make", "needed"), [(MIG, 2), (SAP, 4), (DCI, 20)])
+@pytest.mark.parametrize(("make", "needed"), [(MIG, 20), (SAP, 4), (DCI, 20)])
 def test_what_nothing_can_be_said_of_is_refused(make: Callable[..., FactorMetric], needed: int) -> None:
     for rows in (0, needed - 1):
         with pytest.raises(ValueError, match=f"at least {needed} rows of codes and factors; got {rows}"):

@@ -10,14 +10,9 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from lit_bottleneck.functional import pairwise_log_density
+from lit_bottleneck.metrics.contrastive_bounds import leave_one_out_bound, minibatch_stratified, nce_bound
 from lit_bottleneck.metrics.marginal_moments import MarginalMoments
-from lit_bottleneck.metrics.mutual_information import (
-    MutualInformation,
-    code_keys,
-    leave_one_out_bound,
-    minibatch_stratified,
-    nce_bound,
-)
+from lit_bottleneck.metrics.mutual_information import MutualInformation, code_keys, mutual_information
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -144,7 +139,8 @@ def test_disjoint_codes_saturate_the_lower_bound_and_the_rate_is_the_upper() -> 
     assert found["saturated"] == 1
     moments = MarginalMoments()
     moments.update(mean, torch.zeros(40, 1))
-    assert found["upper"] == moments.in_float64()["information_upper"].item()  # the leave-one-out bound: thousands
+    gaussian = moments.in_float64()  # the leave-one-out bound: thousands
+    assert found["upper"] == (gaussian["information_upper"] + gaussian["marginal_kl_bias"]).item()
     assert found["marginal_kl_lower"] == pytest.approx(found["rate"] - found["upper"], rel=1e-12)
 
 
@@ -180,11 +176,60 @@ def test_it_is_the_mean_of_the_bounds_of_its_own_draws(monkeypatch: pytest.Monke
     leave_one_out = torch.stack([*map(leave_one_out_bound, matrices)]).mean().item()
     moments = MarginalMoments()
     moments.update(mean, log_var)
-    limits = leave_one_out, whole["rate"], moments.in_float64()["information_upper"].item()
+    gaussian = moments.in_float64()
+    limits = leave_one_out, whole["rate"], (gaussian["information_upper"] + gaussian["marginal_kl_bias"]).item()
     assert whole["upper"] == pytest.approx(min(limits), rel=1e-12)
     for at_once in (1, 100):
         monkeypatch.setattr("lit_bottleneck.metrics.mutual_information._AT_ONCE", at_once)
         assert measured(mean, log_var, num_draws=2, seed=7) == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("max_codes", [1000, 10_000])
+def test_codes_that_repeat_count_as_often_as_they_came(max_codes: int) -> None:
+    """Ten symbols that are never confused have log 10 nats, however many codes there are and few are kept."""
+    mean = 1000 * torch.arange(10.0).repeat(2000)[:, None]
+    found = measured(mean, torch.zeros_like(mean), batch_size=300, max_codes=max_codes)
+    assert found["lower"] == pytest.approx(math.log(10), rel=1e-9)
+    assert found["saturated"] == 0
+    assert found["upper"] >= found["lower"]
+
+
+def test_repeated_codes_are_as_good_as_kept_one_by_one() -> None:
+    """Against all pairs: 60 codes, of which some are the same, and noise of their own for each draw."""
+    mean, log_var = randn(20, 2).repeat_interleave(torch.arange(20) % 5 + 1, 0), torch.zeros(60, 2, dtype=torch.float64)
+    found = measured(mean, log_var, num_draws=2000)
+    noise = randn(200, 60, 2, seed=5)
+    naive = torch.stack([nce_bound(pairwise_log_density(mean + e, mean, log_var)).mean() for e in noise])
+    error = 4 * naive.std().item() / math.sqrt(200)
+    assert found["lower"] == pytest.approx(naive.mean().item(), abs=error)
+
+
+def test_half_of_the_codes_repeat_and_not_all_are_kept() -> None:
+    """1000 different codes and one that came 1000 times, all far apart: the entropy of which of them it was."""
+    mean = 1000 * torch.cat([torch.arange(1.0, 1001), torch.zeros(1000)])[:, None]
+    truth = 0.5 * math.log(2) + 0.5 * math.log(2000)
+    all_kept = measured(mean, torch.zeros_like(mean), max_codes=1500)
+    assert all_kept["lower"] == pytest.approx(truth, rel=1e-9)
+    some_kept = [measured(mean, torch.zeros_like(mean), max_codes=500, seed=seed)["lower"] for seed in range(3)]
+    assert max(some_kept) <= truth
+
+
+def test_the_function_is_the_metric_of_all_codes() -> None:
+    mean, log_var = linear_channel(300)
+    found = mutual_information(mean, log_var, seed=3, num_draws=2)
+    expected = measured(mean, log_var, seed=3, num_draws=2)
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match="at least 2 codes; got 1"):
+        mutual_information(mean[:1], log_var[:1])
+
+
+def test_few_codes_have_more_draws() -> None:
+    """Near collapse the bounds are closer to the truth than to the error of one draw."""
+    mean = 0.1 * randn(1000, 2)
+    truth = 0.5 * 2 * math.log1p(mean.var(0).mean().item())
+    found = measured(mean, torch.zeros_like(mean))
+    assert found["lower"] == pytest.approx(truth, abs=4e-3)
+    assert found["upper"] == pytest.approx(truth, abs=4e-3)
 
 
 def test_the_store_is_bounded_and_what_is_kept_does_not_depend_on_the_split() -> None:
@@ -194,7 +239,7 @@ def test_the_store_is_bounded_and_what_is_kept_does_not_depend_on_the_split() ->
     metric = MutualInformation(max_codes=25)
     for batch in order.split(9):
         metric.update(mean[batch], log_var[batch])
-        assert sum(len(codes) for codes in metric.codes) == sum(len(keys) for keys in metric.keys) <= 25
+        assert sum(len(codes) for codes in metric.codes) == sum(len(keys) for keys in metric.keys) < 2 * 25
     found = {name: value.item() for name, value in metric.in_float64().items()}
     assert found == pytest.approx(whole, rel=1e-12)
     other = MutualInformation(max_codes=25)

@@ -1,0 +1,180 @@
+"""The Large Movie Review Dataset as files: where it lies, how it is fetched and read."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from http.client import HTTPException
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvision.datasets.utils import download_url
+
+URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
+MD5 = "7c2ac02c03563afcf9b574c7e56c153a"
+ARCHIVE, FOLDER = "aclImdb_v1.tar.gz", "aclImdb"
+PLACES = (FOLDER, ARCHIVE, f"imdb/{FOLDER}", f"imdb/{ARCHIVE}")  # under root, the first that exists is read
+PARTS = ("train", "test")
+CLASSES = ("neg", "pos")  # label 0 and label 1
+MAX_BYTES = 2**20  # of one review; the longest of the original has 13 704
+
+_REVIEW = re.compile(rf"(?:\./)?{FOLDER}/((?:train|test)/(?:neg|pos)/[0-9]+_[0-9]+\.txt)")
+
+
+class Reviews(NamedTuple):
+    """Texts of one part, by class and then by file name, and their labels int64 `(N,)`."""
+
+    texts: list[str]
+    labels: NDArray[np.int64]
+
+
+class ReviewFiles:
+    """The reviews in the folder `aclImdb` or in the archive `aclImdb_v1.tar.gz`, in `root` or in `root/imdb`.
+
+    Args:
+        root: The folder to look in, and to download the archive to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self) -> Path:
+        """Return the folder or archive to read.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
+        for place in PLACES:
+            path = self.root / place
+            if path.is_dir() if path.name == FOLDER else path.is_file():
+                return path
+        raise self._missing("it is not there")
+
+    def download(self) -> None:
+        """Download the archive, with its checksum, where nothing is there yet.
+
+        Raises:
+            FileNotFoundError: If that does not succeed.
+        """
+        try:
+            self.find()
+        except FileNotFoundError:
+            self._download()
+
+    def _download(self) -> None:
+        # Under another name until its checksum is known: what bears the archive's name is read without a checksum.
+        part = self.root / f".{ARCHIVE}.{os.getpid()}-{uuid4().hex}"
+        try:
+            download_url(URL, self.root, part.name, MD5)
+            part.replace(self.root / ARCHIVE)
+        except (RuntimeError, OSError, HTTPException) as error:
+            complete = isinstance(error, RuntimeError) and part.exists()  # torchvision's word for a wrong checksum
+            reason = f"what came from {URL} has another checksum than MD5 {MD5}" if complete else str(error)
+            raise self._missing(f"the download failed: {reason}") from error
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _missing(self, reason: str) -> FileNotFoundError:
+        return FileNotFoundError(
+            f"IMDB was expected in {self.root.absolute()} as {' or '.join(PLACES)}, and {reason}. Put {ARCHIVE} "
+            f"from {URL} there, say where it is with root=... (in a recipe: --data.init_args.root), or let "
+            "prepare_data() download it on a machine with network access"
+        )
+
+
+def fingerprint(path: Path) -> tuple[int, ...]:
+    """Return numbers that change when the reviews in a folder or archive do: files, bytes, newest time in ns."""
+    stats = [file.stat() for file in _files_in(path)] if path.is_dir() else [path.stat()]
+    return len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
+
+
+def read_reviews(path: Path) -> tuple[Reviews, Reviews]:
+    """Return the training and the test reviews of a folder or archive.
+
+    Nothing is extracted, and of an archive nothing but regular files with the names of labelled reviews is looked at,
+    so that no archive can write anywhere.
+
+    Raises:
+        ValueError: If the archive is damaged, or reviews are missing, too long or not UTF-8.
+    """
+    contents = _read_folder(path) if path.is_dir() else _read_archive(path)
+    training, test = (_part(path, contents, part) for part in PARTS)
+    return training, test
+
+
+def _part(path: Path, contents: dict[str, bytes], part: str) -> Reviews:
+    texts: list[str] = []
+    labels: list[int] = []
+    for label, name_of_class in enumerate(CLASSES):
+        names = sorted(name for name in contents if name.startswith(f"{part}/{name_of_class}/"))
+        if not names:
+            raise ValueError(
+                f"{path.absolute()} is incomplete: it has no reviews {FOLDER}/{part}/{name_of_class}/*.txt. "
+                f"Delete it and let prepare_data() download the original, or get it from {URL}"
+            )
+        texts.extend(_decoded(path, name, contents[name]) for name in names)
+        labels.extend([label] * len(names))
+    return Reviews(texts, np.array(labels, np.int64))
+
+
+def _decoded(path: Path, name: str, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.absolute()}: the review {name} is not UTF-8 text ({error})") from error
+
+
+def _read_folder(path: Path) -> dict[str, bytes]:
+    contents = {}
+    for file in _files_in(path):
+        name = Path(file.path).relative_to(path).as_posix()
+        _check_size(path, name, file.stat().st_size)
+        contents[name] = Path(file.path).read_bytes()
+    return contents
+
+
+def _files_in(path: Path) -> Iterator[os.DirEntry[str]]:
+    for part in PARTS:
+        for name_of_class in CLASSES:
+            folder = path / part / name_of_class
+            if folder.is_dir():
+                with os.scandir(folder) as files:  # three times as fast as Path.glob: there are 50 000
+                    yield from (file for file in files if _is_review(file))
+
+
+def _is_review(file: os.DirEntry[str]) -> bool:
+    return file.is_file() and file.name.endswith(".txt") and not file.name.startswith(".")
+
+
+def _read_archive(path: Path) -> dict[str, bytes]:
+    contents: dict[str, bytes] = {}
+    with path.open("rb") as file:
+        try:
+            with gzip.GzipFile(fileobj=file) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
+                for member in archive:
+                    review = _REVIEW.fullmatch(member.name)
+                    if review and member.isreg():
+                        _check_size(path, member.name, member.size)
+                        reader = archive.extractfile(member)
+                        contents[review[1]] = reader.read() if reader else b""
+                while unpacked.read(MAX_BYTES):  # to the end, where the checksum is: tarfile may stop early in silence
+                    pass
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            raise ValueError(
+                f"{path.absolute()} is broken or was cut short ({str(error) or type(error).__name__}). "
+                f"Delete it and let prepare_data() download the original, or get it from {URL}"
+            ) from error
+    return contents
+
+
+def _check_size(path: Path, name: str, size: int) -> None:
+    """Refuse what is no review, before its bytes are in memory."""
+    if size > MAX_BYTES:
+        raise ValueError(f"{path.absolute()}: {name} has {size} bytes; a review has at most {MAX_BYTES}")

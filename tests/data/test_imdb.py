@@ -1,0 +1,270 @@
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+import torch
+from lightning import seed_everything
+from lightning.pytorch.cli import LightningArgumentParser
+from sklearn.feature_extraction.text import CountVectorizer
+from torch import nn
+
+from lit_bottleneck import VIBClassifier
+from lit_bottleneck.data import IMDB
+from tests.data.original_formats import forbid_network
+from tests.data.written_reviews import FEW, make_reviews, write_archive, write_folder
+from tests.quiet import trainer
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    forbid_network(monkeypatch, "the network is down")
+
+
+def everything(data, part):
+    dataset = data.dataset(part)
+    return dataset.__getitems__(range(len(dataset)))
+
+
+def parts(data):
+    return [tensor.tolist() for part in ("train", "val", "test") for tensor in everything(data, part)]
+
+
+def caches(root):
+    return sorted(path for path in root.iterdir() if path.suffix == ".npz")
+
+
+def test_tokens_agree_with_a_count_by_scikit_learn(tmp_path):
+    contents = make_reviews()
+    write_folder(tmp_path, contents)
+    x, y = everything(IMDB(tmp_path, vocabulary_size=12, max_length=100, val_size=0), "train")
+    names = sorted((name for name in contents if name.startswith("train")), key=lambda name: (name.split("/")[1], name))
+    vectorizer = CountVectorizer(token_pattern=r"\b(?!br\b)\w+")
+    counts = vectorizer.fit_transform(contents[name] for name in names).toarray()
+    frequency, words = counts.sum(0), vectorizer.get_feature_names_out()
+    ranked = np.lexsort((words, -frequency))[:10]
+    found = nn.functional.one_hot(x, 12).sum(1).numpy()
+    assert np.array_equal(found[:, 2:], counts[:, ranked])
+    assert np.array_equal(found[:, 1], counts.sum(1) - counts[:, ranked].sum(1))
+    assert y.tolist() == ["pos" in name for name in names]
+
+
+@pytest.mark.parametrize("place", ["", "imdb"])
+@pytest.mark.parametrize("write", [write_folder, write_archive])
+def test_folder_and_archive_are_read_in_the_root_and_in_imdb(tmp_path, write, place):
+    write(tmp_path / place, FEW)
+    data = IMDB(tmp_path, vocabulary_size=5, max_length=4, val_size=0)
+    data.prepare_data()
+    x, y = everything(data, "train")
+    assert x.tolist() == [[2, 3, 3, 4], [0, 2, 1, 4]]
+    assert y.tolist() == [0, 1]
+    x, y = everything(data, "test")
+    assert x.tolist() == [[0, 2, 1, 4], [0, 0, 0, 1]]
+    assert (x.dtype, y.dtype) == (torch.int64, torch.int64)
+    assert y.tolist() == [0, 1]
+    assert len(caches(tmp_path / place)) == 1
+
+
+def test_a_folder_and_its_archive_give_the_same_rows(tmp_path):
+    write_archive(tmp_path / "archive", dict(reversed(make_reviews().items())))
+    write_folder(tmp_path / "folder", make_reviews())
+    assert parts(IMDB(tmp_path / "archive")) == parts(IMDB(tmp_path / "folder"))
+
+
+def test_validation_is_stratified_seeded_and_held_out_of_train(tmp_path):
+    write_archive(tmp_path, make_reviews(train=200))
+    first, again, other = (IMDB(tmp_path, val_size=40, seed=seed) for seed in (0, 0, 1))
+    train, val = (first.dataset(part).examples.rows.tolist() for part in ("train", "val"))
+    assert sorted(train + val) == list(range(200))
+    assert everything(first, "val")[1].bincount().tolist() == [20, 20]
+    assert val == again.dataset("val").examples.rows.tolist()
+    assert val != other.dataset("val").examples.rows.tolist()
+    assert parts(first)[4] == parts(other)[4]
+    assert len(caches(tmp_path)) == 1  # the split is not in it
+    assert IMDB(tmp_path, val_size=0).val_dataloader() == []
+
+
+def test_the_tokens_are_held_in_16_bits_and_every_batch_is_int64(tmp_path):
+    write_archive(tmp_path, make_reviews())
+    data = IMDB(tmp_path, max_length=20, batch_size=16)
+    assert (data.dims, data.num_classes) == ((20,), 2)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()):
+        tokens, labels = next(iter(loader))
+        assert (tokens.dtype, labels.dtype) == (torch.int64, torch.int64)
+        assert tokens.shape == (16, 20)
+    assert data.dataset("train").examples.inputs.dtype == torch.int16
+    token, label = data.dataset("train")[0]
+    assert (token.dtype, token.shape, label.shape) == (torch.int64, (20,), ())
+
+
+def test_loader_processes_give_the_same_batches(tmp_path):
+    write_archive(tmp_path, make_reviews(20, 50))
+    alone, helped = (torch.cat([x for x, _ in IMDB(tmp_path, num_workers=count).test_dataloader()]) for count in (0, 2))
+    assert torch.equal(alone, helped)
+
+
+def test_the_cache_is_read_and_not_written_again(tmp_path):
+    write_archive(tmp_path, make_reviews())
+    first = parts(IMDB(tmp_path))
+    [cache] = caches(tmp_path)
+    before = cache.stat()
+    # with other contents of the same size and time, which only a reader of the archive would notice
+    archive = tmp_path / "aclImdb_v1.tar.gz"
+    stat = archive.stat()
+    archive.write_bytes(bytes(stat.st_size))
+    os.utime(archive, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    data = IMDB(tmp_path)
+    data.prepare_data()
+    assert parts(data) == first
+    assert caches(tmp_path) == [cache]
+    assert (cache.stat().st_mtime_ns, cache.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+@pytest.mark.parametrize("settings", [{"vocabulary_size": 6}, {"max_length": 7}])
+def test_each_setting_has_a_cache_of_its_own(tmp_path, settings):
+    write_archive(tmp_path, make_reviews())
+    plain, other = IMDB(tmp_path), IMDB(tmp_path, **settings)
+    assert parts(plain) != parts(other)
+    assert len(caches(tmp_path)) == 2
+    assert parts(IMDB(tmp_path)) == parts(plain)
+    assert parts(IMDB(tmp_path, **settings)) == parts(other)
+    assert len(caches(tmp_path)) == 2
+
+
+def test_another_archive_and_another_tokeniser_have_caches_of_their_own(tmp_path, monkeypatch):
+    write_archive(tmp_path, make_reviews(seed=0))
+    first = parts(IMDB(tmp_path))
+    archive = write_archive(tmp_path, make_reviews(seed=1))
+    second = parts(IMDB(tmp_path))
+    assert first != second
+    os.utime(archive, ns=(0, 0))
+    assert parts(IMDB(tmp_path)) == second
+    assert len(caches(tmp_path)) == 3
+    monkeypatch.setattr("lit_bottleneck.data.imdb.TOKENISER_VERSION", 0)
+    assert parts(IMDB(tmp_path)) == second
+    assert len(caches(tmp_path)) == 4
+
+
+def test_a_changed_folder_has_another_cache(tmp_path):
+    folder = write_folder(tmp_path, make_reviews(8, 8))
+    IMDB(tmp_path).setup()
+    (folder / "train" / "pos" / "99_9.txt").write_text("one more")
+    assert len(IMDB(tmp_path, val_size=0).dataset("train")) == 9
+    (folder / "train" / "pos" / "99_9.txt").unlink()
+    assert len(IMDB(tmp_path, val_size=0).dataset("train")) == 8
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"no cache at all",
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:300] + bytes([content[300] ^ 1]) + content[301:],
+    ],
+    ids=["empty", "other", "half-written", "one bit"],
+)
+def test_a_damaged_cache_is_made_anew(tmp_path, damage):
+    write_archive(tmp_path, make_reviews())
+    first = parts(IMDB(tmp_path))
+    [cache] = caches(tmp_path)
+    whole = cache.read_bytes()
+    cache.write_bytes(damage(whole))
+    assert parts(IMDB(tmp_path)) == first
+    assert cache.read_bytes() == whole
+
+
+def test_what_a_killed_writer_left_is_not_read(tmp_path):
+    write_archive(tmp_path, make_reviews())
+    first = parts(IMDB(tmp_path))
+    [cache] = caches(tmp_path)
+    cache.rename(tmp_path / f".{cache.name}.1-2")
+    assert parts(IMDB(tmp_path)) == first
+    assert caches(tmp_path)[-1:] == [cache]
+
+
+def build(root, barrier):
+    barrier.wait()
+    IMDB(root).prepare_data()
+
+
+def test_processes_that_build_at_once_leave_one_whole_file(tmp_path):
+    write_archive(tmp_path / "together", make_reviews(400, 400))
+    write_archive(tmp_path / "alone", make_reviews(400, 400))
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(2)
+    processes = [context.Process(target=build, args=(tmp_path / "together", barrier)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    IMDB(tmp_path / "alone").prepare_data()
+    assert {path.name[:5] for path in (tmp_path / "together").iterdir()} == {"aclIm", "imdb-"}
+    [together], [alone] = caches(tmp_path / "together"), caches(tmp_path / "alone")
+    assert together.read_bytes() == alone.read_bytes()
+
+
+def test_without_a_place_for_the_cache_the_tokens_are_made_once_in_memory(tmp_path):
+    archive = write_archive(tmp_path, make_reviews())
+    expected = parts(IMDB(tmp_path))
+    [cache] = caches(tmp_path)
+    cache.unlink()
+    cache.mkdir()  # a file cannot take its place, for the superuser neither
+    data = IMDB(tmp_path)
+    with pytest.warns(UserWarning, match="the tokens could not be kept in .*imdb-.*npz"):
+        data.prepare_data()
+    archive.unlink()
+    assert parts(data) == expected
+    assert list(tmp_path.iterdir()) == [cache]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"vocabulary_size": 2}, {"vocabulary_size": 5e3}, {"max_length": 0}, {"max_length": True}, {"batch_size": 0}],
+)
+def test_arguments_out_of_range_are_named(arguments):
+    [(name, value)] = arguments.items()
+    with pytest.raises(ValueError, match=f"{name}={value!r} must be an integer of at least"):
+        IMDB(**arguments)
+
+
+def test_a_recipe_can_give_every_argument(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        """
+        data:
+          class_path: lit_bottleneck.data.IMDB
+          init_args: {vocabulary_size: 20, max_length: 8, batch_size: 4, num_workers: 0, seed: 3, val_size: 10}
+        """
+    )
+    write_archive(tmp_path, make_reviews())
+    parser = LightningArgumentParser()
+    parser.add_argument("--config", action="config")
+    parser.add_subclass_arguments(IMDB, "data")
+    parsed = parser.parse_args([f"--config={recipe}", f"--data.init_args.root={tmp_path}"])
+    data = parser.instantiate_classes(parsed).data
+    assert len(data.dataset("val")) == 10
+    assert next(iter(data.train_dataloader()))[0].shape == (4, 8)
+
+
+class MeanOfWords(nn.Module):
+    def __init__(self, vocabulary_size, width):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary_size, width, padding_idx=0)
+
+    def forward(self, tokens):
+        return self.embedding(tokens).mean(1)
+
+
+def test_a_classifier_with_a_bottleneck_learns_the_reviews(tmp_path):
+    seed_everything(0, verbose=False)
+    write_archive(tmp_path, make_reviews())
+    encoder = nn.Sequential(MeanOfWords(30, 16), nn.Linear(16, 8))
+    model = VIBClassifier(
+        encoder, latent_dim=4, num_classes=2, beta=1e-3, optimizer=lambda p: torch.optim.Adam(p, 0.02)
+    )
+    run, data = trainer(max_epochs=10), IMDB(tmp_path, vocabulary_size=30, max_length=40, batch_size=20)
+    run.fit(model, datamodule=data)
+    [metrics] = run.test(model, datamodule=data, verbose=False)
+    assert metrics["test/accuracy"] > 0.95
