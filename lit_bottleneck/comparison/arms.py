@@ -33,6 +33,9 @@ class Arm:
 def arms_of(common: Sequence[str], arms: Sequence[str], grid: Sequence[str]) -> list[Arm]:
     """Every arm with every point of the grid.
 
+    Configuration files come first, those that are common before an arm's own, and then options in the same order: so a
+    recipe of an arm does not undo a common option, and an arm's option holds against both.
+
     Args:
         common: arguments of all arms.
         arms: ``NAME=ARGUMENTS`` each, written as in a shell; none is one arm of the common arguments.
@@ -54,7 +57,8 @@ def arms_of(common: Sequence[str], arms: Sequence[str], grid: Sequence[str]) -> 
         settings: dict[str, str] = dict(point)
         label = " ".join([name, *(f"{key.split('.')[-1]}={value}" for key, value in point)]).strip() or "all"
         options = [word for key, value in point for word in (f"--{key}", value)]
-        made.append(Arm(label, (*common, *own, *options), settings))
+        files, others = zip(*map(_files_apart, (common, own)), strict=True)
+        made.append(Arm(label, (*itertools.chain(*files, *others), *options), settings))
     folders = [arm.folder_name for arm in made]
     twice = sorted({folder for folder in folders if folders.count(folder) > 1})
     if twice:
@@ -67,6 +71,19 @@ def _arm(text: str) -> tuple[str, list[str]]:
     if not name.strip(" .") or not equals:
         raise ValueError(f"--arm {text!r} must be NAME=ARGUMENTS, such as plain='--model.init_args.deterministic true'")
     return name.strip(), shlex.split(arguments)
+
+
+def _files_apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options that name a configuration file, and all others."""
+    files: list[str] = []
+    others: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word in ("--config", "-c"):
+            files += [word, *itertools.islice(words, 1)]
+        else:
+            (files if word.startswith("--config=") else others).append(word)
+    return files, others
 
 
 def _axis(text: str) -> list[tuple[str, str]]:

@@ -12,9 +12,16 @@ def test_without_arms_there_is_one_of_the_common_arguments() -> None:
 
 def test_an_arm_adds_its_arguments_to_the_common_ones() -> None:
     plain, quoted = arms_of(["--x", "1"], ["plain=--config b.yaml", "my arm=--note 'two words' --k=v"], [])
-    assert plain.arguments == ("--x", "1", "--config", "b.yaml")
+    assert plain.arguments == ("--config", "b.yaml", "--x", "1")
     assert quoted.arguments == ("--x", "1", "--note", "two words", "--k=v")
     assert (plain.folder_name, quoted.folder_name) == ("plain", "my_arm")
+
+
+def test_files_come_before_options_and_common_ones_before_those_of_an_arm() -> None:
+    [arm] = arms_of(["--x", "1", "--config", "a", "--config=b"], ["arm=--x 2 -c d --y 3"], ["z=4"])
+    files, options = arm.arguments[:5], arm.arguments[5:]
+    assert files == ("--config", "a", "--config=b", "-c", "d")
+    assert options == ("--x", "1", "--x", "2", "--y", "3", "--z", "4")
 
 
 def test_grids_are_crossed_with_each_other_and_with_the_arms() -> None:

@@ -10,6 +10,7 @@ import pytest
 from lit_bottleneck.cli import main
 from lit_bottleneck.recipes import recipe_folder, recipe_paths
 from tests.data.original_formats import accept_any_checksum, write_cifar, write_mnist
+from tests.data.written_reviews import make_reviews, write_archive
 
 RECIPES = {name: path for name, path in recipe_paths().items() if "/" not in name}
 OVERLAYS = {name: path for name, path in recipe_paths().items() if "/" in name}
@@ -23,6 +24,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("MNIST", "FashionMNIST"):
         write_mnist(tmp_path / "data", name, train=6200, test=40)
     write_cifar(tmp_path / "data", "CIFAR10", train=20, test=10)
+    write_archive(tmp_path / "data", make_reviews(train=400, test=100))
     accept_any_checksum(monkeypatch)
     return tmp_path
 
@@ -46,16 +48,16 @@ def test_recipe_runs_from_fit_to_predict(name: str, root: Path) -> None:
         recipe += ["--model.init_args.likelihood_samples", "2"]
     main(["fit", *recipe])
     run = root / "runs" / name / "version_0"
-    [checkpoint] = (run / "checkpoints").glob("*.ckpt")
+    checkpoint, *_ = sorted((run / "checkpoints").glob("*.ckpt"))  # "best" before "last"
     main(["test", *recipe, "--ckpt_path", str(checkpoint)])
     main(["predict", *recipe, "--ckpt_path", str(checkpoint)])
 
     names = logged(run)
-    classifies = name.startswith("vib")
+    classifies = name.startswith("vib") or "imdb" in name
     measured = ("cross_entropy", "accuracy") if classifies else ("elbo", "distortion")
     for metric in ("loss", *measured):
         assert {f"train/{metric}", f"test/{metric}"} <= names
-    costs = name != "autoencoder_mnist"
+    costs = name not in ("autoencoder_mnist", "deterministic_imdb", "cnn_imdb")
     assert "test/rate" in names
     assert ({"train/rate", "train/beta"} <= names) == costs
     predictions = np.load(root / "runs" / name / "version_2" / "predictions.npz")
@@ -161,6 +163,15 @@ def test_overlay_runs(name: str, root: Path) -> None:
     main(["fit", "--config", str(RECIPES["vib_digits"]), "--config", str(OVERLAYS[name]), *SMOKE])
 
     assert list((root / "runs").rglob("best.ckpt"))
+
+
+def test_a_text_classifier_learns_on_reviews_that_say_what_they_are(root: Path) -> None:
+    arguments = ["--trainer.max_epochs", "8", "--data.init_args.max_length", "50", "--model.init_args.beta", "0.01"]
+    main(["fit", "--config", str(RECIPES["vib_imdb"]), *arguments])
+
+    run = root / "runs/vib_imdb/version_0"
+    assert {"last/accuracy", "test/accuracy", "val/accuracy"} <= logged(run)
+    assert last_row(run)["last/accuracy"] > 0.95
 
 
 def test_every_recipe_has_a_header_with_its_command() -> None:
