@@ -1,5 +1,6 @@
 """Encoders, decoders and generators: small, readable, replaceable by any module of the user's."""
 
+from lit_bottleneck.networks.backbone import Backbone
 from lit_bottleneck.networks.conv import ConvDecoder, ConvEncoder
 from lit_bottleneck.networks.dcgan import DCGANEncoder, DCGANGenerator
 from lit_bottleneck.networks.mlp import MLP, MLPDecoder
@@ -9,6 +10,7 @@ from lit_bottleneck.networks.text import TextEncoder
 
 __all__ = [
     "MLP",
+    "Backbone",
     "ConvDecoder",
     "ConvEncoder",
     "DCGANEncoder",

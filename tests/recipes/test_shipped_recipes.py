@@ -41,9 +41,16 @@ def last_row(run: Path) -> dict[str, float]:
         return {name: float(value) for name, value in list(csv.DictReader(file))[-1].items() if value}
 
 
+# Networks for GPUs take minutes here.
+SMALL = {
+    "vdbgan_cifar10": ["--trainer.strategy=auto", "--trainer.devices=1", "--data.init_args.batch_size=4"],
+    "vib_resnet18_cifar10": ["--data.init_args.batch_size=4", "--data.init_args.val_size=4"],
+}
+
+
 @pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("vdbgan")])
 def test_recipe_runs_from_fit_to_predict(name: str, root: Path) -> None:
-    recipe = ["--config", str(RECIPES[name]), *SMOKE]
+    recipe = ["--config", str(RECIPES[name]), *SMOKE, *SMALL.get(name, [])]
     if name.startswith(("vae", "beta_vae", "autoencoder")):
         recipe += ["--model.init_args.likelihood_samples", "2"]
     main(["fit", *recipe])
@@ -70,10 +77,6 @@ def test_recipe_runs_from_fit_to_predict(name: str, root: Path) -> None:
         assert len(list((run / "pictures").glob("*-0001.png"))) == 4
         main(["sample", "--ckpt_path", str(checkpoint), "--num", "4", "--out", "grid.png"])
         assert (root / "grid.png").is_file()
-
-
-# The authors' batches of 64 in a network for GPUs take minutes here.
-SMALL = {"vdbgan_cifar10": ["--trainer.strategy=auto", "--trainer.devices=1", "--data.init_args.batch_size=4"]}
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("vdbgan")])
