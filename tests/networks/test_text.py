@@ -310,3 +310,16 @@ WRONG_TOKENS: list[tuple[Callable[[], Tensor], str]] = [
 def test_tokens_that_are_none(tokens: Callable[[], Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encoder()(tokens())
+
+
+def test_initialization_as_in_keras() -> None:
+    encoder = TextEncoder(1000, 20, filters=30, kernel_sizes=(2, 3), out_features=8, initialization="xavier")
+    embedded = encoder.embedding.weight
+    assert embedded.abs().max() <= 0.05
+    assert embedded.std().item() == pytest.approx(0.05 / 3**0.5, rel=0.02)
+    for size, convolution in zip((2, 3), encoder.convolutions, strict=True):
+        limit = (6 / (size * (20 + 30))) ** 0.5
+        assert 0.95 * limit < convolution.weight.abs().max() <= limit
+        assert not convolution.bias.any()
+    with pytest.raises(ValueError, match="initialization must be one of 'torch', 'xavier'"):
+        TextEncoder(initialization="keras")
