@@ -50,7 +50,7 @@ def test_block(language: str, block: str, folder: Path, monkeypatch: pytest.Monk
             assert program == "lit-bottleneck", f"the README has a program that no test runs: {program}"
             first = BLOCKS.index((language, block)) == 1 and number == 0
             if arguments[0] in ("fit", "compare") and not first:
-                arguments += SMOKE
+                arguments += SMOKE if arguments[0] == "fit" else [*SMOKE, "--seeds", "0"]
             if "recipes/trainer/ddp.yaml" in arguments:
                 done = run_group([sys.executable, "-m", "lit_bottleneck", *arguments], cwd=folder)
                 assert done.returncode == 0, done.stderr[-3000:]

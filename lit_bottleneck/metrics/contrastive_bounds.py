@@ -27,7 +27,7 @@ def nce_bound(log_densities: Tensor) -> Tensor:
     >>> nce_bound(torch.tensor([[0.0, -1000.0], [-1000.0, 0.0]])).exp()
     tensor([2., 2.])
     """
-    return stratified(others_of(_checked(log_densities)), len(log_densities))
+    return stratified(_others(log_densities), len(log_densities))
 
 
 def leave_one_out_bound(log_densities: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def leave_one_out_bound(log_densities: Tensor) -> Tensor:
     >>> leave_one_out_bound(torch.tensor([[0.0, -3.0], [-1.0, 0.0]]))
     tensor([3., 1.])
     """
-    return -others_of(_checked(log_densities))
+    return -_others(log_densities)
 
 
 def minibatch_stratified(log_densities: Tensor, dataset_size: int) -> Tensor:
@@ -70,31 +70,30 @@ def minibatch_stratified(log_densities: Tensor, dataset_size: int) -> Tensor:
     >>> minibatch_stratified(torch.tensor([[0.0, -1000.0], [-1000.0, 0.0]]), dataset_size=100).exp().round()
     tensor([100., 100.])
     """
-    others = others_of(_checked(log_densities))
+    others = _others(log_densities)
     if whole_number("dataset_size", dataset_size, at_least=1) < len(log_densities):
         raise ValueError(f"dataset_size={dataset_size} is less than the {len(log_densities)} codes of log_densities")
     return stratified(others, dataset_size)
 
 
-def others_of(log_densities: Tensor, first: int = 0, counts: Tensor | None = None) -> Tensor:
+def others_of(log_densities: Tensor, own: Tensor, counts: Tensor) -> Tensor:
     """Compare each code's density under the other inputs with that under its own.
 
     Args:
-        log_densities: ``(n, M)``, the rows ``first`` to ``first + n`` of ``(M, M)``.
-        first: the column of the first row's own input.
-        counts: ``(M,)``, how many inputs each column stands for. Default: one each.
+        log_densities: ``(n, M)``, of n codes under M different inputs.
+        own: ``(n,)``, the column of each code's own input.
+        counts: ``(M,)``, how many inputs each column stands for.
 
     Returns:
         ``(n,)``, ``log mean_{j != i} exp(L_ij - L_ii)``. The difference comes first, so that equal is exactly 0.
     """
-    own = torch.arange(first, first + len(log_densities), device=log_densities.device)[:, None]
+    own = own[:, None]
     relative = log_densities - log_densities.gather(1, own)
-    weights = torch.ones_like(log_densities[0]) if counts is None else counts
-    others = weights.expand_as(relative).scatter_add(1, own, -torch.ones_like(relative[:, :1]))
+    others = counts.expand_as(relative).scatter_add(1, own, -torch.ones_like(relative[:, :1]))
     relative = relative.masked_fill(others == 0, -torch.inf)
     largest = relative.detach().amax(1, keepdim=True)
     largest = torch.where(largest.isfinite(), largest, 0)
-    mean = (others * (relative - largest).exp()).sum(1) / (weights.sum() - 1)
+    mean = (others * (relative - largest).exp()).sum(1) / (counts.sum() - 1)
     return mean.log() + largest[:, 0]
 
 
@@ -104,7 +103,10 @@ def stratified(others: Tensor, size: int | Tensor) -> Tensor:
     return -(((-largest).exp() + (size - 1) * (others - largest).exp()) / size).log() - largest
 
 
-def _checked(log_densities: Tensor) -> Tensor:
+def _others(log_densities: Tensor) -> Tensor:
+    """`others_of` all of as many codes as inputs, if they are that."""
     if log_densities.dim() != 2 or len(log_densities) != log_densities.shape[1] or len(log_densities) < 2:
         raise ValueError(f"log_densities must be (M, M), with M at least 2; got {tuple(log_densities.shape)}")
-    return at_least_float32(log_densities)
+    log_densities = at_least_float32(log_densities)
+    own = torch.arange(len(log_densities), device=log_densities.device)
+    return others_of(log_densities, own, log_densities.new_ones(len(own)))

@@ -176,22 +176,16 @@ def _contrasted(codes: Tensor, counts: Tensor, seed: int, num_draws: int) -> tup
         num_draws: for each of them.
     """
     mean, log_var = codes.unbind(1)
-    generator = torch.Generator().manual_seed(seed)
-    size = max(1, _AT_ONCE // len(mean))
-    others = torch.zeros_like(counts)
-    stratifieds = torch.zeros_like(counts)
-    total = counts.sum()
-    for _ in range(num_draws):
-        noise = torch.randn(mean.shape, dtype=mean.dtype, generator=generator).to(mean.device)
-        z = mean + (0.5 * log_var).exp() * noise
-        for first in range(0, len(z), size):
-            rows = slice(first, first + size)
-            densities = pairwise_log_density(z[rows], mean, log_var).to(counts.device)
-            compared = others_of(densities, first, counts)
-            others[rows] += compared / num_draws
-            stratifieds[rows] += stratified(compared, total) / num_draws
-    weights = counts / total
-    return (weights * stratifieds).sum(), -(weights * others).sum(), total
+    own = torch.arange(num_draws * len(mean), device=mean.device) % len(mean)
+    noise = torch.randn(len(own), *mean.shape[1:], dtype=mean.dtype, generator=torch.Generator().manual_seed(seed))
+    z = mean[own] + (0.5 * log_var[own]).exp() * noise.to(mean.device)
+    others = []
+    for rows in torch.arange(len(own), device=mean.device).split(max(1, _AT_ONCE // len(mean))):
+        densities = pairwise_log_density(z[rows], mean, log_var).to(counts.device)
+        others.append(others_of(densities, own[rows], counts))
+    compared, total = torch.cat(others), counts.sum()
+    weights = counts[own] / (num_draws * total)
+    return (weights * stratified(compared, total)).sum(), -(weights * compared).sum(), total
 
 
 def _distinct(keys: Tensor, codes: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
