@@ -25,6 +25,11 @@ class Arm:
     settings: dict[str, str] = field(default_factory=dict)
 
     @property
+    def sets_a_price(self) -> bool:
+        """Whether the grid is over what a nat costs, or how many there may be."""
+        return any(key.split(".")[-1] in ("beta", "capacity") for key in self.settings)
+
+    @property
     def folder_name(self) -> str:
         """The name, as far as a file system takes it."""
         return re.sub(r"[^\w.=+-]+", "_", self.name)

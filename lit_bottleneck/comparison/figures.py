@@ -19,17 +19,18 @@ _READ = ("test/cross_entropy_sampled", "test/accuracy")
 _TRADE = ("test/rate", "test/distortion")
 
 
-def draw_figures(names: Sequence[str], arms: AllCurves, out: Path) -> list[Path]:
+def draw_figures(names: Sequence[str], arms: AllCurves, out: Path, over_a_price: bool = False) -> list[Path]:
     """Draw what there is something to draw of.
 
     Args:
         names: of the metrics whose learning curves are drawn.
         arms: what was logged.
         out: the folder of the files.
+        over_a_price: whether the arms differ in what a nat costs.
 
     Returns:
         The files: ``curves.png``; ``information_plane.png``, where the information was bounded; and
-        ``rate_distortion.png``, where there are rates and distortions.
+        ``rate_distortion.png`` over a price, where there are rates and distortions.
     """
     logged = {name for runs in arms.values() for curves in runs for name in curves}
     panels = _curve_names(names, logged)
@@ -40,7 +41,7 @@ def draw_figures(names: Sequence[str], arms: AllCurves, out: Path) -> list[Path]
         read = [name for name in _READ if name in logged]
         if read:
             figures["information_plane"] = _panels(read, arms, _draw_plane)
-    if logged >= set(_TRADE):
+    if over_a_price and logged >= set(_TRADE):
         figures["rate_distortion"] = _panels(_TRADE[1:], arms, _draw_trade)
     paths = []
     for name, figure in figures.items():

@@ -14,7 +14,6 @@ from lit_bottleneck.comparison.arms import Arm
 
 _INFORMATION = "lit_bottleneck.callbacks.Information"
 _CSV_LOGGER = "lightning.pytorch.loggers.CSVLogger"
-_PRICES = ("beta", "capacity")
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def run_of(arm: Arm, seed: int, configuration: dict[str, Any], out: Path) -> Run
         if arguments.get("dirpath"):  # of a ModelCheckpoint: all runs would write into one folder
             arguments["dirpath"] = str(folder / Path(arguments["dirpath"]).name)
     accounted = any(callback["class_path"] == _INFORMATION for callback in callbacks)
-    if not accounted and any(key.split(".")[-1] in _PRICES for key in arm.settings):
+    if arm.sets_a_price and not accounted:
         trainer["callbacks"] = [*callbacks, {"class_path": _INFORMATION}]
     return Run(arm, seed, folder, configuration)
 

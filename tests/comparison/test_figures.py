@@ -71,6 +71,8 @@ def test_rates_and_distortions_make_their_curve(drawn: dict[str, Figure], tmp_pa
         name: [{"test/rate": [(0, rate)], "test/distortion": [(0, 10 / rate)]}]
         for name, rate in (("beta=1", 4.0), ("beta=2", 2.0))
     }
-    assert [path.name for path in draw_figures([], {**arms, "failed": []}, tmp_path)] == ["rate_distortion.png"]
+    assert draw_figures([], arms, tmp_path) == []
+    paths = draw_figures([], {**arms, "failed": []}, tmp_path, over_a_price=True)
+    assert [path.name for path in paths] == ["rate_distortion.png"]
     [axes] = axes_of(drawn["rate_distortion"]).values()
     assert axes.get_lines()[0].get_xydata().tolist() == [[2.0, 5.0], [4.0, 2.5]]
