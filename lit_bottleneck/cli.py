@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
@@ -77,6 +77,7 @@ class BottleneckCLI(LightningCLI):
             for callback in self.trainer.checkpoint_callbacks:
                 if isinstance(callback, ModelCheckpoint) and (callback.monitor or "").startswith("val/"):
                     callback.monitor, callback.filename = None, "last"  # nothing to choose by
+            _drop_repeated_and_idle(self.trainer)
         command = self.config_init[self.subcommand]
         if command.get("weights_only") is None:
             command["weights_only"] = True  # nothing in a checkpoint of ours needs more
@@ -132,12 +133,30 @@ class BottleneckCLI(LightningCLI):
         """Test a further checkpoint, and log what was found under the name of its file."""
         trainer = self.trainer
         loggers, trainer.loggers = trainer.loggers, []
-        measured = self._test(checkpoint)
-        trainer.loggers = loggers
+        try:
+            measured = self._test(checkpoint)
+        finally:
+            trainer.loggers = loggers
         values = {f"{Path(checkpoint).stem}/{name.removeprefix('test/')}": value for name, value in measured.items()}
         for logger in loggers:
             logger.log_metrics({"epoch": trainer.current_epoch, **values}, trainer.global_step)
             logger.save()
+
+
+def _drop_repeated_and_idle(trainer: Any) -> None:
+    """Without validation, leave out what waits for it, and all but the first of checkpoints that are now the same."""
+    kept: list[Callback] = []
+    places: set[tuple[Any, ...]] = set()
+    for callback in trainer.callbacks:
+        if isinstance(callback, EarlyStopping) and callback.monitor.startswith("val/"):
+            continue
+        if isinstance(callback, ModelCheckpoint):
+            place = (callback.dirpath, callback.filename, callback.monitor)
+            if place in places:
+                continue
+            places.add(place)
+        kept.append(callback)
+    trainer.callbacks = kept
 
 
 def _reason(error: Exception) -> str:

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from lit_bottleneck.cli import BottleneckCLI, main
 from lit_bottleneck.recipes import recipe_paths
+from tests.data.written_reviews import make_reviews, write_archive
 
 PATHS = recipe_paths()
 DIGITS = ["--config", str(PATHS["vib_digits"]), "--config", str(PATHS["trainer/smoke"])]
@@ -54,6 +55,18 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     message = capsys.readouterr().err
     assert "Traceback" not in message
     return message
+
+
+def test_without_validation_nothing_waits_for_it_and_one_checkpoint_is_left(folder: Path) -> None:
+    write_archive(folder / "data", make_reviews(train=200, test=50))
+    arguments = ["--config", str(PATHS["vib_imdb"]), "--config", str(PATHS["trainer/smoke"])]
+    main(["fit", *arguments, "--data.init_args.val_size", "0", "--trainer.max_epochs", "2"])
+
+    run = folder / "runs/vib_imdb/version_0"
+    [checkpoint] = (run / "checkpoints").iterdir()
+    assert checkpoint.name == "last.ckpt"
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
+    assert "test/accuracy" in (run / "metrics.csv").read_text()
 
 
 def test_fit_tests_every_further_checkpoint_under_the_name_of_its_file(folder: Path) -> None:

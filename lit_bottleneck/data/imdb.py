@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -33,8 +34,9 @@ class IMDB(LabelledDataModule):
     `max_length` words are kept. What a word is: `lit_bottleneck.data.review_tokens.words_of`.
 
     The reviews are read from the folder `root/aclImdb`, the archive `root/aclImdb_v1.tar.gz`, or either in
-    `root/imdb`; where none is there, `prepare_data` (as Lightning calls it) downloads the archive. The tokens are kept
-    in a file `imdb-<key>.npz` beside it, a new one for other settings or other reviews; old ones can be deleted.
+    `root/imdb` (or `root` is one of these itself); where none is there, `prepare_data` (as Lightning calls it)
+    downloads the archive. The tokens are kept in a file `imdb-<key>.npz` beside it, or else in the user's cache folder, a
+    new one for other settings or other reviews; old ones can be deleted.
 
     The data set: Maas et al., "Learning Word Vectors for Sentiment Analysis", ACL 2011.
 
@@ -98,18 +100,29 @@ class IMDB(LabelledDataModule):
         """Return the tokens from their file, or make both."""
         path = self.files.find()
         key = (TOKENISER_VERSION, self.vocabulary_size, self.max_length, path.name, *fingerprint(path))
-        cache = path.with_name(cache_name("imdb", *key))
-        found = read_cache(cache)
-        if found is not None:
-            return found
+        # Beside the reviews, or else, where that cannot be written to, in the user's own folder.
+        caches = path.with_name(cache_name("imdb", *key)), _user_folder() / cache_name("imdb", path.resolve(), *key)
+        for cache in caches:
+            found = read_cache(cache)
+            if found is not None:
+                return found
         training, test = read_reviews(path)
         train_tokens, test_tokens = encode_texts(training.texts, test.texts, self.vocabulary_size, self.max_length)
         tokens = LabelledTokens(train_tokens, training.labels, test_tokens, test.labels)
-        try:
-            write_cache(cache, tokens)
-        except OSError as error:
-            rank_zero_warn(
-                f"the tokens could not be kept in {cache.absolute()} ({error}): every run and process makes them "
-                f"again. Link or copy {path.name} to a folder that can be written to, and give that as root"
-            )
+        for cache in caches:
+            try:
+                write_cache(cache, tokens)
+            except OSError as error:
+                reason = error
+            else:
+                return tokens
+        rank_zero_warn(
+            f"the tokens could be kept neither beside {path.absolute()} nor in {caches[1].parent} ({reason}): every "
+            "run and process makes them again"
+        )
         return tokens
+
+
+def _user_folder() -> Path:
+    """Where a user's programs keep what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lit_bottleneck"

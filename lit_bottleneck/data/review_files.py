@@ -25,7 +25,7 @@ PARTS = ("train", "test")
 CLASSES = ("neg", "pos")  # label 0 and label 1
 MAX_BYTES = 2**20  # of one review; the longest of the original has 13 704
 
-_REVIEW = re.compile(rf"(?:\./)?{FOLDER}/((?:train|test)/(?:neg|pos)/[0-9]+_[0-9]+\.txt)")
+_REVIEW = re.compile(rf"(?:\./)?{FOLDER}/((?:train|test)/(?:neg|pos)/[^/.\n][^/\n]*\.txt)")
 
 
 class Reviews(NamedTuple):
@@ -39,7 +39,7 @@ class ReviewFiles:
     """The reviews in the folder `aclImdb` or in the archive `aclImdb_v1.tar.gz`, in `root` or in `root/imdb`.
 
     Args:
-        root: The folder to look in, and to download the archive to.
+        root: The folder to look in, and to download the archive to; or the folder or archive itself.
     """
 
     def __init__(self, root: Path) -> None:
@@ -51,8 +51,8 @@ class ReviewFiles:
         Raises:
             FileNotFoundError: If there is none.
         """
-        for place in PLACES:
-            path = self.root / place
+        given = [self.root] if self.root.name in (FOLDER, ARCHIVE) else []  # the folder or archive itself
+        for path in (*given, *(self.root / place for place in PLACES)):
             if path.is_dir() if path.name == FOLDER else path.is_file():
                 return path
         raise self._missing("it is not there")
@@ -166,7 +166,7 @@ def _read_archive(path: Path) -> dict[str, bytes]:
                         contents[review[1]] = reader.read() if reader else b""
                 while unpacked.read(MAX_BYTES):  # to the end, where the checksum is: tarfile may stop early in silence
                     pass
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        except (tarfile.TarError, OSError, EOFError, zlib.error, RecursionError) as error:
             raise ValueError(
                 f"{path.absolute()} is broken or was cut short ({str(error) or type(error).__name__}). "
                 f"Delete it and let prepare_data() download the original, or get it from {URL}"

@@ -39,10 +39,15 @@ def read_cache(path: Path) -> LabelledTokens | None:
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return LabelledTokens(*(arrays[name] for name in LabelledTokens._fields))
+            tokens = LabelledTokens(*(arrays[name] for name in LabelledTokens._fields))
     # numpy and zipfile raise these for a file that is cut short, overwritten in parts, or another one.
     except (OSError, EOFError, ValueError, KeyError, AttributeError, RuntimeError, zlib.error, zipfile.BadZipFile):
         return None
+    fits = all(
+        rows.ndim == 2 and rows.dtype.kind == labels.dtype.kind == "i" and labels.shape == rows.shape[:1]
+        for rows, labels in ((tokens.train_tokens, tokens.train_labels), (tokens.test_tokens, tokens.test_labels))
+    )
+    return tokens if fits else None
 
 
 def write_cache(path: Path, tokens: LabelledTokens) -> None:
@@ -51,6 +56,7 @@ def write_cache(path: Path, tokens: LabelledTokens) -> None:
     Raises:
         OSError: If it cannot be written; nothing is left behind then.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex}")
     try:
         with temporary.open("xb") as file:

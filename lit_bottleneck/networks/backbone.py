@@ -2,7 +2,6 @@
 
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from lit_bottleneck.arguments import whole_number
@@ -15,18 +14,19 @@ class Backbone(nn.Module):
     it is. This is for one that comes with weights, and so with an end of its own:
 
     Args:
-        network: any module from inputs to features ``(B, num_features)``, or ``(B, num_features, ...)``, which are
-            averaged over their positions.
+        network: any module from inputs to a tensor of features ``(B, num_features)``, or ``(B, num_features, ...)``,
+            which are averaged over their positions. It is changed in its place, not copied.
         num_features: width of the features.
         out_features: what is returned per example: ``2 * latent_dim``.
         without: name of a part of the network that is left out, such as ``"fc"`` of a ResNet: what goes into it are
             the features.
-        frozen: whether the network stays as it is: no gradient, and in evaluation mode whatever is around it.
+        frozen: whether the network's weights stay as they are, and it in evaluation mode whatever is around it.
 
     Raises:
         ValueError: for sizes below 1, or a part that the network does not have; by ``forward`` for features of another
             width.
 
+    >>> import torch
     >>> from torchvision.models import resnet18
     >>> encoder = Backbone(resnet18(weights=None), num_features=512, out_features=2 * 16, without="fc", frozen=True)
     >>> encoder(torch.zeros(2, 3, 32, 32)).shape
@@ -56,8 +56,12 @@ class Backbone(nn.Module):
 
     def forward(self, x: Any) -> Tensor:
         """Map inputs to ``(B, out_features)``."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features: Tensor = self.network(x)
+        features: Any = self.network(x)
+        if not isinstance(features, Tensor):
+            raise ValueError(
+                f"network={type(self.network).__name__} must return a tensor of features; got a "
+                f"{type(features).__name__}: wrap it in a module that picks one"
+            )
         if features.dim() < 2 or features.shape[1] != self.num_features:
             raise ValueError(
                 f"num_features={self.num_features} needs a network that returns (B, {self.num_features}) or "

@@ -205,14 +205,29 @@ def test_processes_that_build_at_once_leave_one_whole_file(tmp_path):
     assert together.read_bytes() == alone.read_bytes()
 
 
-def test_without_a_place_for_the_cache_the_tokens_are_made_once_in_memory(tmp_path):
+def test_where_the_folder_cannot_be_written_to_the_cache_is_the_users(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    archive = write_archive(tmp_path / "data", make_reviews())
+    expected = parts(IMDB(tmp_path / "data"))
+    [cache] = caches(tmp_path / "data")
+    cache.unlink()
+    cache.mkdir()  # a file cannot take its place, for the superuser neither
+    IMDB(tmp_path / "data").prepare_data()
+    assert len(list((tmp_path / "mine/lit_bottleneck").iterdir())) == 1
+    monkeypatch.setattr("lit_bottleneck.data.imdb.read_reviews", None)  # it is read, and nothing is made again
+    assert parts(IMDB(tmp_path / "data")) == expected
+    assert parts(IMDB(archive)) == expected  # given as the archive itself
+
+
+def test_without_a_place_for_the_cache_the_tokens_are_made_once_in_memory(tmp_path, monkeypatch):
     archive = write_archive(tmp_path, make_reviews())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(archive))  # no folder
     expected = parts(IMDB(tmp_path))
     [cache] = caches(tmp_path)
     cache.unlink()
     cache.mkdir()  # a file cannot take its place, for the superuser neither
     data = IMDB(tmp_path)
-    with pytest.warns(UserWarning, match="the tokens could not be kept in .*imdb-.*npz"):
+    with pytest.warns(UserWarning, match="the tokens could be kept neither beside .*aclImdb"):
         data.prepare_data()
     archive.unlink()
     assert parts(data) == expected

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from lit_bottleneck.data import IMDB, review_files
-from lit_bottleneck.data.review_files import read_reviews
+from lit_bottleneck.data.review_files import CLASSES, PARTS, read_reviews
 from tests.data.original_formats import forbid_network
 from tests.data.written_reviews import FEW, make_reviews, regular, special, write_archive, write_folder
 
@@ -24,6 +24,15 @@ def test_the_folder_goes_before_the_archive_and_the_root_before_imdb(tmp_path):
     assert len(IMDB(tmp_path, val_size=0).dataset("train")) == 6
     write_folder(tmp_path, make_reviews(4, 4))
     assert len(IMDB(tmp_path, val_size=0).dataset("train")) == 4
+
+
+@pytest.mark.parametrize("write", [write_folder, write_archive])
+def test_reviews_may_have_any_names(tmp_path, write):
+    names = ("0.txt", "review_0.txt", "0_7_a.txt")
+    contents = {f"{part}/{kind}/{name}": f"{kind} {name}" for part in PARTS for kind in CLASSES for name in names}
+    training, _ = read_reviews(write(tmp_path, contents))
+    assert sorted(training.texts) == sorted(f"{kind} {name}" for kind in CLASSES for name in names)
+    assert training.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_an_archive_that_is_cut_short_anywhere_is_an_error_and_leaves_no_cache(tmp_path):

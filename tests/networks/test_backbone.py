@@ -61,6 +61,17 @@ def test_a_frozen_network_stays_as_it_is_to_the_last_bit() -> None:
     assert encoder.train().moments.training
     assert not encoder.network.training
     assert encoder(torch.randn(4, 3)).requires_grad
+    x = torch.randn(4, 3, requires_grad=True)  # what stands in front of it may learn
+    assert torch.autograd.grad(encoder(x).sum(), x)[0].any()
+
+
+def test_features_that_are_no_tensor_are_refused() -> None:
+    class Pair(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x, x
+
+    with pytest.raises(ValueError, match="network=Pair must return a tensor of features; got a tuple"):
+        Backbone(Pair(), 3, 4)(torch.randn(2, 3))
 
 
 def test_a_network_that_is_not_frozen_is_fine_tuned_with_its_batch_statistics() -> None:
