@@ -35,8 +35,8 @@ class IMDB(LabelledDataModule):
 
     The reviews are read from the folder `root/aclImdb`, the archive `root/aclImdb_v1.tar.gz`, or either in
     `root/imdb` (or `root` is one of these itself); where none is there, `prepare_data` (as Lightning calls it)
-    downloads the archive. The tokens are kept in a file `imdb-<key>.npz` beside it, or else in the user's cache folder, a
-    new one for other settings or other reviews; old ones can be deleted.
+    downloads the archive. The tokens are kept in a file `imdb-<key>.npz` beside it, or else in the user's cache folder,
+    a new one for other settings or other reviews; old ones can be deleted.
 
     The data set: Maas et al., "Learning Word Vectors for Sentiment Analysis", ACL 2011.
 
