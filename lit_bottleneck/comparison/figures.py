@@ -105,11 +105,11 @@ def _draw_trade(axes: Axes, name: str, arms: AllCurves) -> None:
 
 
 def _curve_names(names: Sequence[str], logged: set[str]) -> list[str]:
-    """What has a curve: of what is measured in test, its counterpart in validation, or else in training."""
+    """What has a curve: of what is measured once, in test, its counterpart in validation, or else in training."""
     panels = []
     for name in names:
         stage, _, metric = name.partition("/")
-        stages = ("val", "train") if stage == "test" else (stage,)
+        stages = (stage,) if stage in ("val", "train") else ("val", "train")
         panels += [f"{stage}/{metric}" for stage in stages if f"{stage}/{metric}" in logged][:1]
     return list(dict.fromkeys(panels))
 

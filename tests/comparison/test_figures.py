@@ -41,7 +41,9 @@ def test_curves_are_means_over_seeds_of_the_counterparts_in_validation(
     drawn: dict[str, Figure], tmp_path: Path
 ) -> None:
     other = {**LEARNT, "val/accuracy": [(0, 0.7), (1, 0.9)]}
-    [path] = draw_figures(["test/accuracy", "test/loss", "val/accuracy"], {"a": [LEARNT, other], "b": []}, tmp_path)
+    [path] = draw_figures(
+        ["test/accuracy", "test/loss", "val/accuracy", "last/accuracy"], {"a": [LEARNT, other], "b": []}, tmp_path
+    )
     assert PIL.Image.open(path).size > (100, 100)
     axes = axes_of(drawn["curves"])
     assert list(axes) == ["val/accuracy", "train/loss"]
