@@ -1,4 +1,4 @@
-"""A convolutional encoder of texts, whose training on a CPU costs a third of the plain form's."""
+"""A convolutional encoder of texts, whose training on a CPU costs a quarter to a third of the plain form's."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal, cast
