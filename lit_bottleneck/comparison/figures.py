@@ -16,6 +16,7 @@ AllCurves = Mapping[str, Sequence[Curves]]  # of an arm, one for each seed
 
 _PLANE = ("test/information_lower", "test/information_upper")
 _READ = ("test/cross_entropy_sampled", "test/accuracy")
+_MANY_NATS = 20  # from where a linear axis would crowd few of them
 _TRADE = ("test/rate", "test/distortion")
 
 
@@ -87,7 +88,8 @@ def _draw_plane(axes: Axes, name: str, arms: AllCurves) -> None:
         points = [[_last(curves, of) for of in (*_PLANE, name)] for curves in runs]
         for label, (lower, upper, height) in zip([arm, *[None] * len(points)], points, strict=False):
             axes.plot([lower, upper], [height, height], marker="|", color=colour, label=label)
-    axes.set_xscale("symlog", linthresh=1)  # from a collapsed code to one that all but copies its input
+    if axes.get_xlim()[1] > _MANY_NATS:  # from a collapsed code to one that all but copies its input
+        axes.set_xscale("symlog", linthresh=1)
     axes.set_xlabel("I(z; x), nats: lower and upper bound")
 
 

@@ -66,6 +66,11 @@ def test_the_information_plane_has_the_bracket_of_every_run(drawn: dict[str, Fig
     [axes] = axes_of(drawn["information_plane"]).values()
     assert axes.get_lines()[0].get_xydata().tolist() == [[2.0, 0.6], [3.0, 0.6]]
     assert len(axes.get_lines()) == 3
+    assert axes.get_xscale() == "linear"
+    wide = {**LEARNT, **BOUNDED, "test/information_upper": [(1, 90.0)]}
+    draw_figures(["test/accuracy"], {"beta=1": [wide]}, tmp_path)
+    [axes] = axes_of(drawn["information_plane"]).values()
+    assert axes.get_xscale() == "symlog"
 
 
 def test_rates_and_distortions_make_their_curve(drawn: dict[str, Figure], tmp_path: Path) -> None:
