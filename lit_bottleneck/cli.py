@@ -1,4 +1,4 @@
-"""The command line: Lightning's commands from YAML recipes, and `recipes`, `sample` and `compare` beside them."""
+"""The command line: Lightning's commands from YAML recipes, and `recipes`, `resume`, `sample` and `compare` beside."""
 
 import sys
 import warnings
@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from lightning import LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -16,8 +17,9 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lit_bottleneck import comparison, recipes, sampling
-from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, run_folder
+from lit_bottleneck import comparison, recipes, resuming, sampling
+from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, RandomStates, ResumePoint, run_folder
+from lit_bottleneck.checkpoints import WholeCheckpointIO
 from lit_bottleneck.gan_checks import check_trainer
 from lit_bottleneck.memory import keep_freed_memory
 from lit_bottleneck.vdb import VDBGAN
@@ -30,8 +32,8 @@ _NOT_FOR_USERS = (
 _OF_THE_TYPES = ("Does not validate against", "Expected a <class")  # what jsonargparse says of those it tried
 _EPILOG = (
     "Further commands: 'lit-bottleneck recipes' lists the recipes that come with the package, and copies one to edit; "
-    "'lit-bottleneck sample' draws images from a trained model; 'lit-bottleneck compare' trains several arms with "
-    "several seeds, and says how they differ."
+    "'lit-bottleneck resume' goes on with a run that was stopped; 'lit-bottleneck sample' draws images from a trained "
+    "model; 'lit-bottleneck compare' trains several arms with several seeds, and says how they differ."
 )
 
 
@@ -57,10 +59,11 @@ class SaveConfig(SaveConfigCallback):
 class BottleneckCLI(LightningCLI):
     """LightningCLI for any LightningModule and LightningDataModule by class path, which tests what it has trained."""
 
-    def __init__(self, args: ArgsType = None) -> None:
+    def __init__(self, args: ArgsType = None, logged_until: int | None = None) -> None:
         keep_freed_memory()
+        self._logged_until = logged_until  # of a run that is resumed
         super().__init__(
-            save_config_callback=SaveConfig,
+            save_config_callback=SaveConfig if logged_until is None else None,
             trainer_defaults={"callbacks": [PredictionWriter()]},
             parser_kwargs={"prog": "lit-bottleneck", "epilog": _EPILOG},
             auto_configure_optimizers=False,
@@ -86,22 +89,30 @@ class BottleneckCLI(LightningCLI):
         """Keep the model that the command gives, which Lightning would silently overwrite by the checkpoint's."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer, with our progress bar unless the configuration has one or wants none."""
-        trainer = self._get(self.config_init, "trainer")
-        callbacks = trainer.get("callbacks") or []
+        """Build the trainer, with our progress bar and what an exact resume needs, unless it is configured otherwise."""
+        configured = self._get(self.config_init, "trainer")
+        callbacks = configured.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        has_bar = any(isinstance(callback, LightningProgressBar) for callback in callbacks)
-        if trainer.get("enable_progress_bar") is not False and not has_bar:
-            kwargs["callbacks"] = [*callbacks, ProgressBar()]
-        return super().instantiate_trainer(**kwargs)
+        wanted: list[tuple[type[Callback], type[Callback]]] = [(RandomStates, RandomStates)]
+        if configured.get("enable_progress_bar") is not False:
+            wanted.append((LightningProgressBar, ProgressBar))
+        if configured.get("enable_checkpointing") is not False and not configured.get("fast_dev_run"):
+            wanted.append((ResumePoint, ResumePoint))
+        missing = [ours() for kind, ours in wanted if not any(isinstance(callback, kind) for callback in callbacks)]
+        trainer = super().instantiate_trainer(**kwargs, callbacks=[*callbacks, *missing])
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeCheckpointIO()
+        return trainer
 
     def before_fit(self) -> None:
-        """Tell what a GAN refuses of the trainer as an error of the configuration."""
+        """Tell what a GAN refuses of the trainer as an error of the configuration; keep what a resumed run has logged."""
         if isinstance(self.model, VDBGAN):
             try:
                 check_trainer(self.trainer)
             except ValueError as error:
                 self.parser.error(str(error))
+        if self._logged_until is not None:
+            resuming.keep_logged(self.trainer, self._logged_until)
 
     def after_fit(self) -> None:
         """Test the chosen checkpoint, then that of every further ModelCheckpoint, and say where the first is.
@@ -196,6 +207,7 @@ def fit_configuration(arguments: Sequence[str]) -> dict[str, Any]:
 _COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "recipes": recipes.main,
     "sample": sampling.main,
+    "resume": partial(resuming.main, fit=BottleneckCLI),
     "compare": partial(comparison.main, configure=fit_configuration),
 }
 

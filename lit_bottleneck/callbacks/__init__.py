@@ -1,4 +1,4 @@
-"""Callbacks for any LightningModule: measurements of codes and samples, pictures, progress, averaged weights."""
+"""Callbacks for any LightningModule: measurements, pictures, progress, averaged weights, and exact resume."""
 
 from lit_bottleneck.callbacks.factors import Factors
 from lit_bottleneck.callbacks.information import Information
@@ -6,6 +6,8 @@ from lit_bottleneck.callbacks.paths import Paths
 from lit_bottleneck.callbacks.pictures import Pictures
 from lit_bottleneck.callbacks.predictions import PredictionWriter
 from lit_bottleneck.callbacks.progress import ProgressBar
+from lit_bottleneck.callbacks.random_states import RandomStates
+from lit_bottleneck.callbacks.resume_point import ResumePoint
 from lit_bottleneck.callbacks.run_folder import run_folder
 from lit_bottleneck.callbacks.sample_quality import SampleQuality
 from lit_bottleneck.callbacks.weight_ema import WeightEMA
@@ -17,6 +19,8 @@ __all__ = [
     "Pictures",
     "PredictionWriter",
     "ProgressBar",
+    "RandomStates",
+    "ResumePoint",
     "SampleQuality",
     "WeightEMA",
     "run_folder",

@@ -1,0 +1,128 @@
+"""The checkpoint from which a run goes on that was stopped."""
+
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning_utilities.core.rank_zero import rank_zero_info
+
+from lit_bottleneck.arguments import positive, whole_number
+from lit_bottleneck.callbacks.run_folder import run_folder
+
+FILENAME = "resume.ckpt"
+LOGGER_VERSIONS = "logger_versions"  # key in a checkpoint
+
+
+class ResumePoint(Callback):
+    """Keep ``resume.ckpt`` in the run's folder while it trains: ``lit-bottleneck resume FOLDER`` goes on from there.
+
+    It is written after the first optimizer step, from then on every few minutes, and when the process is told to end
+    (SIGTERM: a time limit, preemption), which it then does with the exit status 143. It is removed when training is
+    through. With `RandomStates` what follows is to the last bit what would have followed.
+
+    It is written only where nothing is under way: after a batch with which an optimizer step ended, which is not the
+    last of its epoch, and after which no validation is due; at the end of an epoch that has no such batch. So a signal
+    may wait for a validation.
+
+    Args:
+        every_n_minutes: how often it is written.
+        every_n_steps: write it after so many optimizer steps, too.
+
+    Raises:
+        ValueError: for arguments that are not positive.
+    """
+
+    def __init__(self, every_n_minutes: float = 5.0, every_n_steps: int | None = None) -> None:
+        self.every_n_minutes = positive("every_n_minutes", every_n_minutes)
+        self.every_n_steps = None if every_n_steps is None else whole_number("every_n_steps", every_n_steps, 1)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Agree on the place."""
+        if stage == "fit":
+            self._path: Path = trainer.strategy.broadcast(run_folder(trainer) / FILENAME)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to SIGTERM from now on (instead of Lightning, which would leave at once)."""
+        self._told_to_end = self._leaving = self._flush = self._could_write = False
+        self._written_at, self._written_at_step = float("-inf"), trainer.global_step
+        self._previous: Any = None
+        if threading.current_thread() is threading.main_thread():
+
+            def note(signum: int, frame: FrameType | None) -> None:
+                if not self._told_to_end and trainer.strategy.launcher is not None:
+                    trainer.strategy.launcher.kill(signum)  # hands it on to the processes that it has started
+                self._told_to_end = True
+
+            self._previous = signal.signal(signal.SIGTERM, note)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to look for a batch after which to write."""
+        self._could_write = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Leave, if that is what the last batch was written for; what it has logged is logged by now."""
+        self._step_before = trainer.global_step
+        if self._flush:
+            _flush(trainer)
+            self._flush = False
+        if self._leaving:
+            rank_zero_info(f"stopped by SIGTERM. To go on: lit-bottleneck resume {self._path.parent}")
+            raise SIGTERMException(128 + signal.SIGTERM if trainer.is_global_zero else 0)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Write, if it is time and nothing is under way."""
+        loop = trainer.fit_loop
+        stepped = trainer.global_step != self._step_before
+        if (
+            stepped
+            and not trainer.is_last_batch
+            and not loop.epoch_loop._should_check_val_fx(cast(Any, loop._data_fetcher))
+        ):
+            self._could_write = True
+            self._write_if_due(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write, if it is time and was not possible after a batch."""
+        if not self._could_write:
+            self._write_if_due(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """With every checkpoint, have loggers write out what they hold, and store which runs are theirs."""
+        _flush(trainer)
+        self._flush = True
+        checkpoint[LOGGER_VERSIONS] = [logger.version for logger in trainer.loggers]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove it: nothing is left to go on with."""
+        self._stop_listening()
+        trainer.strategy.remove_checkpoint(self._path)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave SIGTERM to others again."""
+        self._stop_listening()
+
+    def _write_if_due(self, trainer: Trainer) -> None:
+        steps = trainer.global_step - self._written_at_step
+        due = time.monotonic() - self._written_at > 60 * self.every_n_minutes
+        due = due or (self.every_n_steps is not None and steps >= self.every_n_steps)
+        if not trainer.strategy.reduce_boolean_decision(due or self._told_to_end, all=False):
+            return
+        self._leaving = trainer.strategy.reduce_boolean_decision(self._told_to_end, all=False)
+        trainer.save_checkpoint(self._path, weights_only=False)
+        self._written_at, self._written_at_step = time.monotonic(), trainer.global_step
+
+    def _stop_listening(self) -> None:
+        if getattr(self, "_previous", None) is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+            self._previous = None
+
+
+def _flush(trainer: Trainer) -> None:
+    for logger in trainer.loggers:
+        logger.save()

@@ -1,0 +1,103 @@
+"""The command `resume`: go on with a run that was stopped, in its own folder and under its own name."""
+
+import argparse
+import csv
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import yaml
+from lightning import Trainer
+from lightning.pytorch.loggers import CSVLogger
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
+
+from lit_bottleneck.callbacks.resume_point import FILENAME, LOGGER_VERSIONS
+
+_CONFIGURATION = "config.yaml"
+
+
+def main(args: Sequence[str], fit: Callable[[list[str], int], object]) -> None:
+    """Find where a run stopped, and go on.
+
+    Args:
+        args: of the command.
+        fit: what trains: takes the arguments of ``fit``, and the last step of which the loggers' files hold what was
+            logged.
+    """
+    parser = argparse.ArgumentParser(
+        "lit-bottleneck resume",
+        description="Go on with a run that was stopped, from the newest checkpoint in its folder, as if it had not been. "
+        "What follows the folder are options of fit, laid over the configuration that the run was started with.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="of the run, as fit names it")
+    arguments, settings = parser.parse_known_args(args)
+    try:
+        configuration = _configuration_of(arguments.folder)
+        path, checkpoint = _newest_checkpoint(arguments.folder)
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(f"argument FOLDER: {error}")
+    _continue_loggers(configuration["trainer"], checkpoint.get(LOGGER_VERSIONS, []))
+    logged_until = checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
+    rank_zero_info(f"going on from {path}, step {checkpoint['global_step']}")
+    fit(["fit", "--config", yaml.safe_dump(configuration), "--ckpt_path", str(path), *settings], logged_until)
+
+
+@rank_zero_only
+def keep_logged(trainer: Trainer, until: int) -> None:
+    """Keep the rows that a stopped run has logged, which Lightning's CSVLogger would delete.
+
+    Args:
+        trainer: whose loggers have not begun.
+        until: the last step to keep; what comes after it will be logged again.
+    """
+    for logger in trainer.loggers:
+        file = Path(logger.log_dir or "", "metrics.csv")
+        if isinstance(logger, CSVLogger) and file.exists():
+            with file.open(newline="") as lines:
+                rows = [row for row in csv.DictReader(lines) if int(row["step"]) <= until]
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Experiment logs directory")
+                writer = logger.experiment  # deletes the file
+            writer.metrics = [{name: value for name, value in row.items() if value} for row in rows]
+            writer.save()
+
+
+def _configuration_of(folder: Path) -> dict[str, Any]:
+    file = folder / _CONFIGURATION
+    if not file.exists():
+        raise FileNotFoundError(f"{folder} holds no {_CONFIGURATION}: it is no run of 'lit-bottleneck fit'")
+    configuration: dict[str, Any] = yaml.safe_load(file.read_text())
+    return configuration
+
+
+def _newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint that holds all that is needed, and where it is."""
+    if not (folder / FILENAME).exists():
+        raise FileNotFoundError(
+            f"{folder} holds no {FILENAME}: the training has come to its end, or was stopped before its first step"
+        )
+    paths = [folder / FILENAME, *folder.glob("checkpoints/*.ckpt")]
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except (RuntimeError, UnpicklingError, EOFError) as error:
+            warnings.warn(f"{path} cannot be read, and is left aside: {error}", stacklevel=2)
+            continue
+        if "optimizer_states" in checkpoint:
+            return path, checkpoint
+    raise ValueError(f"{folder} holds no checkpoint that can be read")
+
+
+def _continue_loggers(trainer: dict[str, Any], versions: Sequence[Any]) -> None:
+    """Have each logger write the run that it wrote."""
+    loggers = trainer.get("logger")
+    loggers = [loggers] if isinstance(loggers, dict) else loggers if isinstance(loggers, list) else []
+    for logger, version in zip(loggers, versions, strict=False):
+        arguments = logger.setdefault("init_args", {})
+        if logger["class_path"].endswith("WandbLogger"):
+            arguments |= {"id": version, "resume": "allow"}
+        elif "version" in arguments:  # a TensorBoardLogger or CSVLogger
+            arguments["version"] = version
