@@ -89,7 +89,7 @@ class BottleneckCLI(LightningCLI):
         """Keep the model that the command gives, which Lightning would silently overwrite by the checkpoint's."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer, with our progress bar and what an exact resume needs, unless it is configured otherwise."""
+        """Build the trainer, with our progress bar and what an exact resume needs, unless configured otherwise."""
         configured = self._get(self.config_init, "trainer")
         callbacks = configured.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
@@ -105,7 +105,7 @@ class BottleneckCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
-        """Tell what a GAN refuses of the trainer as an error of the configuration; keep what a resumed run has logged."""
+        """Tell what a GAN refuses of the trainer as an error of the configuration; keep what the run has logged."""
         if isinstance(self.model, VDBGAN):
             try:
                 check_trainer(self.trainer)

@@ -118,7 +118,7 @@ def gaussian_kl(mean: Tensor, log_var: Tensor) -> Tensor:
     return kl_per_dimension(mean, log_var).flatten(1).sum(1)
 
 
-def free_bits_rate(kl: Tensor, free_bits: float) -> Tensor:
+def free_bits_rate(kl: Tensor, free_bits: float, mean_kl: Tensor | None = None) -> Tensor:
     """A rate in which the first nats of every dimension are free (arXiv 1606.04934).
 
     Its mean over the batch is ``sum_j max(free_bits, mean_B KL_j)``: a dimension below the threshold costs the same
@@ -127,6 +127,7 @@ def free_bits_rate(kl: Tensor, free_bits: float) -> Tensor:
     Args:
         kl: ``(B, ...)``, nats per dimension, such as ``code.kl``.
         free_bits: the threshold, in nats per dimension.
+        mean_kl: ``(...)``, what is held against the threshold. Default: the mean of ``kl`` over the batch.
 
     Returns:
         ``(B,)``, for `GaussianBottleneck.rate_penalty` as its ``priced_rate``.
@@ -134,8 +135,9 @@ def free_bits_rate(kl: Tensor, free_bits: float) -> Tensor:
     >>> free_bits_rate(torch.tensor([[0.1, 2.0], [0.3, 4.0]]), 0.5).tolist()
     [2.5, 4.5]
     """
-    kl = at_least_float32(kl).flatten(1)
-    return torch.where(kl.detach().mean(0) < free_bits, free_bits, kl).sum(1)
+    kl = at_least_float32(kl)
+    mean_kl = kl.detach().mean(0) if mean_kl is None else mean_kl
+    return torch.where(mean_kl < free_bits, free_bits, kl).flatten(1).sum(1)
 
 
 def log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from lit_bottleneck.arguments import not_negative, whole_number
 from lit_bottleneck.code import Code
 from lit_bottleneck.described import Described, from_description
 from lit_bottleneck.functional import log_density, log_ratio
+from lit_bottleneck.processes import gather_rows
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -94,7 +95,8 @@ class BetaTC(Objective):
     """``D + beta R + gamma TC``: an extra price on the total correlation of the code (beta-TCVAE, arXiv 1802.04942).
 
     What the paper calls beta, the whole price of a nat of total correlation, is ``beta + gamma`` here, and its alpha
-    and gamma are both our beta. The total correlation of the aggregate code is estimated by `total_correlation`.
+    and gamma are both our beta. The total correlation of the aggregate code is estimated by `total_correlation` from
+    the batches of all processes together; accumulated batches are estimated from one by one.
 
     Args:
         gamma: the extra price of a nat of total correlation.
@@ -118,7 +120,9 @@ class BetaTC(Objective):
                 "BetaTC needs the number of training examples, and the data set does not tell it: BetaTC(gamma, "
                 "dataset_size=...)"
             )
-        correlation = total_correlation(batch.draws[0], batch.code.mean, batch.code.log_var, dataset_size)
+        posteriors, first = gather_rows(torch.stack([batch.code.mean, batch.code.log_var], dim=1))
+        mean, log_var = posteriors.unbind(1)
+        correlation = total_correlation(batch.draws[0], mean, log_var, dataset_size, first)
         return {
             "distortion": batch.distortion.mean(),
             "rate_penalty": batch.rate_penalty,
@@ -140,7 +144,7 @@ def objective_from(objective: Objective | Mapping[str, Any]) -> Objective:
     return objective
 
 
-def total_correlation(z: Tensor, mean: Tensor, log_var: Tensor, dataset_size: int) -> Tensor:
+def total_correlation(z: Tensor, mean: Tensor, log_var: Tensor, dataset_size: int, first: int = 0) -> Tensor:
     """Total correlation ``E[log p(z) - sum_j log p(z_j)]`` of the aggregate code, from a batch, in nats.
 
     The densities of the mixture over all N examples are estimated from the M of the batch by minibatch-stratified
@@ -148,10 +152,11 @@ def total_correlation(z: Tensor, mean: Tensor, log_var: Tensor, dataset_size: in
     ``(N - 1) / (N (M - 1))``, which makes the estimate of ``p(z)`` unbiased.
 
     Args:
-        z: ``(M, K)``, one code of every example.
+        z: ``(L, K)``, one code of each of L of the examples, L at most M.
         mean: ``(M, K)``.
         log_var: ``(M, K)``.
         dataset_size: N.
+        first: which of the M examples the first code is of.
 
     Returns:
         A scalar. 0 for a collapsed encoder, and for a single example, which tells nothing.
@@ -159,17 +164,17 @@ def total_correlation(z: Tensor, mean: Tensor, log_var: Tensor, dataset_size: in
     Raises:
         ValueError: for a batch that is larger than the data set.
     """
-    batch_size = len(z)
+    codes, batch_size = len(z), len(mean)
     if batch_size > dataset_size:
         raise ValueError(f"dataset_size={dataset_size} is less than the {batch_size} examples of the batch")
     if batch_size < 2:
         return mean.sum() * 0  # keeps the graph
     # Differences, not matrix products: these would need float64 (and the marginals need every dimension anyway).
-    log_densities = log_density(z[:, None], mean[None], log_var[None])  # (M, M, K): code i under posterior j
+    log_densities = log_density(z[:, None], mean[None], log_var[None])  # (L, M, K): code i under posterior j
     log_weights = log_densities.new_full(
-        (batch_size, batch_size), math.log((dataset_size - 1) / (dataset_size * (batch_size - 1)))
+        (codes, batch_size), math.log((dataset_size - 1) / (dataset_size * (batch_size - 1)))
     )
-    log_weights.fill_diagonal_(-math.log(dataset_size))
+    log_weights[:, first : first + codes].fill_diagonal_(-math.log(dataset_size))
     joint = torch.logsumexp(log_densities.sum(2) + log_weights, dim=1)
     marginals = torch.logsumexp(log_densities + log_weights[:, :, None], dim=1)
     return (joint - marginals.sum(1)).mean()

@@ -29,8 +29,8 @@ def main(args: Sequence[str], fit: Callable[[list[str], int], object]) -> None:
     """
     parser = argparse.ArgumentParser(
         "lit-bottleneck resume",
-        description="Go on with a run that was stopped, from the newest checkpoint in its folder, as if it had not been. "
-        "What follows the folder are options of fit, laid over the configuration that the run was started with.",
+        description="Go on with a run that was stopped, from the newest checkpoint in its folder, as if it had not "
+        "been. What follows the folder are options of fit, laid over the configuration that the run was started with.",
     )
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="of the run, as fit names it")
     arguments, settings = parser.parse_known_args(args)

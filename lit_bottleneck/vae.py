@@ -16,6 +16,7 @@ from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpo
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from
 from lit_bottleneck.module import BottleneckModule, SplitMetrics, evaluating
 from lit_bottleneck.objectives import ELBO, IWAE, BetaTC, CodedBatch, Objective, objective_from
+from lit_bottleneck.processes import mean_over_processes
 
 __all__ = ["ELBO", "IWAE", "VAE", "BetaTC"]  # with what it may minimise
 
@@ -41,7 +42,8 @@ class VAE(BottleneckModule):
         likelihood: what the decoder's output means, by name or as a `Likelihood`: there is no default.
         beta: price of a nat: a number, or a `BetaController`.
         objective: what is minimised: `ELBO` (the default), `IWAE` or `BetaTC`.
-        free_bits: nats per dimension of the code that cost nothing, see `functional.free_bits_rate`.
+        free_bits: nats per dimension of the code that cost nothing, see `functional.free_bits_rate`. What is held
+            against them is the mean over the batches of all processes together, of accumulated batches each by itself.
         eval_samples: draws per example in validation and test.
         likelihood_samples: draws per example for the log-likelihood in test and predict; 0 leaves it out.
         optimizer: makes the optimizer of the parameters. Default: Adam with a learning rate of 1e-3.
@@ -255,7 +257,11 @@ class VAE(BottleneckModule):
         return x
 
     def _price(self, code: Code, distortion: Tensor) -> Tensor:
-        priced_rate = free_bits_rate(code.kl, self.free_bits) if self.free_bits else None
+        priced_rate = None
+        if self.free_bits:
+            priced_rate = free_bits_rate(
+                code.kl, self.free_bits, mean_over_processes(code.kl) if self.training else None
+            )
         penalty: Tensor = self.rate_penalty(code.rate, distortion, priced_rate)
         return penalty
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lit_bottleneck.processes import are_several_processes, sum_over_processes
+
 
 class StepWindow:
     """Sums and counts of the examples since the last optimizer step, without a graph.
@@ -35,11 +37,10 @@ class StepWindow:
     def global_means(self) -> tuple[float, float | None]:
         """Mean rate and mean distortion over all examples of the window, on all processes, by one all-reduce."""
         values: Sequence[Tensor | float] = (self._rate_sum, self._rates, self._distortion_sum, self._distortions)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if are_several_processes():
             like = self._rate_sum
             totals = torch.stack([torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in values])
-            torch.distributed.all_reduce(totals)
-            values = totals.tolist()
+            values = sum_over_processes(totals).tolist()
         rate, rates, distortion, distortions = (float(value) for value in values)
         return rate / rates if rates else math.nan, distortion / distortions if distortions else None
 

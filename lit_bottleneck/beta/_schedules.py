@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lit_bottleneck.arguments import not_negative, one_of, whole_number
 from lit_bottleneck.beta._controller import BetaController, mean_over_examples
+from lit_bottleneck.processes import mean_over_processes
 
 
 class ScheduledBeta(BetaController):
@@ -55,8 +56,8 @@ class ScheduledBeta(BetaController):
 class CapacityBeta(BetaController):
     """Pay only for nats away from a capacity: ``weight * max(R - C, 0)``, or ``weight * |R - C|`` (arXiv 1804.03599).
 
-    With ``reduction="batch"`` R is the mean rate of the batch that this process sees, so that with several processes or
-    accumulation each of their batches is held to the capacity; with ``"sample"`` each example has the capacity for
+    With ``reduction="batch"`` R is the mean rate of the batches of all processes together; of accumulated batches each
+    is held to the capacity by itself; with ``"sample"`` each example has the capacity for
     itself.
 
     Args:
@@ -104,7 +105,11 @@ class CapacityBeta(BetaController):
     def forward(self, rate: Tensor) -> Tensor:
         """Price the rates ``(B,)`` of a batch, in nats: a scalar."""
         excess = (rate if self.reduction == "sample" else mean_over_examples(rate)) - self.current_capacity
-        return self.weight * mean_over_examples(excess.clamp(min=0) if self.kind == "hinge" else excess.abs())
+        # Which side of the capacity a batch is on is asked of the rows of all processes together: then the average of
+        # their penalties, and of the gradients, is that of one process with all rows.
+        asked = self.training and self.reduction == "batch"
+        side = (mean_over_processes(rate) - self.current_capacity if asked else excess).detach().sign()
+        return self.weight * mean_over_examples(excess * (side.clamp(min=0) if self.kind == "hinge" else side))
 
     def advance(self, mean_rate: float, mean_distortion: float | None) -> None:
         """Count the step."""

@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,9 @@ class RandomStates(Callback):
         trained_on = 0 if progress.is_last_batch else progress.current.processed  # type: ignore[attr-defined]
         if trained_on and not all(map(_has_state, fetcher.combined_loader.flattened)):
             if trainer.current_epoch > 0:
+                for part in _parts_of_loaders(trainer):
+                    if hasattr(part, "set_epoch"):  # a distributed sampler, which Lightning tells only later
+                        part.set_epoch(trainer.current_epoch)
                 _set_states(trainer, loaded["epoch_start"])
                 iter(fetcher)
             for _ in range(trained_on):
@@ -91,17 +95,18 @@ def _has_state(loader: Any) -> bool:
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
-def _generators(trainer: Trainer) -> list[torch.Generator]:
-    """Those that the training loaders and their samplers were given."""
+def _parts_of_loaders(trainer: Trainer) -> Iterator[Any]:
+    """The training loaders and their samplers."""
     fetcher = _fetcher(trainer)
-    found: dict[int, torch.Generator] = {}
     for loader in [] if fetcher is None else fetcher.combined_loader.flattened:
         batches = getattr(loader, "batch_sampler", None)
-        for owner in (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)):
-            generator = getattr(owner, "generator", None)
-            if isinstance(generator, torch.Generator):
-                found[id(generator)] = generator
-    return list(found.values())
+        yield from (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
+
+
+def _generators(trainer: Trainer) -> list[torch.Generator]:
+    """Those that the training loaders and their samplers were given."""
+    found = (getattr(part, "generator", None) for part in _parts_of_loaders(trainer))
+    return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
 
 
 def _states(trainer: Trainer) -> States:

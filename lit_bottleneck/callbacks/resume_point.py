@@ -46,10 +46,11 @@ class ResumePoint(Callback):
         """Agree on the place."""
         if stage == "fit":
             self._path: Path = trainer.strategy.broadcast(run_folder(trainer) / FILENAME)
+            self._staged = self._path.with_name(f".{FILENAME}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to SIGTERM from now on (instead of Lightning, which would leave at once)."""
-        self._told_to_end = self._leaving = self._flush = self._could_write = False
+        self._told_to_end = self._leaving = self._is_staged = self._could_write = False
         self._written_at, self._written_at_step = float("-inf"), trainer.global_step
         self._previous: Any = None
         if threading.current_thread() is threading.main_thread():
@@ -66,11 +67,13 @@ class ResumePoint(Callback):
         self._could_write = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Leave, if that is what the last batch was written for; what it has logged is logged by now."""
+        """Put in its place what was written after the last batch, now that the batch is logged; leave if told to."""
         self._step_before = trainer.global_step
-        if self._flush:
+        if self._is_staged:
             _flush(trainer)
-            self._flush = False
+            if trainer.is_global_zero:
+                self._staged.replace(self._path)
+            self._is_staged = False
         if self._leaving:
             rank_zero_info(f"stopped by SIGTERM. To go on: lit-bottleneck resume {self._path.parent}")
             raise SIGTERMException(128 + signal.SIGTERM if trainer.is_global_zero else 0)
@@ -95,13 +98,13 @@ class ResumePoint(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """With every checkpoint, have loggers write out what they hold, and store which runs are theirs."""
         _flush(trainer)
-        self._flush = True
         checkpoint[LOGGER_VERSIONS] = [logger.version for logger in trainer.loggers]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove it: nothing is left to go on with."""
         self._stop_listening()
-        trainer.strategy.remove_checkpoint(self._path)
+        for path in (self._staged, self._path):
+            trainer.strategy.remove_checkpoint(path)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave SIGTERM to others again."""
@@ -114,7 +117,8 @@ class ResumePoint(Callback):
         if not trainer.strategy.reduce_boolean_decision(due or self._told_to_end, all=False):
             return
         self._leaving = trainer.strategy.reduce_boolean_decision(self._told_to_end, all=False)
-        trainer.save_checkpoint(self._path, weights_only=False)
+        trainer.save_checkpoint(self._staged, weights_only=False)
+        self._is_staged = True
         self._written_at, self._written_at_step = time.monotonic(), trainer.global_step
 
     def _stop_listening(self) -> None:

@@ -1,0 +1,54 @@
+"""What the processes of one training know together; of a single process, what it knows itself."""
+
+import torch
+import torch.distributed
+import torch.distributed.nn.functional
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def are_several_processes() -> bool:
+    """Whether more than one process trains."""
+    return (
+        torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_world_size() > 1
+    )
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """Sum a tensor over all processes, without a graph. All of them must call it."""
+    values = values.detach()
+    if are_several_processes():
+        values = values.clone()
+        torch.distributed.all_reduce(values)
+    return values
+
+
+def mean_over_processes(rows: Tensor) -> Tensor:
+    """Mean of the rows of all processes, ``(B, ...)`` to ``(...)``, without a graph; 0 if there are none."""
+    totals = sum_over_processes(torch.cat([rows.sum(0).flatten(), rows.new_full((1,), len(rows))]))
+    return (totals[:-1] / totals[-1].clamp(min=1)).reshape(rows.shape[1:])
+
+
+def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
+    """Rows of all processes one after another, differentiable on all of them, and where those of this process begin.
+
+    The gradient of a process's rows is the sum of those that all processes' losses have for them. Where processes
+    average the gradients of their weights, that of the mean of their losses is what comes out.
+
+    Args:
+        rows: ``(B, ...)``, of which each process may have another number.
+
+    Returns:
+        ``(sum of all B, ...)``, and the place of the first row of this process.
+    """
+    if not are_several_processes():
+        return rows, 0
+    rank = torch.distributed.get_rank()
+    numbers = torch.zeros(torch.distributed.get_world_size(), dtype=torch.int64, device=rows.device)
+    numbers[rank] = len(rows)
+    counts = sum_over_processes(numbers).tolist()
+    padded = F.pad(rows, [0, 0] * (rows.dim() - 1) + [0, max(counts) - len(rows)])
+    gathered = torch.distributed.nn.functional.all_gather(padded)
+    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)]), sum(counts[:rank])

@@ -1,0 +1,172 @@
+"""One process with batches of 2B, two with B, and two accumulated batches of B train alike, given the noise of each row."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from lit_bottleneck import VAE, VDBGAN, BetaTC, VIBClassifier
+from lit_bottleneck.beta import GECO, BetaController, CapacityBeta, DualBeta, ScheduledBeta
+from lit_bottleneck.code import Code
+from lit_bottleneck.networks import MLP, MLPDecoder
+from tests.distributed.pool import Pool
+
+FEATURES, CLASSES, STEPS, ROWS = 6, 3, 8, 12
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    pool = Pool(tmp_path_factory.mktemp("pool"))
+    yield pool
+    pool.close()
+
+
+def noise_of(rows: Tensor, width: int) -> Tensor:
+    """Numbers that look like noise, and that each row has for itself."""
+    mixing = torch.randn(rows.shape[1], width, generator=torch.Generator().manual_seed(5))
+    return 1.4 * torch.sin(1e3 * rows @ mixing)
+
+
+class OwnNoise:
+    """Codes each row with its own noise."""
+
+    latent_dim: int
+
+    def encode(self, x: Tensor, sample: bool | None = None) -> Code:
+        moments = self.encoder(x)  # type: ignore[attr-defined]
+        noisy = self.training and sample is not False  # type: ignore[attr-defined]
+        noise = noise_of(x.detach(), self.latent_dim) if noisy else None
+        return self.bottleneck(moments, noise is not None, noise)  # type: ignore[attr-defined, no-any-return]
+
+
+class Classifier(OwnNoise, VIBClassifier):
+    """A VIB classifier with each row's own noise."""
+
+
+class Autoencoder(OwnNoise, VAE):
+    """A VAE with each row's own noise."""
+
+
+class GAN(OwnNoise, VDBGAN):
+    """A GAN with each row's own noise, of the generator too."""
+
+    noises: tuple[Tensor, ...] = ()
+
+    def training_examples(self, batch: Any) -> tuple[Tensor, Tensor]:
+        # The generator's step, which may follow, takes the noise of the discriminator's accumulated batches in turn.
+        self.noises = (*self.noises, noise_of(batch[0], self.noise_dim))[-self.accumulate_grad_batches :]
+        return batch[0], self.generator(self.noises[-1])
+
+    def draw_noise(self, n: int) -> Tensor:
+        first, *rest = self.noises
+        self.noises = (*rest, first)
+        return first
+
+
+def vib(beta: float | BetaController) -> VIBClassifier:
+    return Classifier(MLP(FEATURES, [8], 8), latent_dim=4, num_classes=CLASSES, beta=beta)
+
+
+def vae(beta: float | BetaController, **kwargs: Any) -> VAE:
+    networks = MLP(FEATURES, [8], 8), MLP(4, [8], FEATURES)
+    return Autoencoder(*networks, latent_dim=4, likelihood="gaussian", beta=beta, **kwargs)
+
+
+def gan(beta: float | BetaController) -> VDBGAN:
+    networks = MLPDecoder(4, [8], [FEATURES]), MLP(FEATURES, [8], 8)
+    return GAN(*networks, latent_dim=4, noise_dim=4, beta=beta, gradient_penalty=0.5, discriminator_steps=2)
+
+
+MODELS: dict[str, Callable[[], LightningModule]] = {
+    # The penalty is linear in the rate: also accumulated.
+    "vib": lambda: vib(DualBeta(capacity=0.3, ema=0.5, gain=0.3)),
+    "vae": lambda: vae(DualBeta(capacity=0.3, ema=0.5, gain=0.3)),
+    "vae, target distortion": lambda: vae(GECO(target_distortion=5.0)),
+    "vae, warm-up": lambda: vae(ScheduledBeta(1.0, warmup_steps=5)),
+    "vae, each example a capacity": lambda: vae(CapacityBeta(2.0, capacity=0.1, reduction="sample")),
+    "gan": lambda: gan(DualBeta(capacity=0.3, ema=0.5, gain=0.3)),
+    # It is not, and the processes ask one another.
+    "vae, hinge": lambda: vae(CapacityBeta(5.0, capacity=0.2)),
+    "vae, abs": lambda: vae(CapacityBeta(5.0, capacity=0.2, kind="abs")),
+    "vae, free bits": lambda: vae(1.0, free_bits=0.03),
+    "vae, total correlation": lambda: vae(0.1, objective=BetaTC(gamma=3.0)),
+}
+LINEAR = list(MODELS)[:6]
+
+
+class Trajectory(Callback):
+    """Notes beta after every step."""
+
+    def __init__(self) -> None:
+        self.betas: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        self.betas.append(pl_module.beta)  # type: ignore[arg-type]
+
+
+def trained(kind: str, parts: int, part: int, accumulate: int = 1) -> dict[str, Any]:
+    """Eight steps of twelve rows, of which this process sees one of so many parts, or the halves one after another."""
+    torch.manual_seed(0)
+    model = MODELS[kind]()
+    torch.manual_seed(100 + part)  # whatever else is drawn differs
+    x = torch.randn(STEPS * ROWS, FEATURES, generator=torch.Generator().manual_seed(1))
+    rows = TensorDataset(x, torch.arange(len(x)) % CLASSES)
+    batches = torch.arange(len(x)).reshape(STEPS, ROWS).chunk(parts, dim=1)[part].reshape(STEPS * accumulate, -1)
+    kwargs: dict[str, Any] = {}
+    if accumulate > 1:
+        if isinstance(model, VDBGAN):
+            model.accumulate_grad_batches = accumulate
+        else:
+            kwargs["accumulate_grad_batches"] = accumulate
+    strategy = "auto" if parts == 1 else "ddp_find_unused_parameters_true" if kind == "gan" else "ddp"
+    trajectory = Trajectory()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=parts,
+        strategy=strategy,
+        use_distributed_sampler=False,
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[trajectory],
+        **kwargs,
+    )
+    trainer.fit(model, DataLoader(rows, batch_sampler=batches.tolist()))
+    weights = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    return {"betas": trajectory.betas[accumulate - 1 :: accumulate], "weights": weights}
+
+
+def trained_by_rank(rank: int, kind: str) -> dict[str, Any]:
+    return trained(kind, 2, rank)
+
+
+def assert_alike(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Up to the order of sums in floating point."""
+    assert found["betas"] == pytest.approx(expected["betas"], rel=1e-6)
+    torch.testing.assert_close(found["weights"], expected["weights"], rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_two_processes_are_one_with_all_rows(kind: str, pool: Pool) -> None:
+    first, second = pool(trained_by_rank, kind)
+    assert first["betas"] == second["betas"]  # to the last bit, at every step
+    torch.testing.assert_close(first["weights"], second["weights"], rtol=0, atol=0)
+    assert_alike(first, trained(kind, 1, 0))
+
+
+@pytest.mark.parametrize("kind", LINEAR)
+def test_accumulated_halves_are_the_whole(kind: str) -> None:
+    assert_alike(trained(kind, 1, 0, accumulate=2), trained(kind, 1, 0))
+
+
+@pytest.mark.parametrize("kind", sorted(set(MODELS) - set(LINEAR)))
+def test_where_the_penalty_is_not_linear_accumulated_halves_are_not_the_whole(kind: str) -> None:
+    with pytest.raises(AssertionError, match="not close"):
+        assert_alike(trained(kind, 1, 0, accumulate=2), trained(kind, 1, 0))

@@ -1,0 +1,67 @@
+"""A training process that is killed at any moment, and resumed, ends with what one that is left alone ends with."""
+
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from lit_bottleneck.recipes import recipe_paths
+from tests.resuming.killed import checkpoints, finish, rows, start, stop
+from tests.resuming.test_exact_resume import assert_same
+
+
+def fit(recipe: str, epochs: int, folder: Path) -> list[str]:
+    """The arguments of a run in ``folder`` that keeps a resume point every three steps."""
+    overlay = folder / "overlay.yaml"
+    overlay.parent.mkdir(parents=True, exist_ok=True)
+    overlay.write_text(
+        "trainer:\n  callbacks+:\n    - class_path: lit_bottleneck.callbacks.ResumePoint\n"
+        "      init_args: {every_n_steps: 3}\n"
+    )
+    return [
+        *["fit", "--config", str(recipe_paths()[recipe]), "--config", str(overlay)],
+        *["--trainer.accelerator=cpu", f"--trainer.max_epochs={epochs}", "--trainer.log_every_n_steps=1"],
+        *["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"],
+        *[f"--trainer.logger.init_args.save_dir={folder}", "--trainer.deterministic=true"],
+    ]
+
+
+def killed_and_left_alone(recipe: str, epochs: int, kills: int, longest: float, seed: int, tmp_path: Path) -> None:
+    alone, stopped = tmp_path / "alone", tmp_path / "stopped"
+    finish(fit(recipe, epochs, alone), tmp_path / "alone.txt")
+
+    moments = random.Random(seed)
+    run = stopped / recipe / "version_0"
+    log = tmp_path / "stopped.txt"
+    resume = ["resume", str(run)]
+    done = 0
+    while done < kills:
+        signum = moments.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
+        begun = (run / "resume.ckpt").exists()
+        process = start(resume if begun else fit(recipe, epochs, stopped), log)
+        code = stop(process, moments.uniform(0.2, longest), signum)
+        assert code in (-signum, 128 + signum), log.read_text()
+        if begun:
+            done += 1
+        elif not (run / "resume.ckpt").exists():  # killed before the first step
+            run = run.with_name(f"version_{int(run.name.removeprefix('version_')) + 1}")
+            resume = ["resume", str(run)]
+    finish(resume, log)
+
+    assert not (run / "resume.ckpt").exists()
+    assert rows(run) == rows(alone / recipe / "version_0")
+    found, expected = checkpoints(run), checkpoints(alone / recipe / "version_0")
+    assert expected
+    assert_same(found, expected)
+    assert log.read_text().count("going on from") == kills + 1
+
+
+def test_killed_twice(tmp_path: Path) -> None:
+    killed_and_left_alone("vib_digits", epochs=30, kills=2, longest=2.0, seed=0, tmp_path=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "epochs"), [("vib_digits", 300), ("vae_digits", 200), ("vdbgan_digits", 80)])
+def test_killed_twenty_times(recipe: str, epochs: int, tmp_path: Path) -> None:
+    killed_and_left_alone(recipe, epochs, kills=20, longest=3.0, seed=1, tmp_path=tmp_path)
