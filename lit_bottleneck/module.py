@@ -43,7 +43,12 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
     Raises:
         ValueError: for a ``latent_dim`` below 1, or an encoder that returns another number than ``2 * latent_dim``: at
             construction where the encoder tells its width (``out_features``), else at the first batch.
+
+    Attributes:
+        stops_at_non_finite_loss: see `training_loss`; `callbacks.SkipNonFinite` sets it to False.
     """
+
+    stops_at_non_finite_loss = True
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Refuse what a checkpoint has kept in the place of a network, before any constructor meets it."""
@@ -111,10 +116,13 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
 
         Raises:
             FloatingPointError: if a term is not finite, with its name. On an accelerator this is looked at only in the
-                steps that are logged, since it would wait for the device in every step.
+                steps that are logged, since it would wait for the device in every step. Not at all, if
+                ``stops_at_non_finite_loss`` is False: then the gradient is NaN wherever the loss is not finite.
         """
         loss = torch.stack(list(terms.values())).sum()
-        if loss.device.type == "cpu" or self.logs_this_step:
+        if not self.stops_at_non_finite_loss:
+            loss = loss * torch.where(loss.isfinite(), 1.0, math.nan)  # and so is the gradient, on all processes
+        elif loss.device.type == "cpu" or self.logs_this_step:
             self._check_finite(loss, terms, f" of the {network}" if network else "")
         if self.logs_this_step:
             if len(terms) > 1:

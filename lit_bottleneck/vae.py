@@ -259,9 +259,8 @@ class VAE(BottleneckModule):
     def _price(self, code: Code, distortion: Tensor) -> Tensor:
         priced_rate = None
         if self.free_bits:
-            priced_rate = free_bits_rate(
-                code.kl, self.free_bits, mean_over_processes(code.kl) if self.training else None
-            )
+            mean_kl = mean_over_processes(code.kl) if self.training else None
+            priced_rate = free_bits_rate(code.kl, self.free_bits, mean_kl)
         penalty: Tensor = self.rate_penalty(code.rate, distortion, priced_rate)
         return penalty
 

@@ -10,6 +10,7 @@ from lit_bottleneck.callbacks.random_states import RandomStates
 from lit_bottleneck.callbacks.resume_point import ResumePoint
 from lit_bottleneck.callbacks.run_folder import run_folder
 from lit_bottleneck.callbacks.sample_quality import SampleQuality
+from lit_bottleneck.callbacks.skip_non_finite import SkipNonFinite
 from lit_bottleneck.callbacks.weight_ema import WeightEMA
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "RandomStates",
     "ResumePoint",
     "SampleQuality",
+    "SkipNonFinite",
     "WeightEMA",
     "run_folder",
 ]

@@ -1,4 +1,4 @@
-"""One process with batches of 2B, two with B, and two accumulated batches of B train alike, given the noise of each row."""
+"""One process with batches of 2B, two with B, and two accumulated of B train alike, given the noise of each row."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

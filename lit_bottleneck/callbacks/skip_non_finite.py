@@ -1,0 +1,75 @@
+"""Go on where a step is not finite, and count."""
+
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch.optim import Optimizer
+
+from lit_bottleneck.arguments import whole_number
+from lit_bottleneck.bottleneck import GaussianBottleneck
+
+
+class SkipNonFinite(Callback):
+    """Leave out the optimizer steps whose loss, rate or gradient is NaN or infinite, and count them.
+
+    Without it a loss that is not finite stops the training of this library's models. With it such a step changes
+    neither weights nor the optimizer's state nor beta, on any process; each is told in a warning, and their number is
+    logged as ``train/skipped_steps``. (What the forward pass itself has changed stays: the statistics of a batch norm.)
+
+    Args:
+        most_in_a_row: how many steps may be left out one after another: the weights do not move meanwhile, so that
+            nothing gets better by itself but the data and the noise.
+
+    Raises:
+        ValueError: if ``most_in_a_row`` is less than 1.
+        FloatingPointError: in training, when more than that are not finite in a row.
+    """
+
+    def __init__(self, most_in_a_row: int = 100) -> None:
+        self.most_in_a_row = whole_number("most_in_a_row", most_in_a_row, at_least=1)
+        self.skipped = self.in_a_row = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have the module not stop at a loss that is not finite, but give it a gradient that is not either."""
+        if hasattr(pl_module, "stops_at_non_finite_loss"):
+            pl_module.stops_at_non_finite_loss = False  # type: ignore[assignment]
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Take the gradients away, so that the step does nothing."""
+        weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights])
+        if not trainer.strategy.reduce_boolean_decision(not norm.isfinite().item(), all=False):
+            self.in_a_row = 0
+            return
+        broken = ", ".join(_not_finite(pl_module)) or "the network on another process"
+        for weight in weights:
+            weight.grad = None
+        if isinstance(pl_module, GaussianBottleneck):
+            pl_module._discard_window()
+        self.skipped += 1
+        self.in_a_row += 1
+        step = trainer.global_step
+        if self.in_a_row > self.most_in_a_row:
+            raise FloatingPointError(
+                f"step {step}: the gradient of {broken} is not finite, for the {self.in_a_row}th time in a row, which is "
+                f"more than most_in_a_row={self.most_in_a_row}. Look at the data, or lower the learning rate"
+            )
+        rank_zero_warn(f"step {step} is left out: the gradient of {broken} is not finite")
+        pl_module.log("train/skipped_steps", float(self.skipped))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The numbers of steps that were left out."""
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them over."""
+        self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
+
+
+def _not_finite(module: LightningModule) -> list[str]:
+    """The parts of a module with a gradient that is not finite."""
+    weights = [(name, weight.grad) for name, weight in module.named_parameters() if weight.grad is not None]
+    return sorted({name.split(".")[0] for name, gradient in weights if not gradient.isfinite().all()})

@@ -1,0 +1,143 @@
+"""Steps that are not finite are left out and counted, and change nothing."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lit_bottleneck import VAE, VDBGAN, GaussianBottleneck, VIBClassifier
+from lit_bottleneck.beta import DualBeta
+from lit_bottleneck.callbacks import SkipNonFinite
+from lit_bottleneck.networks import MLP, MLPDecoder
+
+
+def vib() -> LightningModule:
+    return VIBClassifier(MLP(4, [8], 8), latent_dim=4, num_classes=2, beta=DualBeta(capacity=0.3))
+
+
+def vae() -> LightningModule:
+    return VAE(MLP(4, [8], 8), MLP(4, [8], 4), latent_dim=4, likelihood="gaussian", beta=DualBeta(capacity=0.3))
+
+
+def gan() -> LightningModule:
+    return VDBGAN(MLPDecoder(4, [8], [4]), MLP(4, [8], 8), latent_dim=4, noise_dim=4, beta=DualBeta(capacity=0.3))
+
+
+class Own(GaussianBottleneck, LightningModule):
+    """A user's module, whose loss is its own."""
+
+    def __init__(self) -> None:
+        super().__init__(beta=DualBeta(capacity=0.3))
+        self.encoder = MLP(4, [8], 8)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        code = self.bottleneck(self.encoder(batch[0]))
+        return code.z.square().mean() + self.rate_penalty(code.rate)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters())
+
+
+class Bad(nn.Module):
+    """Multiplies what passes, or its gradient, by a number that is not finite, in some of the calls in training."""
+
+    def __init__(self, network: nn.Module, value: float, in_gradient: bool, calls: set[int]) -> None:
+        super().__init__()
+        self.network, self.value, self.in_gradient, self.calls, self.call = network, value, in_gradient, calls, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.network(x)
+        if self.training:
+            self.call += 1
+            if self.call in self.calls:
+                if not self.in_gradient:
+                    return out * self.value
+                out.register_hook(lambda gradient: gradient * self.value)
+        return out
+
+
+def train(model: LightningModule, most_in_a_row: int = 100, steps: int = -1) -> tuple[Trainer, SkipNonFinite]:
+    skip = SkipNonFinite(most_in_a_row)
+    trainer = Trainer(
+        max_epochs=1,
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[skip],
+    )
+    x = torch.rand(48, 4, generator=torch.Generator().manual_seed(0))
+    trainer.fit(model, DataLoader(TensorDataset(x, torch.arange(48) % 2), batch_size=4))
+    return trainer, skip
+
+
+@pytest.mark.parametrize("in_gradient", [False, True])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("make", [vib, vae, Own])
+def test_a_step_that_is_not_finite_changes_nothing(make: Any, value: float, in_gradient: bool) -> None:
+    torch.manual_seed(0)
+    model = make()
+    model.encoder = Bad(model.encoder, value, in_gradient, calls=set(range(3, 13)))
+    with pytest.warns(UserWarning, match="step 2 is left out: the gradient of .*encoder"):
+        trainer, skip = train(model)
+    assert (skip.skipped, skip.in_a_row) == (10, 10)
+    assert trainer.global_step == 12
+    assert float(trainer.callback_metrics["train/skipped_steps"]) == 10
+
+    torch.manual_seed(0)
+    alike = make()
+    alike.encoder = Bad(alike.encoder, value, in_gradient, calls=set())
+    two, _ = train(alike, steps=2)
+    for name, weight in model.state_dict().items():
+        if isinstance(weight, Tensor):
+            torch.testing.assert_close(weight, alike.state_dict()[name], rtol=0, atol=0)
+    for mine, theirs in zip(trainer.optimizers[0].state.values(), two.optimizers[0].state.values(), strict=True):
+        assert mine["step"] == theirs["step"] == 2
+    assert model.beta == alike.beta
+    assert model.beta_controller.skipped_updates == 10
+
+
+def test_without_it_the_training_stops_with_the_term_named() -> None:
+    model = vib()
+    model.encoder = Bad(model.encoder, math.nan, in_gradient=False, calls={3})
+    trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    x = torch.rand(48, 4)
+    with pytest.raises(FloatingPointError, match="not finite at step 2: cross_entropy, rate_penalty"):
+        trainer.fit(model, DataLoader(TensorDataset(x, torch.arange(48) % 2), batch_size=4))
+
+
+def test_too_many_in_a_row_stop_the_training() -> None:
+    model = vib()
+    model.encoder = Bad(model.encoder, math.nan, in_gradient=True, calls={2, 3, *range(5, 13)})
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(
+            FloatingPointError, match="step 8: the gradient of encoder is not finite, for the 5th time in a row"
+        ),
+    ):
+        train(model, most_in_a_row=4)
+
+
+@pytest.mark.parametrize("network", ["generator", "encoder"])
+def test_a_gan_goes_on_with_both_networks(network: str) -> None:
+    model = gan()
+    setattr(model, network, Bad(getattr(model, network), math.nan, in_gradient=False, calls={4, 5, 6}))
+    with pytest.warns(UserWarning, match="is left out"):
+        _, skip = train(model)
+    assert 2 <= skip.skipped <= 4
+    assert all(weight.isfinite().all() for weight in model.parameters())
+    assert math.isfinite(model.beta)
+    assert model.steps_taken == {"discriminator": 12, "generator": 12}
+    assert model.beta_controller.skipped_updates > 0
+
+
+@pytest.mark.parametrize("most", [0, -1, 1.5])
+def test_a_limit_that_is_none_is_refused(most: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="most_in_a_row"):
+        SkipNonFinite(most)
