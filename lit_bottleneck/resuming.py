@@ -40,9 +40,9 @@ def main(args: Sequence[str], fit: Callable[[list[str], int], object]) -> None:
     except (FileNotFoundError, ValueError) as error:
         parser.error(f"argument FOLDER: {error}")
     _continue_loggers(configuration["trainer"], checkpoint.get(LOGGER_VERSIONS, []))
-    logged_until = checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
     rank_zero_info(f"going on from {path}, step {checkpoint['global_step']}")
-    fit(["fit", "--config", yaml.safe_dump(configuration), "--ckpt_path", str(path), *settings], logged_until)
+    arguments_of_fit = ["fit", "--config", yaml.safe_dump(configuration), "--ckpt_path", str(path), *settings]
+    fit(arguments_of_fit, _logged_until(checkpoint["loops"]["fit_loop"]))
 
 
 @rank_zero_only
@@ -54,15 +54,32 @@ def keep_logged(trainer: Trainer, until: int) -> None:
         until: the last step to keep; what comes after it will be logged again.
     """
     for logger in trainer.loggers:
-        file = Path(logger.log_dir or "", "metrics.csv")
-        if isinstance(logger, CSVLogger) and file.exists():
-            with file.open(newline="") as lines:
-                rows = [row for row in csv.DictReader(lines) if int(row["step"]) <= until]
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Experiment logs directory")
-                writer = logger.experiment  # deletes the file
-            writer.metrics = [{name: value for name, value in row.items() if value} for row in rows]
+        if not isinstance(logger, CSVLogger):
+            continue
+        file = Path(logger.log_dir, "metrics.csv")
+        kept = file.with_name("metrics.kept.csv")  # is there already if this very function was killed
+        if file.exists() and not kept.exists():
+            file.replace(kept)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Experiment logs directory")
+            writer = logger.experiment  # would delete the file
+        if kept.exists():
+            writer.metrics = _rows(kept, until)
             writer.save()
+            kept.unlink()
+
+
+def _rows(file: Path, until: int) -> list[dict[str, Any]]:
+    """The rows up to a step: what comes after the first later one, or after one that was cut, is left."""
+    rows: list[dict[str, Any]] = []
+    step = 0
+    with file.open(newline="") as lines:
+        for row in csv.DictReader(lines):
+            if not step <= int(row["step"] or -1) <= until:
+                break
+            step = int(row["step"])
+            rows.append({name: value for name, value in row.items() if value})
+    return rows
 
 
 def _configuration_of(folder: Path) -> dict[str, Any]:
@@ -89,6 +106,14 @@ def _newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
         if "optimizer_states" in checkpoint:
             return path, checkpoint
     raise ValueError(f"{folder} holds no checkpoint that can be read")
+
+
+def _logged_until(loop: dict[str, Any]) -> int:
+    """The last step, as loggers count, that belongs to a checkpoint."""
+    epochs = loop["epoch_progress"]["current"]
+    is_at_epoch_end: int = epochs["processed"] - epochs["completed"]  # there the steps have been counted on already
+    steps: int = loop["epoch_loop.state_dict"]["_batches_that_stepped"]
+    return steps - is_at_epoch_end
 
 
 def _continue_loggers(trainer: dict[str, Any], versions: Sequence[Any]) -> None:

@@ -179,8 +179,8 @@ def test_from_a_checkpoint_of_lightning(case: str, at: str, tmp_path: Path) -> N
     model, data, kwargs = CASES[case]
     whole = Keep()
     points = ModelCheckpoint(tmp_path, "{epoch}-{step}", save_top_k=-1, save_on_train_epoch_end=at == "train")
-    kwargs = kwargs | {"enable_checkpointing": True}
-    expected = state(*train(model, Data(**data), [RandomStates(), whole, points], **kwargs))
+    checkpointing = {"enable_checkpointing": True}
+    expected = state(*train(model, Data(**data), [RandomStates(), whole, points], **kwargs, **checkpointing))
     del expected["random"]  # after the last epoch it is of no use, and is not set again
     paths = sorted(tmp_path.glob("*.ckpt"))
     assert len(paths) == (9 if case == "vib-val-within" and at == "val" else 3)
