@@ -1,7 +1,6 @@
 """Two processes that share a gloo group and do what they are told, for as long as the tests need them."""
 
 import os
-import socket
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -12,24 +11,26 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
+from tests.started import free_port
+
 PATIENCE = 120  # seconds; a deadlock is a failure, not a test that never ends
 
 
 class Pool:
-    """Two spawned processes of one group."""
+    """Two spawned processes of one group, which start when they are needed, and anew after one has failed."""
 
     def __init__(self, folder: Path) -> None:
-        context = torch.multiprocessing.get_context("spawn")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        self._folder = folder
         self._pipes: list[Connection] = []
-        self._processes = []
+        self._processes: list[Any] = []
+
+    def _start(self) -> None:
+        context = torch.multiprocessing.get_context("spawn")
+        port = free_port()
         for rank in range(2):
             here, there = context.Pipe()
-            process = context.Process(
-                target=_serve, args=(rank, f"file://{folder / 'rendezvous'}", port, there), daemon=True
-            )
+            rendezvous = f"file://{self._folder / f'rendezvous-{port}'}"
+            process = context.Process(target=_serve, args=(rank, rendezvous, port, there), daemon=True)
             process.start()
             there.close()
             self._pipes.append(here)
@@ -37,6 +38,8 @@ class Pool:
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """Have both processes call ``function(rank, *arguments)``; what they return, by rank."""
+        if not self._processes:
+            self._start()
         for pipe in self._pipes:
             pipe.send((function, arguments))
         answers = []
@@ -56,6 +59,7 @@ class Pool:
         for process in self._processes:
             process.kill()  # gloo may not let go of one that is waiting
             process.join()
+        self._pipes, self._processes = [], []
 
 
 def _serve(rank: int, rendezvous: str, port: int, pipe: Connection) -> None:

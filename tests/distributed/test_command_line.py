@@ -1,8 +1,11 @@
-"""The recipe for two processes, started as a user starts it."""
+"""Recipes on two processes, started by themselves, by torchrun and by SLURM; stopped, and resumed."""
 
 import csv
 import os
+import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,15 @@ import yaml
 
 from lit_bottleneck.recipes import recipe_paths
 from tests.distributed.process_group import run_group
+from tests.resuming.test_exact_resume import assert_same
+from tests.started import as_slurm_does, as_torchrun_does, checkpoints, free_port, rows, start
 
 PATHS = recipe_paths()
 
 
-def fit(recipe: str, folder: Path, *more: str, strategy: str = "trainer/ddp") -> Any:
-    """Four steps on two processes."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    arguments = {
+def arguments(recipe: str, strategy: str, *more: str) -> list[str]:
+    """Of four steps on two processes."""
+    settings = {
         "accelerator": "cpu",
         "devices": "2",
         "max_epochs": "1",
@@ -27,17 +31,31 @@ def fit(recipe: str, folder: Path, *more: str, strategy: str = "trainer/ddp") ->
         "limit_test_batches": "2",
         "log_every_n_steps": "2",
     }
-    command = [sys.executable, "-m", "lit_bottleneck", "fit"]
-    command += ["--config", str(PATHS[recipe]), "--config", str(PATHS[strategy])]
-    command += [f"--trainer.{name}={value}" for name, value in arguments.items()]
-    done = run_group([*command, *more], cwd=folder, environment=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
+    recipes = ["--config", str(PATHS[recipe]), "--config", str(PATHS[strategy])]
+    return ["fit", *recipes, *(f"--trainer.{name}={value}" for name, value in settings.items()), *more]
+
+
+def launch(arguments: list[str], folder: Path, as_launched: Callable[[int, int], dict[str, str]]) -> list[Any]:
+    """Start both processes in a folder, as a launcher of clusters does."""
+    port = free_port()
+    quiet = {"CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
+    folder.mkdir(exist_ok=True)
+    return [start(arguments, folder / "log.txt", as_launched(rank, port) | quiet, folder) for rank in range(2)]
+
+
+def join(processes: list[Any], folder: Path, codes: tuple[int, int] = (0, 0)) -> None:
+    """Wait for both."""
+    for process in processes:
+        process.join(120)
+    assert tuple(process.exitcode for process in processes) == codes, (folder / "log.txt").read_text()[-3000:]
 
 
 def test_fit_on_two_processes_leaves_one_run(tmp_path: Path) -> None:
     beta = ["--model.init_args.beta=lit_bottleneck.beta.DualBeta", "--model.init_args.beta.init_args.capacity=4"]
-    done = fit("vib_digits", tmp_path, *beta)
+    command = [sys.executable, "-m", "lit_bottleneck", *arguments("vib_digits", "trainer/ddp", *beta)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = run_group(command, cwd=tmp_path, environment=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
 
     [folder] = (tmp_path / "runs" / "vib_digits").iterdir()
     assert [path.parent for path in tmp_path.rglob("metrics.csv")] == [folder]
@@ -63,8 +81,8 @@ def test_fit_on_two_processes_leaves_one_run(tmp_path: Path) -> None:
 
 
 def test_a_vae_on_two_processes_measures_and_draws_once(tmp_path: Path) -> None:
-    objective = "--model.init_args.objective=lit_bottleneck.BetaTC"
-    fit("vae_digits", tmp_path, objective, "--model.init_args.objective.init_args.gamma=2")
+    objective = ["--model.init_args.objective=lit_bottleneck.BetaTC", "--model.init_args.objective.init_args.gamma=2"]
+    join(launch(arguments("vae_digits", "trainer/ddp", *objective), tmp_path, as_torchrun_does), tmp_path)
 
     [folder] = (tmp_path / "runs" / "vae_digits").iterdir()
     assert len(list(folder.glob("pictures/*.png"))) == len(list(tmp_path.rglob("*.png"))) == 4
@@ -82,7 +100,7 @@ def test_a_vae_on_two_processes_measures_and_draws_once(tmp_path: Path) -> None:
 
 
 def test_a_gan_on_two_processes_measures_and_draws_once(tmp_path: Path) -> None:
-    fit("vdbgan_digits", tmp_path, strategy="trainer/ddp_gan")
+    join(launch(arguments("vdbgan_digits", "trainer/ddp_gan"), tmp_path, as_slurm_does), tmp_path)
 
     [folder] = (tmp_path / "runs" / "vdbgan_digits").iterdir()
     assert sorted(path.name for path in tmp_path.rglob("*.png")) == ["interpolation-0001.png", "samples-0001.png"]
@@ -95,3 +113,33 @@ def test_a_gan_on_two_processes_measures_and_draws_once(tmp_path: Path) -> None:
     )
     assert float(row["test/frechet_distance_raw_256"]) > 0  # two batches of 64 on each
     assert [float(row["train/generator_steps"]) for row in rows if row["train/generator_steps"]] == [2, 4]
+
+
+TWO_LOGGERS = """
+trainer:
+  logger:
+    - {class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: runs, name: vae_digits}}
+    - {class_path: lightning.pytorch.loggers.WandbLogger, init_args: {save_dir: wandb_runs, offline: true}}
+"""
+
+
+def test_both_are_told_to_end_and_go_on_as_one_run(tmp_path: Path) -> None:
+    settings = ["--trainer.limit_train_batches=1.0", "--trainer.max_epochs=12", "--trainer.log_every_n_steps=1"]
+    fit = arguments("vae_digits", "trainer/ddp", *settings)
+    join(launch(fit, tmp_path / "alone", as_torchrun_does), tmp_path / "alone")
+
+    stopped = tmp_path / "stopped"
+    processes = launch([*fit, "--config", TWO_LOGGERS], stopped, as_torchrun_does)
+    run = stopped / "runs" / "vae_digits" / "version_0"
+    while not (run / "resume.ckpt").exists():
+        time.sleep(0.01)
+    for process in processes:
+        os.kill(process.pid, signal.SIGTERM)
+    join(processes, stopped, (128 + signal.SIGTERM, 0))
+    join(launch(["resume", str(run)], stopped, as_torchrun_does), stopped)
+
+    alone = tmp_path / "alone" / "runs" / "vae_digits" / "version_0"
+    assert rows(run) == rows(alone)
+    assert_same(checkpoints(run), checkpoints(alone))
+    first, second = sorted((stopped / "wandb_runs" / "wandb").glob("offline-run-*"))  # of the first process alone
+    assert first.name.split("-")[-1] == second.name.split("-")[-1]  # the id of the run

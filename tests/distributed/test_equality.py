@@ -1,6 +1,6 @@
 """One process with batches of 2B, two with B, and two accumulated of B train alike, given the noise of each row."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,13 +17,6 @@ from lit_bottleneck.networks import MLP, MLPDecoder
 from tests.distributed.pool import Pool
 
 FEATURES, CLASSES, STEPS, ROWS = 6, 3, 8, 12
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    pool = Pool(tmp_path_factory.mktemp("pool"))
-    yield pool
-    pool.close()
 
 
 def noise_of(rows: Tensor, width: int) -> Tensor:

@@ -1,7 +1,6 @@
 """Metrics of codes in two processes are those of all codes in one, whatever each process has."""
 
 import warnings
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,14 +14,6 @@ from lit_bottleneck.metrics.marginal_moments import MarginalMoments
 from lit_bottleneck.metrics.mutual_information import MutualInformation
 from lit_bottleneck.metrics.rate import Rate
 from tests.distributed.pool import Pool
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    pool = Pool(tmp_path_factory.mktemp("pool"))
-    yield pool
-    pool.close()
-
 
 Results = dict[str, dict[str, float]]
 

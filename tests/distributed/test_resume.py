@@ -1,6 +1,5 @@
 """Two processes that were stopped go on as if they had not been: the noise and the rows of each, and beta."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,6 @@ import pytest
 from lit_bottleneck.callbacks import RandomStates
 from tests.distributed.pool import Pool
 from tests.resuming.test_exact_resume import Data, Keep, assert_same, gan, state, train, vae, vib
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    pool = Pool(tmp_path_factory.mktemp("pool"))
-    yield pool
-    pool.close()
-
 
 MODELS = {"vib": vib, "vae": vae, "gan": gan}
 

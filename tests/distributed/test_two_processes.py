@@ -28,13 +28,6 @@ from lit_bottleneck.recipes import recipe_paths
 from tests.distributed.pool import Pool
 
 
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    pool = Pool(tmp_path_factory.mktemp("pool"))
-    yield pool
-    pool.close()
-
-
 class Priced(GaussianBottleneck, nn.Module):
     """Nothing but a price."""
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lit_bottleneck.recipes import recipe_paths
-from tests.resuming.killed import checkpoints, finish, rows, start, stop
 from tests.resuming.test_exact_resume import assert_same
+from tests.started import checkpoints, finish, rows, start, stop
 
 
 def fit(recipe: str, epochs: int, folder: Path) -> list[str]:

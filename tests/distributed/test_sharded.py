@@ -1,0 +1,87 @@
+"""Fully sharded training (FSDP) is that of DDP, and its checkpoints are like any others.
+
+Lightning asks for GPUs with its strategy, which does the same on a CPU, where two processes can be had anywhere.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer
+from lightning.pytorch.strategies import FSDPStrategy
+from torch import Tensor
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.nn import Module
+from torch.utils.data import DataLoader, TensorDataset
+
+from lit_bottleneck.callbacks import RandomStates, WeightEMA
+from tests.distributed.pool import Pool
+from tests.distributed.test_equality import CLASSES, FEATURES, MODELS, ROWS, STEPS, Trajectory
+from tests.resuming.test_exact_resume import Keep
+
+
+class FSDPOnCPU(FSDPStrategy):
+    """A strategy of another name, of which Lightning does not ask for GPUs, and torch is told the device."""
+
+    def _setup_model(self, model: Module) -> Module:
+        if any(isinstance(part, FullyShardedDataParallel) for part in model.modules()):
+            return super()._setup_model(model)
+        return FullyShardedDataParallel(model, device_id=torch.device("cpu"), **self.kwargs)
+
+
+def trained(rank: int, kind: str, strategy: str, folder: Path, path: Path | None) -> dict[str, Any]:
+    torch.manual_seed(0 if path is None else 1)
+    model = MODELS[kind]()
+    x = torch.randn(STEPS * ROWS, FEATURES, generator=torch.Generator().manual_seed(1))
+    rows = TensorDataset(x, torch.arange(len(x)) % CLASSES)
+    batches = torch.arange(len(x)).reshape(STEPS, ROWS).chunk(2, dim=1)[rank]
+    trajectory = Trajectory()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy=FSDPOnCPU(auto_wrap_policy={torch.nn.Linear}) if strategy == "fsdp" else strategy,
+        use_distributed_sampler=False,
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[RandomStates(), trajectory, Keep(None if path else folder)],
+    )
+    data = DataLoader(rows, batch_sampler=batches.tolist())
+    trainer.fit(model, data, ckpt_path=path, weights_only=True)
+    trainer.save_checkpoint(folder / f"{strategy}-{path is None}.ckpt")
+    [measured] = trainer.validate(model, data, verbose=False)
+    return {"betas": trajectory.betas, "measured": measured}
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    return {k: v for k, v in torch.load(path, weights_only=True)["state_dict"].items() if isinstance(v, Tensor)}
+
+
+@pytest.mark.parametrize("kind", ["vib", "vae", "vae, total correlation"])
+def test_sharded_training_is_that_of_replicas(kind: str, pool: Pool, tmp_path: Path) -> None:
+    replicated = pool(trained, kind, "ddp", tmp_path, None)
+    sharded = pool(trained, kind, "fsdp", tmp_path, None)
+    assert sharded[0] == sharded[1]
+    assert sharded[0]["betas"] == pytest.approx(replicated[0]["betas"], rel=1e-6)
+    assert sharded[0]["measured"] == pytest.approx(replicated[0]["measured"], rel=1e-4)
+    found, expected = weights(tmp_path / "fsdp-True.ckpt"), weights(tmp_path / "ddp-True.ckpt")
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
+
+    # One step is alike: without a GPU to copy it from, torch 2.14 gathers another optimizer state than there was.
+    resumed = pool(trained, kind, "fsdp", tmp_path, tmp_path / "batch-0-2.ckpt")
+    assert resumed[0]["betas"][0] == resumed[1]["betas"][0] == sharded[0]["betas"][3]
+
+
+def refused(rank: int) -> str:
+    trainer = Trainer(accelerator="cpu", devices=2, strategy=FSDPOnCPU(), logger=False, enable_progress_bar=False)
+    trainer.callbacks.append(WeightEMA())
+    with pytest.raises(ValueError, match="WeightEMA averages weights that every process has as a whole") as error:
+        trainer.fit(MODELS["vib"](), DataLoader(TensorDataset(torch.zeros(8, FEATURES)), batch_size=4))
+    return str(error.value)
+
+
+def test_an_average_of_sharded_weights_is_refused(pool: Pool) -> None:
+    assert "set trainer.strategy=ddp" in pool(refused)[0]
