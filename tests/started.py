@@ -70,8 +70,23 @@ def finish(arguments: list[str], log: Path) -> None:
     assert process.exitcode == 0, log.read_text()
 
 
-def stop(process: Any, after: float, signum: signal.Signals) -> int | None:
-    """Send a signal after so many seconds, unless it has come to its end; how it has ended."""
+def written_at(path: Path) -> float | None:
+    """When a file was written, if it is there."""
+    return path.stat().st_mtime if path.exists() else None
+
+
+def stop(process: Any, after: float, signum: signal.Signals, sign: Path | None = None) -> int | None:
+    """Send a signal after so many seconds, unless it has come to its end; how it has ended.
+
+    Args:
+        process: which.
+        after: seconds, from now, or from when ``sign`` is written next.
+        signum: the signal.
+        sign: a file that the process writes when it is under way.
+    """
+    before = None if sign is None else written_at(sign)
+    while sign is not None and process.exitcode is None and written_at(sign) in (None, before):
+        process.join(0.01)
     process.join(after)
     if process.exitcode is None:
         os.kill(process.pid, signum)

@@ -94,7 +94,9 @@ class Keep(Callback):
             trainer.save_checkpoint(self.folder / f"batch-{trainer.current_epoch}-{i}.ckpt")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.logged.append({name: float(value) for name, value in trainer.callback_metrics.items() if "val" in name})
+        if not trainer.sanity_checking:
+            measured = trainer.callback_metrics.items()
+            self.logged.append({name: float(value) for name, value in measured if name.startswith("val/")})
 
 
 def train(
@@ -104,10 +106,16 @@ def train(
     path = kwargs.pop("ckpt_path", None)
     trainer = Trainer(
         accelerator="cpu",
-        logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **{"max_epochs": 3, "deterministic": True, "log_every_n_steps": 1, "enable_checkpointing": False} | kwargs,
+        **{
+            "max_epochs": 3,
+            "logger": False,
+            "deterministic": True,
+            "log_every_n_steps": 1,
+            "enable_checkpointing": False,
+        }
+        | kwargs,
     )
     trainer.callbacks.extend(callbacks)
     module = model()

@@ -35,18 +35,13 @@ def killed_and_left_alone(recipe: str, epochs: int, kills: int, longest: float, 
     run = stopped / recipe / "version_0"
     log = tmp_path / "stopped.txt"
     resume = ["resume", str(run)]
-    done = 0
-    while done < kills:
+    point = run / "resume.ckpt"
+    for kill in range(kills):
         signum = moments.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
-        begun = (run / "resume.ckpt").exists()
-        process = start(resume if begun else fit(recipe, epochs, stopped), log)
-        code = stop(process, moments.uniform(0.2, longest), signum)
+        starting = kill > 0 and moments.random() < 0.2
+        process = start(resume if kill else fit(recipe, epochs, stopped), log)
+        code = stop(process, moments.uniform(0, longest), signum, sign=None if starting else point)
         assert code in (-signum, 128 + signum), log.read_text()
-        if begun:
-            done += 1
-        elif not (run / "resume.ckpt").exists():  # killed before the first step
-            run = run.with_name(f"version_{int(run.name.removeprefix('version_')) + 1}")
-            resume = ["resume", str(run)]
     finish(resume, log)
 
     assert not (run / "resume.ckpt").exists()
@@ -54,14 +49,14 @@ def killed_and_left_alone(recipe: str, epochs: int, kills: int, longest: float, 
     found, expected = checkpoints(run), checkpoints(alone / recipe / "version_0")
     assert expected
     assert_same(found, expected)
-    assert log.read_text().count("going on from") == kills + 1
+    assert 1 <= log.read_text().count("going on from") <= kills
 
 
 def test_killed_twice(tmp_path: Path) -> None:
-    killed_and_left_alone("vib_digits", epochs=30, kills=2, longest=2.0, seed=0, tmp_path=tmp_path)
+    killed_and_left_alone("vib_digits", epochs=20, kills=2, longest=0.5, seed=0, tmp_path=tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "epochs"), [("vib_digits", 300), ("vae_digits", 200), ("vdbgan_digits", 80)])
 def test_killed_twenty_times(recipe: str, epochs: int, tmp_path: Path) -> None:
-    killed_and_left_alone(recipe, epochs, kills=20, longest=3.0, seed=1, tmp_path=tmp_path)
+    killed_and_left_alone(recipe, epochs, kills=20, longest=1.5, seed=1, tmp_path=tmp_path)

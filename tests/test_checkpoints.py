@@ -1,0 +1,63 @@
+"""A checkpoint is on the disk whole, or the one before it is."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lit_bottleneck.checkpoints import WholeCheckpointIO
+
+
+class KillsItsProcess:
+    """Cannot be pickled by a process that lives on."""
+
+    def __reduce__(self) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def write_and_be_killed(path: Path) -> None:
+    WholeCheckpointIO().save_checkpoint({"weight": torch.ones(2**20), "last": KillsItsProcess()}, path)
+
+
+def test_it_is_what_was_written_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "one.ckpt"
+    for step in range(2):
+        WholeCheckpointIO().save_checkpoint({"step": step, "weight": torch.arange(3)}, path)
+        found = torch.load(path, weights_only=True)
+        assert found["step"] == step
+        assert found["weight"].tolist() == [0, 1, 2]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "one.ckpt"
+    WholeCheckpointIO().save_checkpoint({"step": 0}, path)
+    process = multiprocessing.get_context("forkserver").Process(target=write_and_be_killed, args=(path,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert torch.load(path, weights_only=True) == {"step": 0}
+    WholeCheckpointIO().save_checkpoint({"step": 1}, path)  # and what it has left disturbs nobody
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("size", [1, 2**22])
+def test_a_full_disk_leaves_the_one_before_and_is_named(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "one.ckpt"
+    WholeCheckpointIO().save_checkpoint({"step": 0}, path)
+    (tmp_path / ".one.ckpt.part").symlink_to("/dev/full")  # where every write finds no space
+    with pytest.raises(OSError, match=r"one\.ckpt could not be written; the one that was there before is whole"):
+        WholeCheckpointIO().save_checkpoint({"step": 1, "weight": torch.ones(size)}, path)
+    assert torch.load(path, weights_only=True) == {"step": 0}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_storage_options_are_left_to_lightning(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="storage_options"):
+        WholeCheckpointIO().save_checkpoint({}, tmp_path / "one.ckpt", storage_options={"anything": 1})
