@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from lit_bottleneck.cli import main
 from lit_bottleneck.recipes import recipe_folder
 from tests.distributed.process_group import run_group
+from tests.started import start, stop
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README.read_text(), flags=re.MULTILINE | re.DOTALL)
@@ -27,6 +29,13 @@ def commands(block: str) -> list[list[str]]:
     """The commands of a block without their installation."""
     lines = block.replace("\\\n", " ").strip().splitlines()
     return [shlex.split(re.sub(r"^pip install .* && ", "", line)) for line in lines]
+
+
+def stop_early(arguments: list[str], folder: Path) -> None:
+    """Run a command until it is under way, and tell it to end."""
+    process = start(arguments, folder / "stopped.txt", folder=folder)
+    code = stop(process, 0, signal.SIGTERM, sign=folder / "runs/vae_digits/stopped/resume.ckpt")
+    assert code == 128 + signal.SIGTERM, (folder / "stopped.txt").read_text()
 
 
 def test_the_set_up_commands_are_the_first_two_blocks() -> None:
@@ -47,8 +56,13 @@ def test_block(language: str, block: str, folder: Path, monkeypatch: pytest.Monk
             if program == "python":
                 assert arguments == ["-m", "pytest"]  # this is it
                 continue
+            if program == "timeout":
+                stop_early(arguments[arguments.index("lit-bottleneck") + 1 :], folder)
+                continue
             assert program == "lit-bottleneck", f"the README has a program that no test runs: {program}"
             first = BLOCKS.index((language, block)) == 1 and number == 0
+            if arguments[0] == "resume":
+                arguments += ["--trainer.max_steps=40"]
             if arguments[0] in ("fit", "compare") and not first:
                 arguments += SMOKE if arguments[0] == "fit" else [*SMOKE, "--seeds", "0"]
             if "recipes/trainer/ddp.yaml" in arguments:

@@ -108,14 +108,8 @@ def train(
         accelerator="cpu",
         enable_progress_bar=False,
         enable_model_summary=False,
-        **{
-            "max_epochs": 3,
-            "logger": False,
-            "deterministic": True,
-            "log_every_n_steps": 1,
-            "enable_checkpointing": False,
-        }
-        | kwargs,
+        log_every_n_steps=1,
+        **{"max_epochs": 3, "logger": False, "deterministic": True, "enable_checkpointing": False} | kwargs,
     )
     trainer.callbacks.extend(callbacks)
     module = model()
