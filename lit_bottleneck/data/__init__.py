@@ -1,9 +1,10 @@
 """LightningDataModules over data held in memory and indexed a batch at a time."""
 
 from lit_bottleneck.data.digits import Digits
+from lit_bottleneck.data.evaluation_sampler import EvaluationSampler
 from lit_bottleneck.data.images import Images
 from lit_bottleneck.data.imdb import IMDB
 from lit_bottleneck.data.ring import Ring
 from lit_bottleneck.data.shapes import Shapes
 
-__all__ = ["IMDB", "Digits", "Images", "Ring", "Shapes"]
+__all__ = ["IMDB", "Digits", "EvaluationSampler", "Images", "Ring", "Shapes"]

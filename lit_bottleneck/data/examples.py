@@ -86,8 +86,10 @@ class BatchedDataset(Dataset[Batch]):
         """Return the number of examples."""
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> Batch:
-        """Return one input and its label, and what else a batch has."""
+    def __getitem__(self, index: int | Sequence[int]) -> Batch:
+        """Return one input and its label, and what else a batch has; of several indices, as `__getitems__`."""
+        if isinstance(index, Sequence):
+            return self.__getitems__(index)
         return tuple(part[0] for part in self.__getitems__([index]))
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:

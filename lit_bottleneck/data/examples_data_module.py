@@ -11,6 +11,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lit_bottleneck.data.evaluation_sampler import EvaluationSampler
 from lit_bottleneck.data.examples import Batch, BatchedDataset, Examples, keep_batch
 from lit_bottleneck.data.splits import check_val_size, random_split, validation_count
 
@@ -107,21 +108,29 @@ class ExamplesDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Return the validation batches, or an empty list where nothing is held out: Lightning then skips it."""
-        return self._loader("val") if len(self.dataset("val")) else []
+        return self._evaluation_loader("val") if len(self.dataset("val")) else []
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Return the test batches, in order."""
-        return self._loader("test")
+        return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Return the test batches, in order."""
         return self._loader("test")
 
-    def _loader(self, part: Part, shuffle: bool = False) -> DataLoader[Batch]:
+    def _evaluation_loader(self, part: Part) -> DataLoader[Batch]:
+        """Return the batches of this process, where a trainer has several; see `EvaluationSampler`."""
+        processes = getattr(self.trainer, "distributed_sampler_kwargs", None) or {"num_replicas": 1}
+        if processes["num_replicas"] == 1 or getattr(self.trainer, "overfit_batches", 0):  # that replaces all samplers
+            return self._loader(part)
+        return self._loader(part, batches=EvaluationSampler(self.dataset(part), self.batch_size, **processes))
+
+    def _loader(self, part: Part, shuffle: bool = False, batches: EvaluationSampler | None = None) -> DataLoader[Batch]:
         return DataLoader(
             self.dataset(part),
-            batch_size=self.batch_size,
+            batch_size=self.batch_size if batches is None else None,
             shuffle=shuffle,
+            sampler=batches,
             num_workers=self.num_workers,
             collate_fn=keep_batch,
             persistent_workers=self.num_workers > 0,

@@ -81,11 +81,14 @@ class IMDB(LabelledDataModule):
         if self._datasets:  # everything is in memory: a second run of the trainer
             return
         self.files.download()
-        self._prepared = self._tokens()  # for this process: where no file could be written, they are made only once
+        self._prepared = self._kept()  # for this process: where no file could be written, they are made only once
+        if self._prepared is None:
+            self._prepared = self._made()
+            self._keep(self._prepared)
 
     def load(self) -> tuple[Examples, Examples]:
-        """Return the examples to train and validate on, and the test examples."""
-        tokens = self._prepared or self._tokens()
+        """Return the examples to train and validate on, and the test examples; nothing is written."""
+        tokens = self._prepared or self._kept() or self._made()
         self._prepared = None
         return (
             Examples.of(torch.from_numpy(tokens.train_tokens), torch.from_numpy(tokens.train_labels)),
@@ -96,31 +99,35 @@ class IMDB(LabelledDataModule):
         """Return the dataset over the `examples` of one part, with tokens as int64."""
         return TokenDataset(examples)
 
-    def _tokens(self) -> LabelledTokens:
-        """Return the tokens from their file, or make both."""
-        path = self.files.find()
-        key = (TOKENISER_VERSION, self.vocabulary_size, self.max_length, path.name, *fingerprint(path))
-        # Beside the reviews, or else, where that cannot be written to, in the user's own folder.
-        caches = path.with_name(cache_name("imdb", *key)), _user_folder() / cache_name("imdb", path.resolve(), *key)
-        for cache in caches:
-            found = read_cache(cache)
-            if found is not None:
-                return found
-        training, test = read_reviews(path)
+    def _made(self) -> LabelledTokens:
+        """Return the tokens of the reviews."""
+        training, test = read_reviews(self.files.find())
         train_tokens, test_tokens = encode_texts(training.texts, test.texts, self.vocabulary_size, self.max_length)
-        tokens = LabelledTokens(train_tokens, training.labels, test_tokens, test.labels)
-        for cache in caches:
+        return LabelledTokens(train_tokens, training.labels, test_tokens, test.labels)
+
+    def _kept(self) -> LabelledTokens | None:
+        """Return the tokens that a file holds, if one does."""
+        return next(filter(None, map(read_cache, self._caches())), None)
+
+    def _keep(self, tokens: LabelledTokens) -> None:
+        """Write the tokens to the first file that can be written, or warn."""
+        for cache in self._caches():
             try:
                 write_cache(cache, tokens)
             except OSError as error:
                 reason = error
             else:
-                return tokens
+                return
         rank_zero_warn(
-            f"the tokens could be kept neither beside {path.absolute()} nor in {caches[1].parent} ({reason}): every "
-            "run and process makes them again"
+            f"the tokens could be kept neither beside {self.files.find().absolute()} nor in {cache.parent} ({reason}): "
+            "every run and process makes them again"
         )
-        return tokens
+
+    def _caches(self) -> tuple[Path, Path]:
+        """Where the tokens are kept: beside the reviews, or where that cannot be written to, in the user's folder."""
+        path = self.files.find()
+        key = (TOKENISER_VERSION, self.vocabulary_size, self.max_length, path.name, *fingerprint(path))
+        return path.with_name(cache_name("imdb", *key)), _user_folder() / cache_name("imdb", path.resolve(), *key)
 
 
 def _user_folder() -> Path:

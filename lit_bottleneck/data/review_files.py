@@ -8,14 +8,13 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator
-from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvision.datasets.utils import download_url
+
+from lit_bottleneck.data.downloads import Download
 
 URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 MD5 = "7c2ac02c03563afcf9b574c7e56c153a"
@@ -69,17 +68,10 @@ class ReviewFiles:
             self._download()
 
     def _download(self) -> None:
-        # Under another name until its checksum is known: what bears the archive's name is read without a checksum.
-        part = self.root / f".{ARCHIVE}.{os.getpid()}-{uuid4().hex}"
         try:
-            download_url(URL, self.root, part.name, MD5)
-            part.replace(self.root / ARCHIVE)
-        except (RuntimeError, OSError, HTTPException) as error:
-            complete = isinstance(error, RuntimeError) and part.exists()  # torchvision's word for a wrong checksum
-            reason = f"what came from {URL} has another checksum than MD5 {MD5}" if complete else str(error)
-            raise self._missing(f"the download failed: {reason}") from error
-        finally:
-            part.unlink(missing_ok=True)
+            Download(ARCHIVE, (URL,), MD5, files=(ARCHIVE,)).fetch(self.root)
+        except OSError as error:
+            raise self._missing(f"the download failed: {error}") from error
 
     def _missing(self, reason: str) -> FileNotFoundError:
         return FileNotFoundError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
+from lit_bottleneck.data.downloads import Download
 from lit_bottleneck.data.examples import Examples
 
 TRAIN_OR_TEST: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
@@ -22,12 +22,36 @@ def _mnist_arrays(dataset: Any) -> tuple[Tensor, Tensor]:
     return dataset.data.unsqueeze(1), dataset.targets
 
 
+def _mnist_downloads(dataset: Any) -> list[Download]:
+    folder = f"{dataset.__name__}/raw"
+    return [
+        Download(
+            f"{folder}/{name}",
+            tuple(mirror + name for mirror in dataset.mirrors),
+            md5,
+            files=(f"{folder}/{name.removesuffix('.gz')}",),
+        )
+        for name, md5 in dataset.resources
+    ]
+
+
 def _cifar_arrays(dataset: Any) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(dataset.data).permute(0, 3, 1, 2), torch.tensor(dataset.targets)
 
 
+def _cifar_downloads(dataset: Any) -> list[Download]:
+    names = [*(name for name, _ in (*dataset.train_list, *dataset.test_list)), dataset.meta["filename"]]
+    files = tuple(f"{dataset.base_folder}/{name}" for name in names)
+    return [Download(dataset.filename, (dataset.url,), dataset.tgz_md5, files)]
+
+
 def _svhn_arrays(dataset: Any) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(dataset.data), torch.from_numpy(dataset.labels)
+
+
+def _svhn_downloads(dataset: Any) -> list[Download]:
+    parts = (dataset.split_list[part["split"]] for part in SPLIT_BY_NAME)
+    return [Download(name, (url,), md5, files=(name,)) for url, name, md5 in parts]
 
 
 @dataclass(frozen=True)
@@ -39,52 +63,48 @@ class NamedSet:
         dims: `(C, H, W)`.
         num_classes: Labels are 0 to `num_classes` - 1.
         parts: The arguments that ask `dataset` for its training and its test part.
-        files: All its files, relative to the root.
+        downloads_of: Says what to download for `dataset`, from where and with which checksums, as torchvision has it.
         arrays: Takes images `(N, C, H, W)` and labels `(N,)` over from an instance of `dataset`.
     """
 
-    dataset: type
+    dataset: Any
     dims: tuple[int, int, int]
     num_classes: int
     parts: tuple[dict[str, Any], dict[str, Any]]
-    files: tuple[str, ...]
+    downloads_of: Callable[[Any], list[Download]]
     arrays: Callable[[Any], tuple[Tensor, Tensor]]
 
+    @property
+    def downloads(self) -> list[Download]:
+        """What to download."""
+        return self.downloads_of(self.dataset)
 
-def _mnist_like(dataset: type) -> NamedSet:
-    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    files = tuple(f"{dataset.__name__}/raw/{name}-ubyte" for name in names)
-    return NamedSet(dataset, (1, 28, 28), 10, TRAIN_OR_TEST, files, _mnist_arrays)
+    @property
+    def files(self) -> list[str]:
+        """All its files, relative to the root."""
+        return [file for download in self.downloads for file in download.files]
+
+
+def _mnist_like(dataset: Any) -> NamedSet:
+    return NamedSet(dataset, (1, 28, 28), 10, TRAIN_OR_TEST, _mnist_downloads, _mnist_arrays)
+
+
+def _cifar_like(dataset: Any, num_classes: int) -> NamedSet:
+    return NamedSet(dataset, (3, 32, 32), num_classes, TRAIN_OR_TEST, _cifar_downloads, _cifar_arrays)
 
 
 NAMED_SETS = {
     "MNIST": _mnist_like(datasets.MNIST),
     "FashionMNIST": _mnist_like(datasets.FashionMNIST),
     "KMNIST": _mnist_like(datasets.KMNIST),
-    "CIFAR10": NamedSet(
-        datasets.CIFAR10,
-        (3, 32, 32),
-        10,
-        TRAIN_OR_TEST,
-        tuple(f"cifar-10-batches-py/{name}" for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")),
-        _cifar_arrays,
-    ),
-    "CIFAR100": NamedSet(
-        datasets.CIFAR100,
-        (3, 32, 32),
-        100,
-        TRAIN_OR_TEST,
-        ("cifar-100-python/train", "cifar-100-python/test"),
-        _cifar_arrays,
-    ),
-    "SVHN": NamedSet(
-        datasets.SVHN, (3, 32, 32), 10, SPLIT_BY_NAME, ("train_32x32.mat", "test_32x32.mat"), _svhn_arrays
-    ),
+    "CIFAR10": _cifar_like(datasets.CIFAR10, 10),
+    "CIFAR100": _cifar_like(datasets.CIFAR100, 100),
+    "SVHN": NamedSet(datasets.SVHN, (3, 32, 32), 10, SPLIT_BY_NAME, _svhn_downloads, _svhn_arrays),
 }
 
 
 class TorchvisionSource:
-    """A named data set in a folder, read (and downloaded, with checksums) by torchvision.
+    """A named data set in a folder, as torchvision lays it out and reads it.
 
     Args:
         name: A key of `NAMED_SETS`.
@@ -104,8 +124,11 @@ class TorchvisionSource:
         Raises:
             FileNotFoundError: If files are missing and cannot be downloaded.
         """
-        for part in self.named_set.parts:
-            self._open(part, download=True)
+        try:
+            for download in self.named_set.downloads:
+                download.fetch(self.root)
+        except OSError as error:
+            raise self._unreadable(f"the download failed: {error}") from error
 
     def load(self) -> tuple[Examples, Examples]:
         """Return the training and the test examples: uint8 `(N, C, H, W)`, int64 `(N,)`.
@@ -117,22 +140,24 @@ class TorchvisionSource:
         return training, test
 
     def _examples(self, part: dict[str, Any]) -> Examples:
-        images, labels = self.named_set.arrays(self._open(part, download=False))
+        images, labels = self.named_set.arrays(self._open(part))
         return Examples.of(images.contiguous(), labels.to(torch.int64))
 
-    def _open(self, part: dict[str, Any], download: bool) -> Any:
+    def _open(self, part: dict[str, Any]) -> Any:
         try:
-            return self.named_set.dataset(self.root, download=download, **part)
+            return self.named_set.dataset(self.root, **part)
         # A file that is cut short ends in a ValueError, an EOFError or an AssertionError of torchvision's readers.
-        except (RuntimeError, OSError, HTTPException, ValueError, EOFError, AssertionError) as error:
-            reason = f"the download failed: {_in_few_words(error)}" if download else _in_few_words(error)
-            missing = [file for file in self.named_set.files if not (self.root / file).exists()]
-            raise FileNotFoundError(
-                f"{self.name} was expected in {self.root.absolute()} and could not be read ({reason}); "
-                f"{'missing: ' + ', '.join(missing) if missing else 'its files are there, but damaged'}. Put its files "
-                f"there, say where they are with root=... (in a recipe: --data.init_args.root), or let prepare_data() "
-                f"download them on a machine with network access"
-            ) from error
+        except (RuntimeError, OSError, ValueError, EOFError, AssertionError) as error:
+            raise self._unreadable(_in_few_words(error)) from error
+
+    def _unreadable(self, reason: str) -> FileNotFoundError:
+        missing = [file for file in self.named_set.files if not (self.root / file).exists()]
+        state = f"missing: {', '.join(missing)}" if missing else "its files are there, but damaged: delete them"
+        return FileNotFoundError(
+            f"{self.name} was expected in {self.root.absolute()} and could not be read ({reason}); {state}. Put its "
+            f"files there, say where they are with root=... (in a recipe: --data.init_args.root), or let "
+            f"prepare_data() download them on a machine with network access"
+        )
 
 
 def _in_few_words(error: BaseException) -> str:

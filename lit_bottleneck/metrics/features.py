@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -15,6 +16,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics.image.fid import NoTrainInceptionV3
 
+from lit_bottleneck.metrics._inception_weights import fetch_weights
 from lit_bottleneck.metrics._precision import moved_only
 
 ValueRange = tuple[float, float]
@@ -163,7 +165,8 @@ class InceptionFeatures(FeatureExtractor):
     """The features of FID (arXiv 1706.08500): Inception v3 with the weights of the original, as `torchmetrics` has it.
 
     It reads images ``(B, 1 or 3, H, W)`` with pixels in [0, 1], which are rounded to 256 levels and resized to 299 by
-    299. The network is built by the first batch, or by `build`, and downloaded the first time (about 90 MB).
+    299. The network is built by the first batch, or by `build`. Its weights are downloaded the first time (about 90 MB)
+    and their checksum is compared.
 
     Args:
         num_features: the layer by its width: 2048 (of every published FID), 768, 192 or 64.
@@ -191,8 +194,9 @@ class InceptionFeatures(FeatureExtractor):
                 "(lit-bottleneck fit --config recipes/vib_mnist.yaml --trainer.max_epochs 10)"
             )
             try:
+                weights: list[Any] = [str(fetch_weights())] if find_spec("torch_fidelity") else []
                 with torch.inference_mode(False):  # Lightning evaluates in it; its tensors could not be moved
-                    self.network = NoTrainInceptionV3("inception-v3-compat", [str(self.num_features)])
+                    self.network = NoTrainInceptionV3("inception-v3-compat", [str(self.num_features)], *weights)
             except ImportError as error:
                 raise RuntimeError(
                     "InceptionFeatures needs the package torch-fidelity: "

@@ -27,6 +27,11 @@ def everything(data, part):
 
 
 def parts(data):
+    data.prepare_data()
+    return rows_of(data)
+
+
+def rows_of(data):
     return [tensor.tolist() for part in ("train", "val", "test") for tensor in everything(data, part)]
 
 
@@ -39,7 +44,7 @@ def test_tokens_agree_with_a_count_by_scikit_learn(tmp_path):
     write_folder(tmp_path, contents)
     x, y = everything(IMDB(tmp_path, vocabulary_size=12, max_length=100, val_size=0), "train")
     names = sorted((name for name in contents if name.startswith("train")), key=lambda name: (name.split("/")[1], name))
-    vectorizer = CountVectorizer(token_pattern=r"\b(?!br\b)\w+")
+    vectorizer = CountVectorizer(token_pattern=r"\b(?!br\b)\w+")  # noqa: S106  (no password)
     counts = vectorizer.fit_transform(contents[name] for name in names).toarray()
     frequency, words = counts.sum(0), vectorizer.get_feature_names_out()
     ranked = np.lexsort((words, -frequency))[:10]
@@ -74,6 +79,7 @@ def test_a_folder_and_its_archive_give_the_same_rows(tmp_path):
 def test_validation_is_stratified_seeded_and_held_out_of_train(tmp_path):
     write_archive(tmp_path, make_reviews(train=200))
     first, again, other = (IMDB(tmp_path, val_size=40, seed=seed) for seed in (0, 0, 1))
+    first.prepare_data()
     train, val = (first.dataset(part).examples.rows.tolist() for part in ("train", "val"))
     assert sorted(train + val) == list(range(200))
     assert everything(first, "val")[1].bincount().tolist() == [20, 20]
@@ -174,6 +180,14 @@ def test_a_damaged_cache_is_made_anew(tmp_path, damage):
     assert cache.read_bytes() == whole
 
 
+def test_only_prepare_data_writes(tmp_path):
+    archive = write_archive(tmp_path, make_reviews())
+    unprepared = rows_of(IMDB(tmp_path))
+    assert list(tmp_path.iterdir()) == [archive]
+    assert parts(IMDB(tmp_path)) == unprepared
+    assert len(caches(tmp_path)) == 1
+
+
 def test_what_a_killed_writer_left_is_not_read(tmp_path):
     write_archive(tmp_path, make_reviews())
     first = parts(IMDB(tmp_path))
@@ -230,7 +244,7 @@ def test_without_a_place_for_the_cache_the_tokens_are_made_once_in_memory(tmp_pa
     with pytest.warns(UserWarning, match="the tokens could be kept neither beside .*aclImdb"):
         data.prepare_data()
     archive.unlink()
-    assert parts(data) == expected
+    assert rows_of(data) == expected
     assert list(tmp_path.iterdir()) == [cache]
 
 

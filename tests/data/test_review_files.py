@@ -134,7 +134,7 @@ def served(tmp_path, monkeypatch):
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setattr(review_files, "URL", f"http://127.0.0.1:{server.server_port}/aclImdb_v1.tar.gz")
-        monkeypatch.setattr(review_files, "MD5", hashlib.md5(content).hexdigest())
+        monkeypatch.setattr(review_files, "MD5", hashlib.md5(content, usedforsecurity=False).hexdigest())
         yield requests
         server.shutdown()
 

@@ -1,3 +1,6 @@
+import os
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -109,6 +112,26 @@ def test_a_damaged_file_is_an_error_that_names_the_set_and_the_place(tmp_path):
     images.write_bytes(images.read_bytes()[:1000])
     with pytest.raises(FileNotFoundError, match=rf"MNIST was expected in {tmp_path}"):
         Images("MNIST", root=tmp_path).setup()
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100"])
+def test_a_pickle_that_is_not_the_original_is_not_read(name, tmp_path):
+    write(tmp_path / "root", name)
+    for file in NAMED_SETS[name].files:
+        (tmp_path / "root" / file).write_bytes(pickle.dumps(Evil(tmp_path / "executed")))
+    with pytest.raises(FileNotFoundError, match="its files are there, but damaged: delete them"):
+        Images(name, root=tmp_path / "root").setup()
+    assert list(tmp_path.iterdir()) == [tmp_path / "root"]
 
 
 def test_the_written_images_are_learnable():

@@ -1,0 +1,228 @@
+"""What two processes measure is what one measures: every row counts once, also where batches do not divide."""
+
+import warnings
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from lit_bottleneck import VAE, VDBGAN, VIBClassifier
+from lit_bottleneck.callbacks import Factors, Information, Paths, SampleQuality
+from lit_bottleneck.code import Code
+from lit_bottleneck.data import Ring, Shapes
+from lit_bottleneck.data.examples import Examples
+from lit_bottleneck.data.labelled_data_module import LabelledDataModule
+from lit_bottleneck.metrics import RawFeatures
+from lit_bottleneck.networks import MLP, MLPDecoder
+from tests.distributed.pool import Pool
+from tests.quiet import trainer
+
+
+class Rows(LabelledDataModule):
+    """Eight rows to train on, and as many to validate as to test."""
+
+    def __init__(self, count: int, batch_size: int) -> None:
+        super().__init__(None, (6,), 3, batch_size, val_size=count)
+        self.count = count
+
+    def load(self) -> tuple[Examples, Examples]:
+        total = 8 + 2 * self.count
+        x = torch.randint(-64, 64, (total, 6), generator=torch.Generator().manual_seed(0)) / 32
+        rows = Examples.of(x, torch.arange(total) % 3)
+        return rows.select(torch.arange(8 + self.count)), rows.select(torch.arange(8 + self.count, total))
+
+
+class Noiseless:
+    """Codes by the mean: two processes draw other noise than one."""
+
+    def encode(self, x: Tensor, sample: bool | None = None) -> Code:
+        return super().encode(x, sample=False)
+
+
+class NoiselessVIB(Noiseless, VIBClassifier):
+    pass
+
+
+class NoiselessVAE(Noiseless, VAE):
+    pass
+
+
+class NoiselessGAN(Noiseless, VDBGAN):
+    """Also always generates the same."""
+
+    def sample(self, n: int) -> Tensor:
+        return self.averaged_generator(torch.ones(1, self.noise_dim)).expand(n, -1)
+
+
+def encoder(width: int) -> nn.Module:
+    """With inputs in 32nds its codes are the same to the last bit in every batch: what is summed up is exact."""
+    mlp = MLP(width, [8], 8)
+    with torch.no_grad():
+        for parameter in mlp.parameters():
+            parameter.mul_(16).round_().div_(16)
+    return nn.Sequential(nn.Flatten(), mlp, nn.BatchNorm1d(8))
+
+
+def vib() -> NoiselessVIB:
+    return NoiselessVIB(encoder(6), latent_dim=4, num_classes=3)
+
+
+def vae(*dims: int) -> NoiselessVAE:
+    dims = dims or (6,)
+    width = torch.Size(dims).numel()
+    return NoiselessVAE(encoder(width), MLPDecoder(4, [8], dims), 4, "gaussian", likelihood_samples=0)
+
+
+def gan(width: int = 6) -> NoiselessGAN:
+    return NoiselessGAN(MLPDecoder(4, [8], [width]), encoder(width), latent_dim=4, noise_dim=4)
+
+
+def checksums(x: Tensor) -> list[int]:
+    return [zlib.crc32(row.numpy().tobytes()) for row in x]
+
+
+class Seen(Callback):
+    """Notes the inputs that were evaluated."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, out: Any, batch: Any, *_: Any) -> None:
+        if not trainer.sanity_checking:
+            self.batches.append(checksums(batch[0]))
+
+    def on_test_batch_end(self, trainer: Trainer, module: LightningModule, out: Any, batch: Any, *_: Any) -> None:
+        self.on_validation_batch_end(trainer, module, out, batch)
+
+
+Made = tuple[LightningModule, LightningDataModule, list[Callback]]
+
+
+def rows(model: Callable[[], LightningModule], count: int, batch_size: int) -> Made:
+    return model(), Rows(count, batch_size), [Information(every_n_epochs=1)]
+
+
+def ring() -> Made:
+    return gan(2), Ring(batch_size=7, test_size=43, num_examples=20), [SampleQuality(RawFeatures())]
+
+
+def shapes() -> Made:
+    data = Shapes(32, batch_size=10, num_examples=20, test_size=183)
+    return vae(1, 32, 32), data, [Factors(probes=["linear"])]
+
+
+def evaluated(rank: int, devices: int, make: Callable[..., Made], *arguments: Any) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model, data, callbacks = make(*arguments)
+    seen = Seen()
+    strategy = "ddp" if devices > 1 else "auto"
+    run = trainer(devices=devices, strategy=strategy, callbacks=[seen, *callbacks])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        metrics = {}
+        for stage in (run.validate, run.test) if isinstance(data, Rows) else (run.test,):
+            [found] = stage(model, data, verbose=False)
+            metrics |= found
+    metrics.pop("test/cross_entropy_sampled", None)  # of a draw
+    warned = [str(warning.message) for warning in caught if "DistributedSampler" in str(warning.message)]
+    return {"metrics": metrics, "batches": seen.batches, "warned": warned}
+
+
+def on_both(pool: Pool, make: Callable[..., Made], *arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What two processes found, and what one found."""
+    first, second = pool(evaluated, 2, make, *arguments)
+    assert first["metrics"] == second["metrics"]
+    assert len(first["batches"]) == len(second["batches"])
+    assert first["warned"] == second["warned"] == []
+    return first | {"batches": first["batches"] + second["batches"]}, evaluated(0, 1, make, *arguments)
+
+
+def seen_rows(found: dict[str, Any]) -> list[int]:
+    return sorted(row for batch in found["batches"] for row in batch)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])  # with 6 rows on one process and 5 on the other
+@pytest.mark.parametrize("model", [vib, vae, gan])
+def test_metrics_are_those_of_one_process(model: Callable[[], LightningModule], batch_size: int, pool: Pool) -> None:
+    together, alone = on_both(pool, rows, model, 11, batch_size)
+    assert seen_rows(together) == seen_rows(alone)
+    assert len(seen_rows(together)) == len(set(seen_rows(together))) == 22
+    assert together["metrics"] == pytest.approx(alone["metrics"], rel=1e-4, abs=1e-6)
+    assert {"val/loss", "test/loss", "val/rate_real" if model is gan else "val/rate"} <= set(alone["metrics"])
+    assert {"val/information_upper", "test/information_upper", "test/active_units"} <= set(alone["metrics"])
+
+
+@pytest.mark.parametrize("model", [vib, vae, gan])
+def test_means_are_right_where_a_process_would_have_no_row(model: Callable[[], LightningModule], pool: Pool) -> None:
+    together, alone = on_both(pool, lonely, model)
+    assert together["metrics"] == pytest.approx(alone["metrics"], rel=1e-5)
+    assert "test/loss" in alone["metrics"]
+
+
+def lonely(model: Callable[[], LightningModule]) -> Made:
+    return model(), Rows(1, 4), []
+
+
+@pytest.mark.parametrize("make", [ring, shapes])
+def test_measurements_are_those_of_one_process(make: Callable[[], Made], pool: Pool) -> None:
+    together, alone = on_both(pool, make)
+    assert seen_rows(together) == seen_rows(alone)
+    assert together["metrics"] == pytest.approx(alone["metrics"], rel=1e-4, abs=1e-6)
+    measured = {ring: "test/frechet_distance_raw_43", shapes: "test/mig"}[make]
+    assert measured in alone["metrics"]
+
+
+def sampled_for_paths(rank: int, count: int) -> tuple[list[int], dict[str, float]]:
+    """The examples that paths may go between, and what the paths are like."""
+    kept: list[int] = []
+
+    class Walk(Paths):
+        def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            kept.extend(checksums(torch.stack([x for x, _ in self._sample._kept])))
+            super().on_test_epoch_end(trainer, pl_module)
+
+    torch.manual_seed(0)
+    run = trainer(devices=2, strategy="ddp", callbacks=[Walk(steps=3, num_pairs=1000)])
+    [metrics] = run.test(vib(), Rows(count, 4), verbose=False)
+    return kept, metrics
+
+
+def test_each_example_may_be_on_a_path_once(pool: Pool) -> None:
+    (first, metrics), (second, others) = pool(sampled_for_paths, 11)
+    x, _ = Rows(11, 4).dataset("test").__getitems__(range(11))
+    assert sorted(first + second) == sorted(checksums(x))
+    assert metrics == others
+    assert "test/path_linear_end_classes" in metrics
+
+
+def fitted(rank: int, count: int) -> dict[str, Any]:
+    """Train with batch norm, whose buffers DDP sends to all processes in the forward pass, and validate in between."""
+    torch.manual_seed(0)
+    model, seen = vib(), Seen()
+    run = trainer(devices=2, strategy="ddp", callbacks=[seen], max_epochs=2, num_sanity_val_steps=2)
+    run.fit(model, Rows(count, 4))
+    [norm] = [part for part in model.modules() if isinstance(part, nn.BatchNorm1d)]
+    return {"loss": run.callback_metrics["val/loss"].item(), "batches": seen.batches, "mean": norm.running_mean}
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 11])
+def test_a_training_with_batch_norm_goes_on_after_its_validation(count: int, pool: Pool) -> None:
+    first, second = pool(fitted, count)
+    assert first["loss"] == second["loss"]
+    assert len(first["batches"]) == len(second["batches"]) == 2 * -(-count // 8)
+    assert len(seen_rows(first)) + len(seen_rows(second)) == 2 * (count if count > 1 else 2)
+
+
+def test_whoever_looks_at_one_batch_again_and_again_is_left_alone(pool: Pool) -> None:
+    assert pool(overfitted) == [2, 2]
+
+
+def overfitted(rank: int) -> int:
+    run = trainer(devices=2, strategy="ddp", overfit_batches=1)
+    run.fit(vib(), Rows(9, 2))
+    return run.fit_loop.epoch_loop.val_loop._combined_loader.flattened[0].batch_size

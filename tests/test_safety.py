@@ -1,0 +1,247 @@
+"""A checkpoint that is read is not executed; and what the README says of trust is so."""
+
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import LightningModule
+from torch import nn
+
+from lit_bottleneck import VAE, VDBGAN, VIBClassifier
+from lit_bottleneck.cli import main
+from lit_bottleneck.metrics import CodeFeatures
+from lit_bottleneck.networks import MLP
+from lit_bottleneck.recipes import recipe_paths
+from tests.quiet import trainer
+
+RECIPES = recipe_paths()
+
+# --- Checkpoints ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the three models leave, trained with every callback that keeps something in a checkpoint."""
+    folder = tmp_path_factory.mktemp("runs")
+    callbacks = """
+    trainer:
+      callbacks+:
+        - {class_path: EarlyStopping, init_args: {monitor: MONITOR}}
+        - {class_path: lit_bottleneck.callbacks.SkipNonFinite}
+        - {class_path: lit_bottleneck.callbacks.ResumePoint, init_args: {every_n_steps: 1}}
+    """
+    average = "\n        - {class_path: lit_bottleneck.callbacks.WeightEMA}\n"
+    for name, monitor in (("vib_digits", "val/loss"), ("vae_digits", "val/elbo"), ("vdbgan_digits", "train/rate")):
+        overlay = folder / f"{name}.yaml"
+        text = callbacks.replace("MONITOR", monitor).rstrip() + (average if name == "vib_digits" else "\n")
+        overlay.write_text(text)
+        arguments = [
+            "--config",
+            str(RECIPES[name]),
+            "--config",
+            str(RECIPES["trainer/smoke"]),
+            "--config",
+            str(overlay),
+        ]
+        beta = "--model.init_args.beta=lit_bottleneck.beta.DualBeta"
+        capacity = "--model.init_args.beta.init_args.capacity=4"
+        main(["fit", *arguments, beta, capacity, f"--trainer.logger.init_args.save_dir={folder}"])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "model"), [("vib_digits", VIBClassifier), ("vae_digits", VAE), ("vdbgan_digits", VDBGAN)]
+)
+def test_checkpoints_hold_tensors_and_plain_values(name: str, model: type[LightningModule], runs: Path) -> None:
+    paths = list((runs / name).rglob("*.ckpt"))
+    assert paths
+    for path in paths:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        kept = {key.partition("{")[0] for key in checkpoint["callbacks"]} | set(checkpoint)
+        assert {
+            "ModelCheckpoint",
+            "EarlyStopping",
+            "SkipNonFinite",
+            "random_states",
+            "logger_versions",
+            "loops",
+        } <= kept
+        assert type(model.load_from_checkpoint(path, weights_only=True)) is model
+    if model is VIBClassifier:
+        assert "current_model_state" in checkpoint  # of the averaged weights
+
+
+class Evil:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return pathlib.os.mkdir, (str(self.folder),)
+
+
+@pytest.fixture
+def evil(runs: Path, tmp_path: Path) -> Path:
+    """A checkpoint that makes a folder ``executed`` beside it, if it is let."""
+    [path] = runs.glob("vae_digits/**/best.ckpt")
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    torch.save({**checkpoint, "evil": Evil(tmp_path / "executed")}, tmp_path / "evil.ckpt")
+    return tmp_path / "evil.ckpt"
+
+
+def test_the_evil_checkpoint_would_be_executed(evil: Path) -> None:
+    torch.load(evil, map_location="cpu", weights_only=False)
+    assert evil.with_name("executed").is_dir()
+
+
+COMMANDS = {
+    "fit": ["--config", str(RECIPES["vae_digits"]), "--trainer.max_epochs=1"],
+    "test": ["--config", str(RECIPES["vae_digits"])],
+    "predict": ["--config", str(RECIPES["vae_digits"])],
+    "sample": ["--out", "samples.png"],
+    "export": ["--part", "decoder", "--out", "decoder.pt2"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_refuse_a_checkpoint_that_holds_more(
+    command: str, evil: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(evil.parent)
+    with pytest.raises(SystemExit) as refused:
+        main([command, *COMMANDS[command], "--ckpt_path", str(evil)])
+    assert refused.value.code == 2
+    [message] = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert "--ckpt_path" in message
+    assert "evil.ckpt is no checkpoint of tensors and plain values" in message
+    assert list(evil.parent.iterdir()) == [evil]
+
+
+@pytest.mark.parametrize("load", [CodeFeatures, lambda path: VAE.load_from_checkpoint(path, weights_only=True)])
+def test_so_does_python(load: Callable[[Path], object], evil: Path) -> None:
+    with pytest.raises(Exception, match=r"weights_only|tensors and plain values"):
+        load(evil)
+    assert list(evil.parent.iterdir()) == [evil]
+
+
+def test_a_run_is_not_resumed_from_it(
+    evil: Path, runs: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    [configuration] = runs.glob("vae_digits/**/config.yaml")
+    evil.with_name("config.yaml").write_text(configuration.read_text())
+    evil.rename(evil.with_name("resume.ckpt"))
+    with pytest.raises(SystemExit):
+        main(["resume", str(evil.parent)])
+    assert "holds no checkpoint that can be read" in capsys.readouterr().err
+    assert sorted(path.name for path in evil.parent.iterdir()) == ["config.yaml", "resume.ckpt"]
+
+
+# --- What a name in a recipe or a checkpoint can do -------------------------------------------------------------------
+
+STRANGER = """
+from pathlib import Path
+from torch import nn
+from lit_bottleneck import VIBClassifier
+from lit_bottleneck.networks import MLP
+
+Path({folder!r}, "imported").touch()
+
+class Model(VIBClassifier):
+    pass
+
+def network(file: str) -> nn.Module:
+    Path({folder!r}, file).touch()
+    return MLP(64, [256, 256], 64)
+
+def anything(*arguments):
+    Path({folder!r}, "called").touch()
+"""
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], set[str]]]:
+    """A module ``stranger`` that can be imported; returns what it was had to do."""
+    (tmp_path / "stranger.py").write_text(STRANGER.format(folder=str(tmp_path)))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield lambda: {path.name for path in tmp_path.iterdir()} & {"imported", "called", "made"}
+    sys.modules.pop("stranger", None)
+
+
+def with_hyperparameters(runs: Path, target: Path, **changes: Any) -> Path:
+    """The checkpoint of a classifier that says other things of how it is built."""
+    [path] = runs.glob("vib_digits/**/best.ckpt")
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint["hyper_parameters"] |= changes
+    torch.save(checkpoint, target)
+    return target
+
+
+NETWORK = {"class_path": "stranger.network", "init_args": {"file": "made"}}
+
+
+def test_a_recipe_imports_and_calls_what_it_names(
+    tmp_path: Path, stranger: Callable[[], set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = ["--config", str(RECIPES["vib_digits"]), "--config", str(RECIPES["trainer/smoke"])]
+    network = ["--model.init_args.encoder=stranger.network", "--model.init_args.encoder.init_args.file=made"]
+    main(["validate", *recipe, *network])
+    assert stranger() == {"imported", "made"}
+
+
+def test_a_checkpoint_has_networks_imported_and_called_where_the_model_is_built_of_it(
+    runs: Path, tmp_path: Path, stranger: Callable[[], set[str]]
+) -> None:
+    path = with_hyperparameters(runs, tmp_path / "theirs.ckpt", encoder=NETWORK)
+    VIBClassifier.load_from_checkpoint(path, weights_only=True)
+    assert stranger() == {"imported", "made"}
+
+
+def test_it_can_have_nothing_called_but_what_the_argument_takes(
+    runs: Path, tmp_path: Path, stranger: Callable[[], set[str]]
+) -> None:
+    path = with_hyperparameters(runs, tmp_path / "theirs.ckpt", encoder={"class_path": "stranger.anything"})
+    with pytest.raises(Exception, match=r"stranger\.anything does not correspond to a subclass of Module"):
+        VIBClassifier.load_from_checkpoint(path, weights_only=True)
+    assert stranger() == {"imported"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"_instantiator": "stranger.anything"}, {"_class_path": "stranger.Model"}],
+    ids=["instantiator", "class_path"],
+)
+def test_it_can_name_neither_how_it_is_built_nor_a_model_that_is_not_imported(
+    changes: dict[str, str], runs: Path, tmp_path: Path, stranger: Callable[[], set[str]]
+) -> None:
+    path = with_hyperparameters(runs, tmp_path / "theirs.ckpt", **changes)
+    with pytest.raises(ValueError, match=r"stranger\.\w+' (from|requested by) the checkpoint .* was blocked"):
+        LightningModule.load_from_checkpoint(path, weights_only=True)
+    assert stranger() == set()
+
+
+def test_prices_of_a_model_made_in_python_are_not_imported(tmp_path: Path, stranger: Callable[[], set[str]]) -> None:
+    runner, model = trainer(), VIBClassifier(MLP(6, [8], 8), latent_dim=4, num_classes=3)
+    runner.strategy.connect(model)
+    model.hparams["beta"] = {"class_path": "stranger.anything", "init_args": {}}
+    runner.save_checkpoint(tmp_path / "theirs.ckpt")
+    with pytest.raises(ValueError, match=r"'stranger\.anything', which is not a BetaController that has been imported"):
+        VIBClassifier.load_from_checkpoint(tmp_path / "theirs.ckpt", weights_only=True, encoder=nn.Linear(6, 8))
+    assert stranger() == set()
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_with_a_recipe_of_ones_own_only_the_numbers_are_taken_from_a_checkpoint(
+    command: str, runs: Path, tmp_path: Path, stranger: Callable[[], set[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = with_hyperparameters(runs, tmp_path / "theirs.ckpt", encoder=NETWORK, decoder=NETWORK, scale="exp")
+    beta = ["--model.init_args.beta=lit_bottleneck.beta.DualBeta", "--model.init_args.beta.init_args.capacity=4"]
+    recipe = ["--config", str(RECIPES["vib_digits"]), "--config", str(RECIPES["trainer/smoke"]), *beta]
+    main([command, *recipe, "--ckpt_path", str(path)])
+    assert stranger() == set()
