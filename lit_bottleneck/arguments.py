@@ -1,37 +1,62 @@
 """Checks of constructor arguments, each with an error that names the argument and the value."""
 
 import math
+from collections.abc import Iterable
 from numbers import Real
-from typing import TypeVar
+from typing import Any, TypeVar
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a number, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def not_negative(name: str, value: float) -> float:
     """Return ``value`` as a float, if it is finite and not negative."""
-    if not isinstance(value, Real) or not (math.isfinite(value) and value >= 0):
+    if not is_number(value) or not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{name} must be a finite number that is not negative; got {value!r}")
     return float(value)
 
 
 def positive(name: str, value: float) -> float:
     """Return ``value`` as a float, if it is finite and positive."""
-    if not isinstance(value, Real) or not (math.isfinite(value) and value > 0):
+    if not is_number(value) or not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be a finite number above 0; got {value!r}")
     return float(value)
 
 
 def decay(name: str, value: float) -> float:
     """Return ``value`` as a float, if it is in [0, 1)."""
-    if not isinstance(value, Real) or not 0 <= value < 1:
+    if not is_number(value) or not 0 <= value < 1:
         raise ValueError(f"{name} must be in [0, 1); got {value!r}")
     return float(value)
 
 
 def whole_number(name: str, value: int, at_least: int) -> int:
     """Return ``value`` as an int, if it is whole and at least ``at_least``."""
-    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or int(value) != value or value < at_least:
+    if not _is_whole(value, at_least):
         raise ValueError(f"{name} must be a whole number, at least {at_least}; got {value!r}")
     return int(value)
+
+
+def whole_numbers(name: str, values: Iterable[int], at_least: int) -> tuple[int, ...]:
+    """Return ``values`` as ints, if they are whole and at least ``at_least``.
+
+    >>> whole_numbers("hidden", [256, 128], at_least=1)
+    (256, 128)
+    """
+    listed = isinstance(values, Iterable) and not isinstance(values, str)
+    if not listed or not all(_is_whole(value, at_least) for value in values):
+        raise ValueError(f"{name} must be whole numbers, at least {at_least} each; got {values!r}")
+    return tuple(int(value) for value in values)
+
+
+def image_dims(dims: Iterable[int]) -> tuple[int, int, int]:
+    """Return ``dims`` as channels, height and width, if they are three whole numbers above 0."""
+    sizes = whole_numbers("dims", dims, at_least=1)
+    if len(sizes) != 3:
+        raise ValueError(f"dims must be channels, height and width, such as (1, 28, 28); got {sizes}")
+    return sizes
 
 
 _Name = TypeVar("_Name", bound=str)
@@ -42,3 +67,7 @@ def one_of(name: str, value: _Name, known: tuple[_Name, ...]) -> _Name:
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}")
     return value
+
+
+def _is_whole(value: Any, at_least: int) -> bool:
+    return is_number(value) and math.isfinite(value) and int(value) == value and value >= at_least

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_bottleneck import arguments
-from lit_bottleneck.functional import at_least_float32
+from lit_bottleneck.precision import not_rounded
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -31,9 +31,15 @@ class MovingAverage:
 
     @torch.no_grad()
     def __call__(self, averages: _Tensors, weights: _Tensors, steps: Tensor | int) -> None:
-        """Move all averages by one operation; ``steps`` weights are in them."""
+        """Move all averages by one operation, in their precision; ``steps`` weights are in them."""
         share = (1 - self.decay) / (1 - self.decay ** (int(steps) + 1))
+        weights = [weight.to(average.dtype) for average, weight in zip(averages, weights, strict=True)]
         torch._foreach_lerp_(averages, weights, share)
+
+    def of_one(self, average: Tensor, weight: Tensor, steps: Tensor | int) -> Tensor:
+        """Move one average, in its precision; for ``avg_fn``."""
+        self([average], [weight], steps)
+        return average
 
 
 class AveragedNetwork(nn.Module):
@@ -75,18 +81,10 @@ class AveragedNetwork(nn.Module):
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Take in the weights after a step."""
-        averages: list[Tensor] = list(self.module.parameters())
-        weights = [weight.to(average.dtype) for average, weight in zip(averages, network.parameters(), strict=True)]
-        self.average(averages, weights, self.num_averaged)
+        self.average(list(self.module.parameters()), list(network.parameters()), self.num_averaged)
         for ours, theirs in zip(self.module.buffers(), network.buffers(), strict=True):
             ours.copy_(theirs)
         self.num_averaged += 1
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        def wide(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            if not tensor.is_floating_point() or at_least_float32(moved).dtype == moved.dtype:
-                return moved
-            return tensor.to(moved.device)  # not what a cast to half precision has rounded
-
-        return super()._apply(wide, recurse)  # type: ignore[no-any-return, no-untyped-call]
+        return super()._apply(not_rounded(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]

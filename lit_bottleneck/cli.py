@@ -1,4 +1,4 @@
-"""The command line: Lightning's commands from YAML recipes, and `recipes`, `resume`, `sample` and `compare` beside."""
+"""The command line: Lightning's commands from YAML recipes, with `recipes`, `resume`, `sample`, `export`, `compare`."""
 
 import sys
 import warnings
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
@@ -17,11 +18,13 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lit_bottleneck import comparison, recipes, resuming, sampling
+from lit_bottleneck import comparison, exporting, recipes, resuming, sampling
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, RandomStates, ResumePoint, run_folder
 from lit_bottleneck.checkpoints import WholeCheckpointIO
 from lit_bottleneck.gan_checks import check_trainer
+from lit_bottleneck.loading import check_checkpoint
 from lit_bottleneck.memory import keep_freed_memory
+from lit_bottleneck.refusals import FirstBatch, Parser, told_in_one_line
 from lit_bottleneck.vdb import VDBGAN
 
 _NOT_FOR_USERS = (
@@ -29,11 +32,11 @@ _NOT_FOR_USERS = (
     "Total length of `list` across ranks is zero",  # val_size=0 is what the user asked for
     ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own business
 )
-_OF_THE_TYPES = ("Does not validate against", "Expected a <class")  # what jsonargparse says of those it tried
 _EPILOG = (
     "Further commands: 'lit-bottleneck recipes' lists the recipes that come with the package, and copies one to edit; "
     "'lit-bottleneck resume' goes on with a run that was stopped; 'lit-bottleneck sample' draws images from a trained "
-    "model; 'lit-bottleneck compare' trains several arms with several seeds, and says how they differ."
+    "model; 'lit-bottleneck export' writes one to an ONNX file; 'lit-bottleneck compare' trains several arms with "
+    "several seeds, and says how they differ."
 )
 
 
@@ -43,10 +46,15 @@ class SaveConfig(SaveConfigCallback):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Wait: what is set up now may still be refused, and would leave its folder behind."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it on the first process."""
+        super().setup(trainer, pl_module, "fit")
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Called once, on the first process."""
-        if stage != "fit":
-            return
         text = self.parser.dump(self.config, skip_none=False)
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,20 +70,45 @@ class BottleneckCLI(LightningCLI):
     def __init__(self, args: ArgsType = None, logged_until: int | None = None) -> None:
         keep_freed_memory()
         self._logged_until = logged_until  # of a run that is resumed
-        super().__init__(
-            save_config_callback=SaveConfig if logged_until is None else None,
-            trainer_defaults={"callbacks": [PredictionWriter()]},
-            parser_kwargs={"prog": "lit-bottleneck", "epilog": _EPILOG},
-            auto_configure_optimizers=False,
-            args=args,
-        )
+        words = sys.argv[1:] if args is None else args
+        self._asked_for = words[0] if isinstance(words, list) and words and words[0] in self.subcommands() else None
+        self._first_batch = FirstBatch()
+        with told_in_one_line(self, self._first_batch):
+            super().__init__(
+                save_config_callback=SaveConfig if logged_until is None else None,
+                trainer_defaults={"callbacks": [PredictionWriter(), self._first_batch]},
+                parser_kwargs={"prog": "lit-bottleneck", "epilog": _EPILOG},
+                parser_class=Parser,
+                auto_configure_optimizers=False,
+                args=args,
+            )
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Leave out the options of the commands that are not asked for, which take their time."""
+        if self._asked_for in (None, subcommand):
+            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        return self.init_parser(**kwargs)
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise ValueError(f"seed_everything: {error}") from error
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a section of the trainer that is none, and a checkpoint that cannot be read."""
+        command = self.config[self.subcommand]
+        if not isinstance(command.trainer, Namespace):
+            raise ValueError(f"trainer: must hold keys and their values; got {command.trainer!r}")
+        if command.ckpt_path:
+            try:
+                check_checkpoint(command.ckpt_path, weights_only=command.weights_only is not False)
+            except (FileNotFoundError, ValueError) as error:
+                raise ValueError(f"--ckpt_path: {error}") from error
 
     def instantiate_classes(self) -> None:
-        """Build model, data and trainer. What one of them refuses is told as an error of the configuration."""
-        try:
-            super().instantiate_classes()
-        except (ValueError, FileNotFoundError) as error:
-            self.parser.error(_reason(error))
+        """Build model, data and trainer."""
+        super().instantiate_classes()
         if getattr(self.datamodule, "val_size", None) == 0:
             for callback in self.trainer.checkpoint_callbacks:
                 if isinstance(callback, ModelCheckpoint) and (callback.monitor or "").startswith("val/"):
@@ -105,14 +138,18 @@ class BottleneckCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
-        """Tell what a GAN refuses of the trainer as an error of the configuration; keep what the run has logged."""
+        """Refuse to train on nothing, or a GAN by a trainer that cannot; keep what a resumed run has logged."""
+        if self.datamodule is None and not is_overridden("train_dataloader", self.model):
+            raise ValueError("data: must be given to train on; there are those of lit_bottleneck.data (--data)")
         if isinstance(self.model, VDBGAN):
-            try:
-                check_trainer(self.trainer)
-            except ValueError as error:
-                self.parser.error(str(error))
+            check_trainer(self.trainer)
         if self._logged_until is not None:
             resuming.keep_logged(self.trainer, self._logged_until)
+
+    def before_validate(self) -> None:
+        """Refuse to validate on nothing."""
+        if getattr(self.datamodule, "val_size", None) == 0:
+            raise ValueError("val_size=0 holds out nothing to validate on (--data.init_args.val_size)")
 
     def after_fit(self) -> None:
         """Test the chosen checkpoint, then that of every further ModelCheckpoint, and say where the first is.
@@ -170,12 +207,6 @@ def _drop_repeated_and_idle(trainer: Any) -> None:
     trainer.callbacks = kept
 
 
-def _reason(error: Exception) -> str:
-    """Why something could not be built, without the types that were tried for it and the whole of what was given."""
-    tried = [line.strip().removeprefix("- ") for line in str(error).splitlines() if line.strip().startswith("- ")]
-    return "; ".join(reason for reason in tried if not reason.startswith(_OF_THE_TYPES)) or str(error)
-
-
 class _Configuring(BottleneckCLI):
     """Reads arguments, and builds nothing of them."""
 
@@ -207,6 +238,7 @@ def fit_configuration(arguments: Sequence[str]) -> dict[str, Any]:
 _COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "recipes": recipes.main,
     "sample": sampling.main,
+    "export": exporting.main,
     "resume": partial(resuming.main, fit=BottleneckCLI),
     "compare": partial(comparison.main, configure=fit_configuration),
 }

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence, Sized
+from collections.abc import Collection, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrizations import _SpectralNorm
+
+from lit_bottleneck.compiled import is_compiled, uncompiled
+from lit_bottleneck.trial import attempt, zeros
 
 if TYPE_CHECKING:
     from lit_bottleneck.vdb import VDBGAN
@@ -55,6 +58,33 @@ def check_trainer(trainer: Trainer) -> None:
         )
 
 
+def check_compiled(model: VDBGAN, names: Collection[str] = ()) -> None:
+    """Refuse a compiled discriminator that has to be gone back through twice, or after its state has changed.
+
+    Args:
+        model: whose networks may be compiled already.
+        names: of networks that are going to be.
+
+    Raises:
+        ValueError: for a compiled encoder or head with a gradient penalty or a spectral norm.
+    """
+    whole = model._compiler_ctx is not None  # trainer.fit(torch.compile(model))
+    compiled = [name for name in ("encoder", "head") if whole or name in names or is_compiled(getattr(model, name))]
+    what = "the whole model" if whole else " and ".join(compiled)
+    leave = f"do not compile {what} (the callback Compile: networks=['generator'])"
+    if compiled and model.gradient_penalty is not None:
+        raise ValueError(
+            f"gradient_penalty={type(model.gradient_penalty).__name__} needs the gradient of a gradient, which "
+            f"torch.compile does not give: {leave}, or set gradient_penalty=None"
+        )
+    parts = [part for name in compiled for part in getattr(model, name).modules()]
+    if any(isinstance(part, _SpectralNorm) for part in parts):
+        raise ValueError(
+            "a spectral norm changes its state in each of the discriminator's passes, through which compiled networks"
+            f" cannot go back: {leave}, or set spectral_norm=False"
+        )
+
+
 def check_noise(noise_dim: int, generator: nn.Module) -> None:
     """Refuse a generator that takes noise of another width than ``noise_dim``, where it tells.
 
@@ -89,14 +119,14 @@ def check_networks(model: VDBGAN, data: Any) -> tuple[int, ...]:
     Raises:
         ValueError: for noise, examples, codes or ranges that do not fit.
     """
-    noise = torch.zeros(2, model.noise_dim, device=model.device).to(model.dtype)
-    generated = _try(f"the generator does not take noise of noise_dim={model.noise_dim}", model.generator, noise)
+    noise = zeros(model, model.noise_dim)
+    generated = attempt(f"the generator does not take noise of noise_dim={model.noise_dim}", model.generator, noise)
     made = tuple(generated.shape[1:])
     _check_dims(made, getattr(data, "dims", None), type(data).__name__)
-    code = _try(
+    code = attempt(
         f"the encoder does not take examples of the shape {made}", lambda x: model.encode(x, sample=False), generated
     )
-    _try(f"the head does not take codes of the shape {tuple(code.z.shape[1:])}", model.discriminate, generated)
+    attempt(f"the head does not take codes of the shape {tuple(code.z.shape[1:])}", model.discriminate, generated)
     ours, theirs = model.value_range, getattr(data, "value_range", None)
     if ours is not None and theirs is not None and ours != tuple(map(float, theirs)):
         raise ValueError(
@@ -170,6 +200,7 @@ def _check_dims(made: tuple[int, ...], dims: Sequence[int] | None, whose: str) -
 
 def output_range(network: nn.Module) -> tuple[float, float] | None:
     """The range of what a network returns, where it tells (``value_range``, or a last Tanh or Sigmoid)."""
+    network = uncompiled(network)
     told = getattr(network, "value_range", None)
     if told is not None:
         return float(told[0]), float(told[1])
@@ -182,6 +213,7 @@ def output_range(network: nn.Module) -> tuple[float, float] | None:
 
 def _input_width(network: nn.Module) -> int | None:
     """The width of the noise that a generator takes, where it tells or begins with a linear layer."""
+    network = uncompiled(network)
     width = getattr(network, "noise_dim", network.in_features if isinstance(network, nn.Linear) else None)
     if isinstance(width, int):
         return width
@@ -189,10 +221,3 @@ def _input_width(network: nn.Module) -> int | None:
         first = next((layer for layer in network if not isinstance(layer, nn.Flatten)), None)
         return None if first is None else _input_width(first)
     return None
-
-
-def _try(complaint: str, network: Any, x: Tensor) -> Any:
-    try:
-        return network(x)
-    except RuntimeError as error:
-        raise ValueError(f"{complaint}: {error}") from error

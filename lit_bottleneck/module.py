@@ -11,12 +11,15 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.plugins import DoublePrecision
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.bottleneck import GaussianBottleneck
 from lit_bottleneck.code import Code, Scale
+from lit_bottleneck.compiled import uncompiled
 from lit_bottleneck.described import Described, description_of
 
 _NOT_STORED = "not stored: "
@@ -143,6 +146,18 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
                 f"the weights of {broken} are not finite, and are not written to a checkpoint: the last one is kept"
             )
 
+    def on_fit_start(self) -> None:
+        """Begin all metrics anew: ``validate`` leaves tensors of its inference mode, which training cannot change."""
+        super().on_fit_start()
+        for metric in (part for part in self.modules() if isinstance(part, Metric)):
+            metric.reset()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take float64 weights as they are, under ``precision="64-true"``: Lightning casts the module only after it."""
+        super().on_load_checkpoint(checkpoint)
+        if self._trainer is not None and isinstance(self._trainer.precision_plugin, DoublePrecision):
+            self.double()
+
     @staticmethod
     def inputs(batch: Any) -> Any:
         """The ``x`` of a batch ``x``, ``(x,)`` or ``(x, y, ...)``."""
@@ -178,6 +193,7 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
 
 def output_width(network: nn.Module) -> int | None:
     """Width of what a network returns, where it tells."""
+    network = uncompiled(network)
     if isinstance(network, nn.Sequential) and len(network) and not hasattr(network, "out_features"):
         return output_width(network[-1])
     width = getattr(network, "out_features", None)

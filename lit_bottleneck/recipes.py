@@ -42,8 +42,11 @@ def main(args: Sequence[str]) -> None:
     target = arguments.to / path.relative_to(recipe_folder())
     if target.exists():
         parser.error(f"argument --copy: {target} exists already; give another folder with --to")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    except OSError as error:
+        parser.error(f"argument --to: {error}")
     print(f"written: {target}")
 
 

@@ -1,14 +1,16 @@
 """The command `sample`: a picture of draws from a trained model."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from lightning import LightningModule
 
 from lit_bottleneck.callbacks.pictures import image_grid, point_plot
+from lit_bottleneck.loading import read_checkpoint
+from lit_bottleneck.reasons import in_one_line
 
 
 def main(args: Sequence[str]) -> None:
@@ -30,12 +32,15 @@ def main(args: Sequence[str]) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             parser.error(f"argument --{name}: must be at least 1; got {value}")
-    if arguments.value_range and not arguments.value_range[0] < arguments.value_range[1]:
+    if not 0 <= arguments.seed < 2**64:
+        parser.error(f"argument --seed: must be from 0 to 2**64 - 1; got {arguments.seed}")
+    black, white = arguments.value_range or (0.0, 1.0)
+    if not black < white or math.isinf(white - black):
         parser.error(f"argument --value_range: black must be less than white; got {arguments.value_range}")
     try:
         model = _load(arguments.ckpt_path)
-    except (OSError, ValueError, TypeError, UnpicklingError) as error:
-        parser.error(f"argument --ckpt_path: {error}")
+    except (OSError, ValueError, TypeError, RuntimeError, argparse.ArgumentError) as error:
+        parser.error(f"argument --ckpt_path: {in_one_line(str(error))}")
     torch.manual_seed(arguments.seed)
     samples = model.sample(arguments.num)  # type: ignore[operator]
     value_range = arguments.value_range or getattr(model, "value_range", None) or (0.0, 1.0)
@@ -49,14 +54,17 @@ def main(args: Sequence[str]) -> None:
         parser.error(
             f"argument --ckpt_path: the model draws {tuple(samples.shape[1:])}, no images (C, H, W) and no points (2,)"
         )
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(arguments.out)
+    try:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(arguments.out)
+    except (OSError, ValueError) as error:  # a ValueError is PIL's, of a suffix that it does not know
+        parser.error(f"argument --out: {error}")
     print(f"written: {arguments.out}")
 
 
 def _load(path: Path) -> LightningModule:
     """The model of a checkpoint that the command line has written, which needs nothing passed."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = read_checkpoint(path)
     if "_class_path" not in checkpoint.get("hyper_parameters", {}):
         raise ValueError(
             f"{path} does not say how its model is built, as those do that 'lit-bottleneck fit' writes: load it in "

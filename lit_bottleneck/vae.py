@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence, Sized
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -17,6 +18,7 @@ from lit_bottleneck.likelihoods import Likelihood, likelihood_from
 from lit_bottleneck.module import BottleneckModule, SplitMetrics, evaluating
 from lit_bottleneck.objectives import ELBO, IWAE, BetaTC, CodedBatch, Objective, objective_from
 from lit_bottleneck.processes import mean_over_processes
+from lit_bottleneck.trial import attempt, code_of, stand_in
 
 __all__ = ["ELBO", "IWAE", "VAE", "BetaTC"]  # with what it may minimise
 
@@ -200,10 +202,12 @@ class VAE(BottleneckModule):
 
     def setup(self, stage: str) -> None:
         """Hold the networks against the shape of an example, where the datamodule tells it."""
-        dims = getattr(getattr(self.trainer, "datamodule", None), "dims", None)
-        if dims is not None:
+        x = stand_in(self)
+        if x is not None:
             with torch.no_grad(), evaluating(self):
-                self(torch.zeros(2, *dims, device=self.device).to(self.dtype))
+                complaint = f"decoder={type(self.decoder).__name__} does not take codes of latent_dim={self.latent_dim}"
+                decode = partial(self._decoded, dims=x.shape[1:])
+                self.likelihood.mean(attempt(complaint, decode, code_of(self, x).z))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The objective's loss of one batch."""

@@ -1,5 +1,6 @@
 """The GAN with a variational discriminator bottleneck."""
 
+from contextlib import nullcontext
 from typing import Any, Literal, cast
 
 import torch
@@ -12,9 +13,11 @@ from lit_bottleneck.alternating import AlternatingModule
 from lit_bottleneck.arguments import one_of, whole_number
 from lit_bottleneck.beta import BetaController, DualBeta
 from lit_bottleneck.code import Code, Scale
+from lit_bottleneck.compiled import run_as_written
 from lit_bottleneck.functional import InterpolationMode, at_least_float32, interpolate
 from lit_bottleneck.gan_checks import (
     check_batch,
+    check_compiled,
     check_head,
     check_loader,
     check_networks,
@@ -80,7 +83,8 @@ class VDBGAN(AlternatingModule):
         ValueError: for sizes out of range or unknown names. For networks that do not fit each other, the noise, the
             code or the data: at construction where they tell their widths, else in ``setup`` (which has a datamodule
             tell the ``dims`` and the ``value_range`` of its examples) or at the first batch. In ``setup``: for a
-            trainer that clips or accumulates itself, and for strategies that cannot train two networks.
+            trainer that clips or accumulates itself, for strategies that cannot train two networks, and for a compiled
+            encoder or head with a gradient penalty or a spectral norm.
         FloatingPointError: when a loss is not finite, with the network's name, before its step.
 
     >>> from lit_bottleneck.networks import MLP, MLPDecoder
@@ -230,8 +234,11 @@ class VDBGAN(AlternatingModule):
         """
         look_at_gradient = self.gradient_penalty is not None or self.logs_this_step
         real = real.detach().requires_grad_(look_at_gradient)
-        codes = self.encode(real), self.encode(generated)
-        logits = self._logits(codes[0].z), self._logits(codes[1].z)
+        with run_as_written(*self.discriminator) if look_at_gradient else nullcontext():
+            code = self.encode(real)
+            logit = self._logits(code.z)
+        codes = code, self.encode(generated)
+        logits = logit, self._logits(codes[1].z)
         rates = self._rate(codes[0]), self._rate(codes[1])
         real_loss, generated_loss = self.loss.real(logits[0]).mean(), self.loss.generated(logits[1]).mean()
         terms = {
@@ -257,6 +264,8 @@ class VDBGAN(AlternatingModule):
     def setup(self, stage: str) -> None:
         """Hold the networks against each other and against the examples, where the datamodule tells their shape."""
         super().setup(stage)
+        if stage == "fit":
+            check_compiled(self)
         self._range_is_checked = False
         with torch.no_grad(), evaluating(self):
             self._example_dims = check_networks(self, getattr(self.trainer, "datamodule", None))

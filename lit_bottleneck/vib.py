@@ -13,7 +13,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.code import Code, Scale
+from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.module import BottleneckModule, SplitMetrics, evaluating, output_width
+from lit_bottleneck.trial import attempt, code_of, stand_in
 
 
 class VIBClassifier(BottleneckModule):
@@ -42,9 +44,10 @@ class VIBClassifier(BottleneckModule):
             ``softplus(raw - 5)``), or a function.
 
     Raises:
-        ValueError: for sizes below 1, or an encoder that returns another number than ``2 * latent_dim``: at
-            construction where the encoder tells its width (``out_features``), else in ``setup`` where the datamodule
-            tells the ``dims`` of an example, else at the first batch.
+        ValueError: for sizes below 1, or an encoder that returns another number than ``2 * latent_dim`` or a decoder
+            that returns another than ``num_classes``: at construction where they tell their widths (``out_features``),
+            else in ``setup`` where the datamodule tells the ``dims`` of an example, else at the first batch. In
+            ``setup``, too: for networks that do not take what they get.
 
     >>> from lit_bottleneck.networks import MLP
     >>> model = VIBClassifier(MLP(64, [32], 2 * 8), latent_dim=8, num_classes=10, beta=1e-3)
@@ -72,6 +75,7 @@ class VIBClassifier(BottleneckModule):
         self.num_classes = whole_number("num_classes", num_classes, at_least=2)
         self.eval_samples = whole_number("eval_samples", eval_samples, at_least=0)
         self.decoder = nn.Linear(self.latent_dim, self.num_classes) if decoder is None else decoder
+        self._check_logits(output_width(self.decoder))
         self.metrics = nn.ModuleDict({stage: _Metrics(self.num_classes) for stage in ("val", "test")})
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,9 +86,9 @@ class VIBClassifier(BottleneckModule):
     def log_probabilities(self, code: Code) -> Tensor:
         """Log-probabilities ``(B, num_classes)`` as evaluation reads them: by the mean or ``eval_samples`` draws."""
         if not self.eval_samples:
-            return F.log_softmax(self.decoder(code.z).float(), dim=-1)
+            return F.log_softmax(self._logits(code.z), dim=-1)
         draws = code.sample(self.eval_samples)
-        logits = self.decoder(draws.flatten(0, 1)).float().unflatten(0, draws.shape[:2])
+        logits = self._logits(draws.flatten(0, 1)).unflatten(0, draws.shape[:2])
         mean = F.log_softmax(logits, dim=-1).logsumexp(0) - math.log(self.eval_samples)
         return mean.clamp(max=0)  # a probability of 1 + 1e-7 would be taken for a logit
 
@@ -96,16 +100,19 @@ class VIBClassifier(BottleneckModule):
             raise ValueError(
                 f"num_classes={self.num_classes}, but the labels of {type(data).__name__} have {num_classes} values"
             )
-        dims = getattr(data, "dims", ())
-        if output_width(self.encoder) is None and len(dims) == 3:  # images, for which zeros will do
-            with torch.no_grad(), evaluating(self.encoder):
-                self.encode(torch.zeros(2, *dims, device=self.device).to(self.dtype), sample=False)
+        x = stand_in(self)
+        if x is None:
+            return
+        with torch.no_grad(), evaluating(self):
+            z = code_of(self, x).z
+            complaint = f"decoder={type(self.decoder).__name__} does not take codes of latent_dim={self.latent_dim}"
+            self._check_logits(attempt(complaint, self.decoder, z).shape[-1])
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Cross-entropy of one draw, plus the price of its rate."""
         x, labels = self._labelled(batch)
         code = self.encode(x)
-        logits = self.decoder(code.z)
+        logits = self._logits(code.z)
         if self.logs_this_step:
             self.log("train/accuracy", (logits.argmax(-1) == labels).float().mean())
         cross_entropy = F.cross_entropy(logits, labels)
@@ -120,7 +127,7 @@ class VIBClassifier(BottleneckModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Measure a batch."""
         code, labels = self._evaluate(batch, "test")
-        drawn = self.decoder(code.sample(1)[0]).float()
+        drawn = self._logits(code.sample(1)[0])
         metric = cast(_Metrics, self.metrics["test"]).cross_entropy_sampled
         metric.update(F.cross_entropy(drawn, labels, reduction="none"))
         self.log("test/cross_entropy_sampled", metric)
@@ -132,6 +139,14 @@ class VIBClassifier(BottleneckModule):
         if isinstance(batch, (tuple, list)) and len(batch) > 1:
             prediction["label"] = batch[1]
         return prediction
+
+    def _logits(self, z: Tensor) -> Tensor:
+        """Logits ``(B, num_classes)``, at least float32, for codes ``(B, K)``."""
+        return at_least_float32(self.decoder(z))
+
+    def _check_logits(self, width: int | None) -> None:
+        if width not in (None, self.num_classes):
+            raise ValueError(f"num_classes={self.num_classes} needs a decoder that returns as many logits; got {width}")
 
     def _evaluate(self, batch: Any, stage: str) -> tuple[Code, Tensor]:
         x, labels = self._labelled(batch)

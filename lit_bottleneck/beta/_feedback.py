@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from lit_bottleneck.arguments import not_negative, one_of
+from lit_bottleneck.arguments import is_number, not_negative, one_of
 from lit_bottleneck.beta._controller import BetaController
 
 
@@ -35,7 +35,8 @@ class _FeedbackBeta(BetaController):
         if self.ema >= 1:
             raise ValueError(f"ema must be in [0, 1): 0 is no smoothing; got {ema}")
         self.beta_init = not_negative("beta_init", beta_init)
-        low, high = (float(bound) for bound in bounds) if len(bounds) == 2 else (math.nan, math.nan)
+        two = isinstance(bounds, (list, tuple)) and len(bounds) == 2 and all(map(is_number, bounds))
+        low, high = map(float, bounds) if two else (math.nan, math.nan)
         if not 0 <= low < high:
             raise ValueError(f"bounds must be two numbers with 0 <= lower < upper; got {bounds}")
         if space == "log" and (self.beta_init == 0 or low == 0):
@@ -46,9 +47,9 @@ class _FeedbackBeta(BetaController):
         if not low <= self.beta_init <= high:
             raise ValueError(f"beta_init must lie within bounds={bounds}; got {beta_init}")
         self.bounds = (low, high)
-        self.max_error = float(max_error)
-        if not self.max_error > 0:
+        if not is_number(max_error) or not max_error > 0:
             raise ValueError(f"max_error must be positive (inf is no clipping); got {max_error}")
+        self.max_error = float(max_error)
         self.integral = self._to_space(self.beta_init)
         self.smoothed_error: float | None = None
 
@@ -182,7 +183,7 @@ class GECO(_FeedbackBeta):
         max_error: float = 1.0,
     ) -> None:
         super().__init__(gain, "log", 0.0, ema, beta_init, bounds, max_error)
-        if not math.isfinite(target_distortion):
+        if not is_number(target_distortion) or not math.isfinite(target_distortion):
             raise ValueError(f"target_distortion must be finite; got {target_distortion}")
         self.target_distortion = float(target_distortion)
 

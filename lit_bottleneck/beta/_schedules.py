@@ -38,7 +38,8 @@ class ScheduledBeta(BetaController):
         self._beta = not_negative("beta", beta)
         self.warmup_steps = whole_number("warmup_steps", warmup_steps, at_least=0)
         self.cycles = whole_number("cycles", cycles, at_least=1)
-        self.period = period if period is None else whole_number("period", period, at_least=max(warmup_steps, 1))
+        least = max(self.warmup_steps, 1)
+        self.period = None if period is None else whole_number("period", period, at_least=least)
         self.step = 0
 
     @property

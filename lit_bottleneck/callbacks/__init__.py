@@ -1,5 +1,6 @@
-"""Callbacks for any LightningModule: measurements, pictures, progress, averaged weights, and exact resume."""
+"""Callbacks for any LightningModule: measurements, pictures, progress, averages, compilation, and exact resume."""
 
+from lit_bottleneck.callbacks.compile import Compile
 from lit_bottleneck.callbacks.factors import Factors
 from lit_bottleneck.callbacks.information import Information
 from lit_bottleneck.callbacks.paths import Paths
@@ -14,6 +15,7 @@ from lit_bottleneck.callbacks.skip_non_finite import SkipNonFinite
 from lit_bottleneck.callbacks.weight_ema import WeightEMA
 
 __all__ = [
+    "Compile",
     "Factors",
     "Information",
     "Paths",

@@ -37,7 +37,8 @@ class Factors(Measurement):
         every_n_epochs: epochs from one measurement in training to the next; the last is measured too. 0: in test only.
 
     Raises:
-        ValueError: for arguments out of range; in the first batch, if it has no factors.
+        ValueError: for arguments out of range; in ``setup``, for a datamodule whose ``factor_names`` are none; in the
+            first batch, if it has no factors.
         TypeError: in ``setup``, for a module of which the codes cannot be had.
     """
 
@@ -54,10 +55,16 @@ class Factors(Measurement):
         self.max_rows = whole_number("max_rows", max_rows, at_least=4)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a module that codes nothing, before there is something to lose."""
+        """Refuse a module that codes nothing, and data that tell of no factors, before there is something to lose."""
         super().setup(trainer, pl_module, stage)
-        if stage != "predict":
-            check_codes(self, pl_module)
+        if stage == "predict":
+            return
+        check_codes(self, pl_module)
+        if _names(trainer) == ():
+            raise ValueError(
+                f"Factors needs data of known factors, and {type(_data(trainer)).__name__} has factor_names=(): take "
+                "data.Shapes, or give images a nuisance (--data.init_args.nuisance)"
+            )
 
     def on_validation_batch_end(
         self,
@@ -131,7 +138,7 @@ def _factors(trainer: Trainer, batch: Any) -> Tensor:
     names = _names(trainer)
     if names is not None and len(names) != (factors.shape[1] if factors.dim() == 2 else 1):
         raise ValueError(f"the datamodule's factor_names={names} need as many factors; got {tuple(factors.shape)}")
-    indices = getattr(getattr(trainer, "datamodule", None), "factor_indices", None)
+    indices = getattr(_data(trainer), "factor_indices", None)
     if indices is None or not factors.is_floating_point():
         return factors
     classes: Tensor = indices(factors)
@@ -139,5 +146,10 @@ def _factors(trainer: Trainer, batch: Any) -> Tensor:
 
 
 def _names(trainer: Trainer) -> tuple[str, ...] | None:
-    names = getattr(getattr(trainer, "datamodule", None), "factor_names", None)
+    names = getattr(_data(trainer), "factor_names", None)
     return None if names is None else tuple(names)
+
+
+def _data(trainer: Trainer) -> Any:
+    """The datamodule, where there is one."""
+    return getattr(trainer, "datamodule", None)

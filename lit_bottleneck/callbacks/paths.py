@@ -76,8 +76,8 @@ class Paths(Callback):
         self._sample = _Sample(0, seed)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a model whose paths cannot be read, and load the classifier."""
-        if stage != "test":
+        """Refuse a model whose paths cannot be read, and load the classifier, before there is something to lose."""
+        if stage not in ("fit", "test"):
             return
         model, classifies = type(pl_module).__name__, _classifies(pl_module)
         if not hasattr(pl_module, "encode") or not (classifies or hasattr(pl_module, "decode")):

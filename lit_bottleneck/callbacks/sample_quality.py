@@ -20,6 +20,7 @@ from lit_bottleneck.metrics import (
     ModeCoverage,
     PrecisionRecall,
 )
+from lit_bottleneck.trial import attempt, stand_in
 
 
 class SampleQuality(Measurement):
@@ -46,7 +47,8 @@ class SampleQuality(Measurement):
         neighbours: of `metrics.PrecisionRecall`.
 
     Raises:
-        ValueError: for numbers out of range; there must be more samples than ``neighbours``.
+        ValueError: for numbers out of range; there must be more samples than ``neighbours``. In ``setup``, where the
+            datamodule tells the ``dims`` of its examples: for features that these do not have.
         TypeError: in ``setup``, for a module without ``sample``.
         RuntimeError: in ``setup``, if `InceptionFeatures` cannot be built.
     """
@@ -74,6 +76,14 @@ class SampleQuality(Measurement):
             with isolate_rng():  # a new network draws its first weights
                 self.features.build()
         self.features.to(trainer.strategy.root_device)
+        examples = stand_in(pl_module)
+        if examples is not None and not (
+            isinstance(self.features, InceptionFeatures) and self.features.network is None
+        ):
+            complaint = (
+                f"features={self.features.name} cannot be had of examples of the shape {tuple(examples.shape[1:])}"
+            )
+            attempt(complaint, self.features, examples.to(trainer.strategy.root_device))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""

@@ -43,6 +43,8 @@ def main(args: Sequence[str], configure: Configure) -> None:
         measures = [measure_of(text) for texts in options.metrics for text in texts.split(",") if text]
     except ValueError as error:
         parser.error(str(error))
+    if options.out.exists() and not options.out.is_dir():
+        parser.error(f"argument --out: {options.out} is no folder")
     runs = _runs(parser, arms, options, configure)
     if options.task is not None:
         if not 0 <= options.task < len(runs):
@@ -110,7 +112,7 @@ def _runs(
         try:
             configuration = configure(arm.arguments)
         except SystemExit:
-            parser.error(f"lit-bottleneck fit does not take the arguments of the arm {arm.name!r}: see above")
+            parser.exit(2, f"lit-bottleneck fit does not take the arguments of the arm {arm.name!r}: see above\n")
         if configuration in configurations:
             twin = arms[configurations.index(configuration)]
             parser.error(f"the arms {twin.name!r} and {arm.name!r} are the same")

@@ -11,6 +11,7 @@ from torch.distributions import Distribution, Normal
 
 from lit_bottleneck.functional import at_least_float32, bounded_log_var
 from lit_bottleneck.likelihoods._likelihood import Likelihood
+from lit_bottleneck.precision import not_rounded
 
 _LEAST_VARIANCE = math.exp(-14)  # of a Gaussian's outputs: where they are all the same, the density has no bound
 
@@ -41,7 +42,8 @@ class Gaussian(Likelihood):
 class LearnedGaussian(Likelihood):
     """Gaussian with a standard deviation that is learned: one for all outputs, or one for each.
 
-    It stays within (.0009, 54), smoothly (`functional.bounded_log_var`).
+    It stays within (.0009, 54), smoothly (`functional.bounded_log_var`), and in float32 where the model is cast to half
+    precision, in which its small steps would be lost.
 
     Args:
         dims: the shape of ``x``, ``(D1, ...)``, for a sigma of each output. Default: one sigma.
@@ -75,6 +77,9 @@ class LearnedGaussian(Likelihood):
                 )
             sigma = sigma.reshape(mean.shape[1:])  # a decoder may be flat
         return Normal(mean, sigma, validate_args=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        return super()._apply(not_rounded(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class PerOutputGaussian(Likelihood):

@@ -11,6 +11,8 @@ from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.functional import bounded_log_var
 from lit_bottleneck.likelihoods._likelihood import Likelihood, nearest_level, slack_of_levels
 
+_MOST_LEVELS = 2**16  # each has a step in the mean of a logistic, or a number of the decoder's
+
 
 class _OfLevels(Likelihood):
     """Base of both: data on the grid."""
@@ -18,6 +20,8 @@ class _OfLevels(Likelihood):
     def __init__(self, levels: int = 256) -> None:
         super().__init__()
         self.levels = whole_number("levels", levels, at_least=2)
+        if self.levels > _MOST_LEVELS:
+            raise ValueError(f"levels must be at most {_MOST_LEVELS}, those of 16 bits; got {levels!r}")
         self.support = f"{self.levels} levels, k / {self.levels - 1}"
 
     def nearest(self, x: Tensor) -> Tensor:
@@ -34,7 +38,7 @@ class Categorical(_OfLevels):
         levels: data are ``0, 1 / (levels - 1), ..., 1``.
 
     Raises:
-        ValueError: for fewer than two levels.
+        ValueError: for fewer than two levels, or more than 65536.
 
     >>> import torch
     >>> Categorical(4).log_prob(torch.zeros(1, 4), torch.ones(1, 1)).exp()
@@ -84,7 +88,7 @@ class DiscretizedLogistic(_OfLevels):
         levels: data are ``0, 1 / (levels - 1), ..., 1``.
 
     Raises:
-        ValueError: for fewer than two levels.
+        ValueError: for fewer than two levels, or more than 65536.
 
     >>> import torch
     >>> parameters = torch.tensor([[0.5, 0.0]]).expand(3, 2)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from lit_bottleneck.arguments import image_dims
+
 _SMALLEST = 4  # pixels: an image is halved as long as this much is left
 
 
@@ -17,9 +19,7 @@ def halvings(dims: Sequence[int]) -> int:
     Raises:
         ValueError: if that is not possible even once.
     """
-    if len(dims) != 3:
-        raise ValueError(f"dims must be channels, height and width, such as (1, 28, 28); got {tuple(dims)}")
-    _, height, width = dims
+    _, height, width = image_dims(dims)
     side = math.gcd(height, width)
     count = 0
     while side % 2 == 0 and min(height, width) >> (count + 1) >= _SMALLEST:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lit_bottleneck.arguments import image_dims, whole_number
+
 
 class ConvEncoder(nn.Module):
     """Stages of two 3 x 3 convolutions that halve the image and double the width, then one linear layer.
@@ -22,7 +24,7 @@ class ConvEncoder(nn.Module):
         ``(B, C, H, W)`` to ``(B, out_features)``.
 
     Raises:
-        ValueError: if the image cannot be halved so often.
+        ValueError: for sizes below 1, or if the image cannot be halved so often.
 
     >>> ConvEncoder((1, 28, 28), out_features=64, width=8)(torch.zeros(5, 1, 28, 28)).shape
     torch.Size([5, 64])
@@ -30,9 +32,10 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, dims: Sequence[int], out_features: int, width: int = 32, stages: int = 2) -> None:
         super().__init__()
+        width = whole_number("width", width, at_least=1)
         smallest = _smallest_image(dims, stages)
         channels = dims[0]
-        self.dims, self.out_features = tuple(dims), out_features
+        self.dims, self.out_features = tuple(dims), whole_number("out_features", out_features, at_least=1)
         layers: list[nn.Module] = []
         for stage in range(stages):
             out_channels = width * 2**stage
@@ -65,7 +68,7 @@ class ConvDecoder(nn.Sequential):
         ``(B, latent_dim)`` to ``(B, numbers_per_output * C, H, W)``.
 
     Raises:
-        ValueError: if the image cannot be halved so often.
+        ValueError: for sizes below 1, or if the image cannot be halved so often.
 
     >>> ConvDecoder((1, 28, 28), latent_dim=32, width=8)(torch.zeros(5, 32)).shape
     torch.Size([5, 1, 28, 28])
@@ -74,6 +77,9 @@ class ConvDecoder(nn.Sequential):
     def __init__(
         self, dims: Sequence[int], latent_dim: int, width: int = 32, stages: int = 2, numbers_per_output: int = 1
     ) -> None:
+        latent_dim = whole_number("latent_dim", latent_dim, at_least=1)
+        width = whole_number("width", width, at_least=1)
+        numbers_per_output = whole_number("numbers_per_output", numbers_per_output, at_least=1)
         smallest = _smallest_image(dims, stages)
         channels = width * 2 ** (stages - 1)
         layers: list[nn.Module] = [
@@ -91,7 +97,7 @@ class ConvDecoder(nn.Sequential):
 
 def _smallest_image(dims: Sequence[int], stages: int) -> tuple[int, int]:
     """Height and width of an image that was halved ``stages`` times."""
-    _, height, width = dims
+    _, height, width = image_dims(dims)
     even = math.gcd(height, width)
     possible = (even & -even).bit_length() - 1  # how often 2 divides both
     if not 1 <= stages <= possible:

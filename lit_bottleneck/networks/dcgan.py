@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from lit_bottleneck.arguments import one_of
+from lit_bottleneck.arguments import one_of, whole_number
 from lit_bottleneck.networks._images import halvings, moments_layer
 
 Normalization = Literal["none", "batch", "group"]
@@ -26,7 +26,7 @@ class DCGANGenerator(nn.Sequential):
         ``(B, noise_dim)`` to ``(B, C, H, W)`` in [-1, 1].
 
     Raises:
-        ValueError: for images that cannot be halved.
+        ValueError: for sizes below 1, or images that cannot be halved.
 
     >>> import torch
     >>> DCGANGenerator(16, (1, 28, 28), width=8)(torch.zeros(5, 16)).shape
@@ -34,6 +34,8 @@ class DCGANGenerator(nn.Sequential):
     """
 
     def __init__(self, noise_dim: int, dims: Sequence[int], width: int = 64) -> None:
+        noise_dim = whole_number("noise_dim", noise_dim, at_least=1)
+        width = whole_number("width", width, at_least=1)
         stages = halvings(dims)
         height, base_width = dims[1] >> stages, dims[2] >> stages
         channels = width * 2 ** (stages - 1)
@@ -67,7 +69,7 @@ class DCGANEncoder(nn.Sequential):
         ``(B, C, H, W)`` to ``(B, out_features)``, or ``(B, out_features, h, w)`` if ``spatial``.
 
     Raises:
-        ValueError: for images that cannot be halved, or an unknown normalisation.
+        ValueError: for sizes below 1, images that cannot be halved, or an unknown normalisation.
 
     >>> import torch
     >>> DCGANEncoder((3, 32, 32), 16, width=8, spatial=True)(torch.zeros(5, 3, 32, 32)).shape
@@ -83,6 +85,8 @@ class DCGANEncoder(nn.Sequential):
         spatial: bool = False,
     ) -> None:
         one_of("normalization", normalization, ("none", "batch", "group"))
+        out_features = whole_number("out_features", out_features, at_least=1)
+        width = whole_number("width", width, at_least=1)
         stages = halvings(dims)
         layers: list[nn.Module] = [nn.Conv2d(dims[0], width, 4, 2, 1), nn.LeakyReLU(0.2)]
         channels = width

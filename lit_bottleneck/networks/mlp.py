@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from lit_bottleneck.arguments import one_of
+from lit_bottleneck.arguments import one_of, whole_number, whole_numbers
 
 Activation = Literal["relu", "leaky_relu"]
 
@@ -26,6 +26,9 @@ class MLP(nn.Sequential):
     Shape:
         ``(B, ...)`` with ``in_features`` numbers per example to ``(B, out_features)``.
 
+    Raises:
+        ValueError: for widths below 1, or an unknown initialization or activation.
+
     >>> import torch
     >>> MLP(64, [32], 10)(torch.zeros(5, 1, 8, 8)).shape
     torch.Size([5, 10])
@@ -40,7 +43,9 @@ class MLP(nn.Sequential):
         activation: Activation = "relu",
     ) -> None:
         one_of("activation", activation, ("relu", "leaky_relu"))
-        widths = [in_features, *hidden, out_features]
+        in_features = whole_number("in_features", in_features, at_least=1)
+        out_features = whole_number("out_features", out_features, at_least=1)
+        widths = [in_features, *whole_numbers("hidden", hidden, at_least=1), out_features]
         layers: list[nn.Module] = [nn.Flatten()]
         for width, next_width in pairwise(widths):
             layers += [nn.Linear(width, next_width), nn.ReLU() if activation == "relu" else nn.LeakyReLU(0.2)]
@@ -70,6 +75,9 @@ class MLPDecoder(nn.Sequential):
     Shape:
         ``(B, latent_dim)`` to ``(B, numbers_per_output * dims[0], *dims[1:])``.
 
+    Raises:
+        ValueError: for sizes below 1, or an unknown initialization or activation.
+
     >>> import torch
     >>> MLPDecoder(4, [32], (1, 8, 8), numbers_per_output=2)(torch.zeros(5, 4)).shape
     torch.Size([5, 2, 8, 8])
@@ -84,8 +92,13 @@ class MLPDecoder(nn.Sequential):
         initialization: Literal["torch", "xavier"] = "torch",
         activation: Activation = "relu",
     ) -> None:
+        latent_dim = whole_number("latent_dim", latent_dim, at_least=1)
+        numbers_per_output = whole_number("numbers_per_output", numbers_per_output, at_least=1)
+        dims = whole_numbers("dims", dims, at_least=1)
+        if not dims:
+            raise ValueError("dims must be the shape of an example, such as (1, 28, 28); got none")
         super().__init__(
             MLP(latent_dim, hidden, numbers_per_output * math.prod(dims), initialization, activation),
             nn.Unflatten(1, (numbers_per_output * dims[0], *dims[1:])),
         )
-        self.latent_dim, self.dims, self.numbers_per_output = latent_dim, tuple(dims), numbers_per_output
+        self.latent_dim, self.dims, self.numbers_per_output = latent_dim, dims, numbers_per_output

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.networks._images import halvings, moments_layer
 
 _SLOPE = 0.2
@@ -45,7 +46,7 @@ class ResNetGenerator(nn.Sequential):
         ``(B, noise_dim)`` to ``(B, C, H, W)`` in [-1, 1].
 
     Raises:
-        ValueError: for images that cannot be halved.
+        ValueError: for sizes below 1, or images that cannot be halved.
 
     >>> import torch
     >>> ResNetGenerator(16, (3, 32, 32), width=8)(torch.zeros(5, 16)).shape
@@ -53,6 +54,8 @@ class ResNetGenerator(nn.Sequential):
     """
 
     def __init__(self, noise_dim: int, dims: Sequence[int], width: int = 64) -> None:
+        noise_dim = whole_number("noise_dim", noise_dim, at_least=1)
+        width = whole_number("width", width, at_least=1)
         stages = halvings(dims)
         height, base_width = dims[1] >> stages, dims[2] >> stages
         channels = width * min(2**stages, _WIDEST)
@@ -82,7 +85,7 @@ class ResNetEncoder(nn.Sequential):
         ``(B, C, H, W)`` to ``(B, out_features)``, or ``(B, out_features, h, w)`` if ``spatial``.
 
     Raises:
-        ValueError: for images that cannot be halved.
+        ValueError: for sizes below 1, or images that cannot be halved.
 
     >>> import torch
     >>> ResNetEncoder((3, 32, 32), 16, width=8, spatial=True)(torch.zeros(5, 3, 32, 32)).shape
@@ -90,6 +93,8 @@ class ResNetEncoder(nn.Sequential):
     """
 
     def __init__(self, dims: Sequence[int], out_features: int, width: int = 64, spatial: bool = False) -> None:
+        out_features = whole_number("out_features", out_features, at_least=1)
+        width = whole_number("width", width, at_least=1)
         stages = halvings(dims)
         layers: list[nn.Module] = [nn.Conv2d(dims[0], width, 3, padding=1), ResidualBlock(width, width)]
         channels = width
@@ -112,7 +117,11 @@ class LogitHead(nn.Sequential):
 
     Shape:
         ``(B, ...)`` to ``(B, 1)``.
+
+    Raises:
+        ValueError: for an ``in_features`` below 1.
     """
 
     def __init__(self, in_features: int) -> None:
+        in_features = whole_number("in_features", in_features, at_least=1)
         super().__init__(nn.Flatten(), nn.LeakyReLU(_SLOPE), nn.Linear(in_features, 1))

@@ -231,10 +231,10 @@ def test_bad_arguments_are_named() -> None:
             Factors(**arguments)  # type: ignore[arg-type]
 
 
-def test_labels_alone_are_no_factors() -> None:
-    with pytest.raises(ValueError, match="needs batches"):
-        trainer(callbacks=[Factors()], limit_test_batches=1).test(
-            VAE(MLP(64, [8], 4), MLPDecoder(2, [8], (1, 8, 8)), latent_dim=2, likelihood="gaussian"),
-            Digits(),
-            verbose=False,
-        )
+def test_labels_alone_are_no_factors_which_is_said_before_there_is_something_to_lose() -> None:
+    model = VAE(MLP(64, [8], 4), MLPDecoder(2, [8], (1, 8, 8)), latent_dim=2, likelihood="gaussian")
+    run = trainer(callbacks=[Factors()])
+    with pytest.raises(ValueError, match=r"Factors needs data of known factors, and Digits has factor_names=\(\)"):
+        run.fit(model, Digits())
+    assert run.global_step == 0
+    trainer(callbacks=[Factors()], limit_predict_batches=1).predict(model, Digits())  # of which nothing is measured

@@ -1,0 +1,66 @@
+"""Compile the networks of a model before it is trained."""
+
+import inspect
+from collections.abc import Sequence
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from lit_bottleneck.compiled import compile_in_place, is_compiled
+from lit_bottleneck.gan_checks import check_compiled
+from lit_bottleneck.vdb import VDBGAN
+
+_NETWORKS = ("encoder", "decoder", "generator", "head")
+
+
+class Compile(Callback):
+    """Compile networks of a model in place (``torch.compile``) before it is trained: the same numbers, up to rounding.
+
+    Names in checkpoints stay as they are. The bottleneck, the loss and the metrics are not compiled, so that the noise
+    is the one that is drawn without it; networks that draw numbers themselves (dropout) draw others.
+
+    Args:
+        networks: names of the model's networks. Default: those of ``encoder``, ``decoder``, ``generator`` and ``head``
+            that it has.
+        mode: of ``torch.compile``: ``"default"``, ``"reduce-overhead"``, ``"max-autotune"``, ...
+        backend: of ``torch.compile``; ``"inductor"`` needs a C++ compiler on a CPU.
+
+    Raises:
+        ValueError: in ``setup``, for a network that the model does not have, and for the encoder or head of a GAN with
+            a gradient penalty or a spectral norm, which cannot be compiled.
+    """
+
+    def __init__(self, networks: Sequence[str] | None = None, mode: str | None = None, backend: str = "inductor"):
+        self.networks = networks
+        self.mode = mode
+        self.backend = backend
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what cannot be compiled."""
+        names = self._names(pl_module)
+        if stage == "fit" and isinstance(pl_module, VDBGAN):
+            check_compiled(pl_module, names)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compile the networks that are not yet; after ``setup``, whose examples would count as one more size."""
+        # Otherwise all networks share the number of variants (eight), beyond which one runs as it is written.
+        own_limit = {"isolate_recompiles": True} if "isolate_recompiles" in _options_of_compile() else {}
+        for name in self._names(pl_module):
+            network = getattr(pl_module, name)
+            if not is_compiled(network):
+                compile_in_place(network, mode=self.mode, backend=self.backend, **own_limit)
+
+    def _names(self, module: LightningModule) -> list[str]:
+        known = [name for name, part in module.named_children() if next(part.parameters(), None) is not None]
+        names = [name for name in _NETWORKS if name in known] if self.networks is None else list(self.networks)
+        if not names or not set(names) <= set(known):
+            raise ValueError(
+                f"networks={self.networks} of the callback Compile must name networks of {type(module).__name__}, "
+                f"which has {', '.join(known) or 'none'}"
+            )
+        return names
+
+
+def _options_of_compile() -> set[str]:
+    return set(inspect.signature(torch.compile).parameters)

@@ -1,0 +1,72 @@
+"""Files of what was exported: written whole or not at all, run, and held against the model."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+
+from lit_bottleneck.export_inputs import ROWS, batch_of
+
+Run = Callable[[Tensor], Tensor]
+
+SIZES = (1, ROWS)  # of the batches that are compared
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a place to write a file to, from where it comes to ``path`` when the whole of it is there.
+
+    What lies beside it by then comes along, before it. What was there before stays if there is an error.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        file = Path(folder, path.name)
+        yield file
+        for part in sorted(Path(folder).iterdir(), key=lambda part: part == file):
+            part.replace(path.parent / part.name)
+
+
+def runner(file: Path) -> Run | None:
+    """What runs an exported file, ``.onnx`` or ``.pt2``; None for an ``.onnx`` without onnxruntime."""
+    if file.suffix == ".pt2":
+        return torch.export.load(file).module()
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")
+    except ImportError:
+        return None
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    [given] = session.get_inputs()
+    return lambda x: torch.from_numpy(session.run(None, {given.name: x.cpu().numpy()})[0])
+
+
+def largest_difference(plain: nn.Module, run: Run, example: Tensor) -> float:
+    """Find the largest difference between a module and what was exported, in batches of two sizes.
+
+    Args:
+        plain: the module.
+        run: what was exported.
+        example: a batch of inputs.
+
+    Raises:
+        RuntimeError: if it is not one of rounding, or the shapes differ.
+    """
+    largest = 0.0
+    for size in SIZES:
+        x = batch_of(example, size)
+        with torch.no_grad():
+            ours, theirs = plain(x).cpu(), run(x).cpu()
+        if ours.shape != theirs.shape:
+            raise RuntimeError(f"what was exported returns {tuple(theirs.shape)}, and the model {tuple(ours.shape)}")
+        difference = (ours - theirs).abs().where(ours != theirs, 0).max().item()
+        rounding = torch.finfo(ours.dtype).eps ** 0.5 * max(1.0, ours.abs().max().item())
+        if not difference <= rounding:
+            raise RuntimeError(
+                f"what was exported gives other numbers than the model, by up to {difference:.3g}: does a network draw "
+                "numbers in evaluation too?"
+            )
+        largest = max(largest, difference)
+    return largest

@@ -1,0 +1,93 @@
+"""The command `export`: a part of a trained model as an ONNX file or a program of `torch.export`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from lit_bottleneck.export import deterministic_path, export_onnx, export_program
+from lit_bottleneck.export_files import SIZES, largest_difference, runner, whole_file
+from lit_bottleneck.export_inputs import example_inputs
+from lit_bottleneck.loading import read_checkpoint
+from lit_bottleneck.reasons import in_one_line
+
+_PARTS = ("code", "logits", "reconstruction", "decoder", "generator")
+
+
+def main(args: Sequence[str]) -> None:
+    """Load a model, write a part of it, and hold the file against the model."""
+    parser = _parser()
+    arguments = parser.parse_args(args)
+    part, out, dims = arguments.part, arguments.out, arguments.dims
+    if out.suffix not in (".onnx", ".pt2"):
+        parser.error(f"argument --out: must end in .onnx or .pt2; got {out}")
+    if dims is not None and min(dims) < 1:
+        parser.error(f"argument --dims: must be whole numbers, at least 1; got {dims}")
+    try:
+        model = _load(arguments.ckpt_path)
+    except (OSError, ValueError, TypeError, RuntimeError, argparse.ArgumentError) as error:
+        parser.error(f"argument --ckpt_path: {in_one_line(str(error))}")
+    try:
+        plain = deterministic_path(model, part)
+    except ValueError as error:
+        parser.error(f"argument --part: {error}")
+    try:
+        x = example_inputs(model, part, dims)
+        _write(model, part, out, x)
+    except ValueError as error:
+        parser.error(f"argument --dims: {error}")
+    except OSError as error:
+        parser.error(f"argument --out: {error}")
+    except (RuntimeError, ImportError) as error:
+        parser.error(str(error))
+    print(f"written: {out}, of inputs of the shape {tuple(x.shape[1:])}")
+    run = runner(out)
+    if run is None:
+        print("not compared with the model: pip install onnxruntime")
+    else:
+        difference = largest_difference(plain, run, x)
+        print(f"largest difference from the model, in batches of {' and '.join(map(str, SIZES))}: {difference:.2g}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "lit-bottleneck export",
+        description="Write what a trained model computes without noise to a file that needs this library no more.",
+    )
+    parser.add_argument("--ckpt_path", metavar="FILE", type=Path, required=True, help="a checkpoint of fit")
+    parser.add_argument(
+        "--part", choices=_PARTS, required=True,
+        help="code (the mean, of every model), logits (of a classifier or a discriminator), reconstruction and decoder "
+        "(of a VAE), generator (of a GAN, the averaged one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, required=True,
+        help="ends in .onnx, or in .pt2 for a program of torch.export",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dims", metavar="N", type=int, nargs="+", help="the shape of an input, where the networks do not tell it"
+    )
+    return parser
+
+
+def _write(model: LightningModule, part: str, out: Path, x: Tensor) -> None:
+    if out.suffix == ".onnx":
+        export_onnx(model, part, out, x)
+        return
+    program = export_program(model, part, x)
+    with whole_file(out) as file:
+        torch.export.save(program, file)
+
+
+def _load(path: Path) -> LightningModule:
+    """The model of a checkpoint that the command line has written, which needs nothing passed."""
+    checkpoint = read_checkpoint(path)
+    if "_class_path" not in checkpoint.get("hyper_parameters", {}):
+        raise ValueError(
+            f"{path} does not say how its model is built, as those do that 'lit-bottleneck fit' writes: load it in "
+            "Python with load_from_checkpoint, and call export_onnx() or export_program() of lit_bottleneck.export"
+        )
+    return LightningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)

@@ -1,0 +1,170 @@
+"""What an error says of a configuration, in one line that names the key and the value."""
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from traceback import walk_tb
+from types import FrameType
+from typing import Any, NamedTuple
+
+from lightning.pytorch.cli import LightningCLI
+
+_LONGEST = 500  # characters
+_RESTORING = "lightning.pytorch.trainer.connectors.checkpoint_connector"
+
+# What jsonargparse writes
+_KEY = re.compile(r'Parser key "([^"]+)":\s*')
+_CLASS = re.compile(r"Problem with given class_path '(?:[\w.]+\.)?(\w+)':$")
+_GIVEN = re.compile(r"(.*?)\.? ?\b(?:Got|Given) value: (?!.*(?:Got|Given) value: )(.*)")
+_SECTION = re.compile(r"Namespace\(|NestedArg\(|\[?\{'")
+_OF_A_SECTION = ("class_path", "init_args", "dict_kwargs")
+_PLAINER = (
+    (r"^(- )?(Type .* expects a function or a callable class: )?(Validation failed: )?", ""),
+    (r"Expected an? <class '(?:[\w.]+\.)?(\w+)'>", r"must be \1"),
+    (r"Expected an? typing\.(.+?)$", r"must be \1"),
+    (r"Not a valid subclass of (\w+)\.?", r"must be \1"),
+    (r"argument of type '\w+' is not (a container or )?iterable$", "must be a class_path"),
+    (r".*unhashable type: '(dict|list)'.*|Expected a dot import path.*", "must be a class_path"),
+    (r"'list' object has no attribute '(keys|__dict__)'$", "init_args must hold keys and their values"),
+)
+_SAYS_NOTHING = re.compile(
+    r"$|Does not validate against|Subtypes:|Errors:|Given value type:|must be NoneType|Expected a (config )?path but|"
+    r"Subclass types expect one of|a class path \(str\)|a dict with|Cannot take a Union of no"
+)
+
+
+class _Reason(NamedTuple):
+    levels: list[str]  # keys, and classes in brackets
+    text: str
+    given: str
+
+
+def in_one_line(message: str) -> str:
+    """Say what jsonargparse says of a value without the types that it has tried, and the whole of what was given.
+
+    Of several reasons those count that were found deepest in the configuration: at the value itself.
+
+    >>> in_one_line('''Parser key "model":
+    ...   Does not validate against any of the Union subtypes
+    ...   Errors:
+    ...     - Problem with given class_path 'lit_bottleneck.VIBClassifier':
+    ...         Parser key "latent_dim":
+    ...           Expected a <class 'int'>. Got value: many
+    ...     - Expected a <class 'NoneType'>
+    ...   Given value: {'class_path': 'lit_bottleneck.VIBClassifier', 'init_args': {'latent_dim': 'many'}}''')
+    'model.init_args.latent_dim: must be int; got many'
+    """
+    found = _reasons(message)
+    if not any(reason.text for reason in found):
+        return _cut("; ".join(filter(None, map(str.strip, message.splitlines()))))
+    levels = max((reason.levels for reason in found if reason.text), key=len)
+    here = [reason for reason in found if reason.levels == levels]
+    texts = list(dict.fromkeys(reason.text for reason in here if reason.text))
+    types = [text.removeprefix("must be ") for text in texts if text.startswith("must be ")]
+    parts = [text for text in texts if not text.startswith("must be ")]
+    if types and not any("; got " in part for part in parts):
+        parts.append(f"must be {' or '.join(types)}")
+    parts += [f"got {reason.given}" for reason in here if reason.given][:1]
+    place = ".init_args.".join(level for level in levels if not level.startswith("("))
+    if levels and levels[-1].startswith("("):
+        place = f"{place} {levels[-1]}"
+    return _cut(": ".join(filter(None, [place, "; ".join(parts)])))
+
+
+def _reasons(message: str) -> list[_Reason]:
+    """What is said of each value, by where it is."""
+    found = []
+    levels: list[tuple[int, str]] = []  # by their indentation
+    for line in filter(str.strip, message.splitlines()):
+        indentation = len(line) - len(line.lstrip())
+        levels = [level for level in levels if level[0] < indentation]
+        text, given = line.strip(), ""
+        while match := _GIVEN.fullmatch(text):
+            text, given = match[1], _value(match[2])
+        for words, plainer in _PLAINER:
+            text = re.sub(words, plainer, text)
+        if key := _KEY.match(text):
+            levels.append((indentation, key[1]))
+            text = text[key.end() :]
+        if kind := _CLASS.match(text):
+            levels.append((indentation + 1, f"({kind[1]})"))
+        elif not _SAYS_NOTHING.match(text) or given:
+            said = "" if _SAYS_NOTHING.match(text) else text
+            found.append(_Reason([name for _, name in levels], said, given))
+    return found
+
+
+def _value(given: str) -> str:
+    """What was given, as far as it helps: of a whole section the keys that do not belong there."""
+    if not _SECTION.match(given):
+        return given
+    try:
+        value = ast.literal_eval(given)
+    except (ValueError, SyntaxError):  # it has objects in it
+        return ""
+    sections = [section for section in (value if isinstance(value, list) else [value]) if isinstance(section, dict)]
+    if not any("class_path" in section or "init_args" in section for section in sections):
+        return given
+    unknown = [key for section in sections for key in section if key not in _OF_A_SECTION]
+    return f"the keys {', '.join(map(str, unknown))}" if unknown else ""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, and what it may have left out: the option or the arguments that it is about.
+
+    One that comes of restoring a checkpoint names the option. One that names no argument of what was being built has
+    before it the innermost class that was given some, with those.
+    """
+    words = in_one_line(str(error).partition("Exception raised from")[0] or type(error).__name__)  # without C++ frames
+    frames = [frame for link in chain_of(error) for frame in reversed(frames_of(link))]
+    if any(frame.f_globals.get("__name__") == _RESTORING for frame in frames) and "ckpt_path" not in words:
+        return f"--ckpt_path: {words}"
+    built = [_Built.by(frame) for frame in frames if frame.f_code.co_name == "__init__"]
+    built = [one for one in built if not issubclass(one.kind, LightningCLI)]
+    if any(re.search(rf"\b{name}\b", words) for one in built for name in one.arguments):
+        return words
+    return next((f"{given}: {words}" for one in built if (given := one.given())), words)
+
+
+def chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it was made of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def frames_of(error: BaseException) -> list[FrameType]:
+    """What was at work, the innermost last."""
+    return [frame for frame, _ in walk_tb(error.__traceback__)]
+
+
+class _Built(NamedTuple):
+    """A class whose constructor is at work, and its arguments."""
+
+    kind: type
+    arguments: dict[str, Any]
+
+    @classmethod
+    def by(cls, frame: FrameType) -> "_Built":
+        names, _, _, values = inspect.getargvalues(frame)
+        return cls(type(values[names[0]]), {name: values[name] for name in names[1:]})
+
+    def given(self) -> str:
+        """The class, if it is public, and its arguments that are numbers, words or lists of them, and no defaults."""
+        defaults = {name: parameter.default for name, parameter in inspect.signature(self.kind).parameters.items()}
+        given = ", ".join(
+            f"{name}={value!r}"
+            for name, value in self.arguments.items()
+            if _is_plain(value) and value != defaults.get(name, inspect.Parameter.empty)
+        )
+        return given if not given or self.kind.__name__.startswith("_") else f"{self.kind.__name__}({given})"
+
+
+def _is_plain(value: Any) -> bool:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return all(item is None or isinstance(item, (bool, int, float, str)) for item in items)

@@ -1,0 +1,343 @@
+"""What the trainer's precision may round, and what it may not: all models under all of them."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import Metric
+
+from lit_bottleneck import IWAE, VAE, VDBGAN, BetaTC, VIBClassifier
+from lit_bottleneck.adversarial import R1
+from lit_bottleneck.beta import DualBeta
+from lit_bottleneck.callbacks import WeightEMA
+from lit_bottleneck.likelihoods import LearnedGaussian
+from lit_bottleneck.module import evaluating
+from lit_bottleneck.networks import MLP, MLPDecoder
+from tests.quiet import trainer
+
+PRECISIONS = ["32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true"]
+WEIGHTS = {"bf16-true": torch.bfloat16, "64-true": torch.float64}  # of all others: float32
+EXACT = {"64-true": torch.float64}  # codes, rates, prices, losses and averages; of all others: float32
+ROWS = 768
+
+
+def run(precision: str, **kwargs: Any) -> Trainer:
+    """A trainer. 16-mixed has its float16 and its scaler on the CPU too, where Lightning would take bfloat16."""
+    if precision == "16-mixed":
+        return trainer(plugins=[MixedPrecision("16-mixed", "cpu")], **kwargs)
+    return trainer(precision=precision, **kwargs)
+
+
+# --- what is learned ------------------------------------------------------------------------------------------------
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def labelled() -> tuple[Tensor, ...]:
+    y = torch.arange(ROWS) % 3
+    return 2 * nn.functional.one_hot(y, 6).float() + normal(ROWS, 6), y
+
+
+def near_a_line() -> tuple[Tensor, ...]:
+    return (normal(ROWS, 1) * torch.tensor([1.0, -1.0] * 4) + 0.2 * normal(8, ROWS).T,)
+
+
+def signs() -> tuple[Tensor, ...]:
+    return ((near_a_line()[0] > 0).float(),)
+
+
+def cluster() -> tuple[Tensor, ...]:
+    return (torch.tensor([1.0, -1.0]) + 0.3 * normal(ROWS, 2),)
+
+
+def adam(**kwargs: Any) -> Any:
+    return lambda parameters: torch.optim.Adam(parameters, **{"lr": 0.03} | kwargs)
+
+
+def encoder(name: str) -> nn.Module:
+    return {"vib": MLP(6, [16], 8), "gan": MLP(2, [16], 6, activation="leaky_relu")}.get(name, MLP(8, [16], 4))
+
+
+def decoder() -> nn.Module:
+    return MLP(2, [16], 8)
+
+
+def generator() -> nn.Module:
+    return MLPDecoder(4, [16], [2], activation="leaky_relu")
+
+
+def vae(likelihood: str = "gaussian", **kwargs: Any) -> VAE:
+    return VAE(
+        encoder("vae"), decoder(), 2, likelihood, **{"beta": DualBeta(1.5, beta_init=0.5), "optimizer": adam()} | kwargs
+    )
+
+
+def gan() -> VDBGAN:
+    return VDBGAN(
+        generator(),
+        encoder("gan"),
+        latent_dim=3,
+        noise_dim=4,
+        beta=DualBeta(1.0),
+        gradient_penalty=R1(1.0),
+        spectral_norm=True,
+        generator_ema=0.9,
+        optimizer=adam(lr=0.01, betas=(0.5, 0.9)),
+    )
+
+
+def classifier() -> VIBClassifier:
+    return VIBClassifier(encoder("vib"), 4, 3, beta=DualBeta(2.0, beta_init=0.01), optimizer=adam())
+
+
+# Of a model, and of what it learns.
+TASKS: dict[str, tuple[Callable[[], Any], Callable[[], tuple[Tensor, ...]]]] = {
+    "vib": (classifier, labelled),
+    "vae": (vae, near_a_line),
+    "vae gaussian_learned": (lambda: vae("gaussian_learned"), near_a_line),
+    "vae bernoulli": (lambda: vae("bernoulli"), signs),
+    "vae iwae": (lambda: vae(objective=IWAE(4), beta=1.0), near_a_line),
+    "vae tc": (lambda: vae(objective=BetaTC(1.0)), near_a_line),
+    "gan": (gan, cluster),
+}
+CASES = [
+    (name, precision)
+    for name in TASKS
+    for precision in PRECISIONS
+    if precision != "16-mixed" or name in ("vib", "vae", "gan")
+]
+
+
+def loader(name: str) -> DataLoader:
+    return DataLoader(TensorDataset(*TASKS[name][1]()), batch_size=64)
+
+
+def to_learn(name: str, model: Any, precision: str) -> float:
+    """Nats that a prediction costs, or how far the mean of generated points is from that of real ones."""
+    torch.manual_seed(2)
+    if name == "gan":
+        return (model.sample(2000).double().mean(0) - cluster()[0].double().mean(0)).norm().item()
+    [metrics] = run(precision, limit_val_batches=4).validate(model, loader(name), verbose=False)
+    return metrics["val/cross_entropy"] if name == "vib" else -metrics["val/elbo"]
+
+
+class Watch(Callback):
+    """In which precision codes, prices and what is logged are in the course of a training."""
+
+    def __init__(self) -> None:
+        self.logged: dict[str, list[Tensor]] = {}
+        self.kept: set[torch.dtype] = set()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx % 4:
+            return
+        for name, value in trainer.callback_metrics.items():
+            self.logged.setdefault(name, []).append(value)
+        with trainer.precision_plugin.train_step_context(), evaluating(pl_module):
+            code = pl_module.encode(pl_module.inputs(batch), sample=True)
+            penalty = pl_module.rate_penalty(code.rate)
+        self.kept |= {value.dtype for value in (code.rate, code.kl, code.mean, code.log_var, penalty)}
+
+
+@cache
+def trained(name: str, precision: str) -> tuple[Any, Trainer, Watch, float]:
+    """A trained model, its trainer, what was seen, and what there is to learn still."""
+    model, watch = new(name), Watch()
+    by = run(precision, max_epochs=4, log_every_n_steps=4, callbacks=[watch])
+    torch.manual_seed(1)
+    by.fit(model, loader(name))
+    return model, by, watch, to_learn(name, model, precision)
+
+
+@cache
+def untrained(name: str) -> float:
+    """What there is to learn."""
+    return to_learn(name, new(name), "32-true")
+
+
+def new(name: str) -> Any:
+    torch.manual_seed(0)
+    return TASKS[name][0]()
+
+
+# --- all models under all precisions --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "precision"), [case for case in CASES if case[1] != "32-true"])
+def test_as_much_is_learned_as_in_float32(name: str, precision: str) -> None:
+    """Up to a seventh of what there is to learn.
+
+    Half precision rounds a number by 1/256 of it at most, which comes to a thirtieth here; 64-true draws other noise,
+    which comes to a tenth. Weights that stood still where their steps are rounded away would be far off.
+    """
+    before, after = untrained(name), trained(name, "32-true")[-1]
+    assert after < (0.3 if name in ("vib", "gan") else 0.92) * before
+    assert trained(name, precision)[-1] == pytest.approx(after, abs=(before - after) / 7)
+
+
+@pytest.mark.parametrize(("name", "precision"), CASES)
+def test_codes_prices_losses_and_averages_are_at_least_float32(name: str, precision: str) -> None:
+    model, _, watch, _ = trained(name, precision)
+    exact = EXACT.get(precision, torch.float32)
+    assert next(model.encoder.parameters()).dtype == WEIGHTS.get(precision, torch.float32)
+    assert watch.kept == {exact}
+    logged = {what: torch.stack(values) for what, values in watch.logged.items()}
+    exact_logs = [what for what in logged if not what.endswith(("accuracy", "accuracy_sampled", "_steps"))]
+    assert {"train/rate", "train/beta"} < set(exact_logs)
+    for what in exact_logs:
+        assert logged[what].dtype in (exact, torch.float32)
+        constant = what == "train/beta" and name == "vae iwae"
+        # A number in half precision stays one in whatever precision it is logged.
+        assert constant or not torch.equal(logged[what].bfloat16().to(logged[what].dtype), logged[what]), what
+    assert {metric.dtype for metric in model.modules() if isinstance(metric, Metric)} == {torch.float32}
+    if name != "vae iwae":  # the others' beta moves
+        state = model.beta_controller.get_extra_state()
+        assert {type(value) for name, value in state.items() if name != "kind"} <= {int, float}
+        assert model.beta != torch.tensor(model.beta).bfloat16().item()
+    if name == "gan":
+        assert {weight.dtype for weight in model.averaged_generator.parameters()} == {exact}
+
+
+@pytest.mark.parametrize(("name", "precision"), CASES)
+def test_a_trained_model_is_used_and_loaded_again(name: str, precision: str, tmp_path: Path) -> None:
+    model, by, *_ = trained(name, precision)
+    by.save_checkpoint(tmp_path / "it.ckpt")
+    networks = {"vib": {}, "gan": {"generator": generator()}}.get(name, {"decoder": decoder()})
+    again = type(model).load_from_checkpoint(
+        tmp_path / "it.ckpt", weights_only=True, encoder=encoder(name), optimizer=None, **networks
+    )
+    for theirs, ours in zip(again.parameters(), model.parameters(), strict=True):
+        assert torch.equal(theirs, ours.float())
+    assert again.beta == model.beta
+
+    [measured] = run(precision, limit_test_batches=1).test(model, loader(name), verbose=False)
+    assert all(torch.tensor(value).isfinite() for value in measured.values())
+    predicted = run(precision, limit_predict_batches=1).predict(model, loader(name))[0]
+    exact = EXACT.get(precision, torch.float32)
+    assert {value.dtype for what, value in predicted.items() if what != "label"} == {exact}
+    for made in made_by(model, loader(name).dataset.tensors[0][:4].to(model.dtype)):
+        assert made.isfinite().all()
+        assert made.dtype in (exact, model.dtype)
+
+
+def made_by(model: Any, x: Tensor) -> list[Tensor]:
+    """Whatever a model has a method for."""
+    if isinstance(model, VAE):
+        return [model.sample(3), model.reconstruct(x), model.interpolate(x, x + 0, 3), model.log_likelihood(x, 5)]
+    if isinstance(model, VDBGAN):
+        noise = model.draw_noise(4)
+        return [model.sample(3), model.interpolate(noise, -noise, 3), model.discriminate(x)]
+    return [model(x), model.encode(x).rate]
+
+
+def test_a_model_is_validated_before_it_is_trained() -> None:
+    """And after it, in the same metrics, though the first time leaves them as tensors of inference mode."""
+    for name in ("vib", "vae", "gan"):
+        model = new(name)
+        first, again = (run("32-true", limit_val_batches=2) for _ in range(2))
+        torch.manual_seed(2)
+        [before] = first.validate(model, loader(name), verbose=False)
+        run("32-true", limit_train_batches=2, limit_val_batches=2).fit(model, loader(name), loader(name))
+        torch.manual_seed(2)
+        [after] = again.validate(model, loader(name), verbose=False)
+        assert before != after
+        assert before.keys() == after.keys()
+
+
+def test_float16_is_trained_with_a_scaler_which_has_not_given_up() -> None:
+    for name in (name for name, precision in CASES if precision == "16-mixed"):
+        scaler = trained(name, "16-mixed")[1].precision_plugin.scaler
+        assert scaler.get_scale() >= 1.0
+
+
+def test_on_a_cpu_lightning_takes_bfloat16_in_the_place_of_float16() -> None:
+    with pytest.warns(UserWarning, match="Using `precision='bf16-mixed'` instead"):
+        assert trainer(precision="16-mixed").precision == "bf16-mixed"
+
+
+# --- what half precision would not let move -------------------------------------------------------------------------
+
+
+class Seen(Callback):
+    """The weights after each step, in float64."""
+
+    def __init__(self) -> None:
+        self.weights: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        self.weights.append(flat(pl_module))
+
+
+def flat(module: nn.Module) -> Tensor:
+    return torch.cat([weight.detach().double().flatten() for weight in module.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [(precision, torch.float32) for precision in PRECISIONS if precision != "16-mixed"]
+    + [("bf16-true", torch.bfloat16)],
+)
+def test_the_average_of_the_weights_is_not_rounded_though_it_is_validated(precision: str, dtype: torch.dtype) -> None:
+    """Of a model that is cast by the trainer, or was by another one before."""
+    model, seen, average = new("vib").to(dtype), Seen(), WeightEMA(0.99)
+    by = run(precision, max_epochs=2, limit_val_batches=1, callbacks=[average, seen])
+    by.fit(model, loader("vib"), loader("vib"))
+    shares = [0.99**age for age in reversed(range(len(seen.weights)))]
+    expected = sum(share * weights for share, weights in zip(shares, seen.weights, strict=True)) / sum(shares)
+    kept = average._average_model.module
+    assert {weight.dtype for weight in kept.parameters()} == {EXACT.get(precision, torch.float32)}
+    torch.testing.assert_close(flat(kept), expected, rtol=1e-5, atol=1e-6)
+    rounding = {"bf16-true": 2**-8}.get(precision, 1e-5)  # what is used in the end has the precision of the weights
+    torch.testing.assert_close(flat(model), expected, rtol=rounding, atol=1e-6)
+    assert next(model.parameters()).dtype == WEIGHTS.get(precision, torch.float32)
+
+
+def test_a_learned_sigma_moves_by_steps_that_half_precision_would_lose() -> None:
+    """At a raw scale of -2.4, bfloat16 has steps of 1/64, and Adam's are 1/1000."""
+    moved = {}
+    for precision in ("32-true", "bf16-true"):
+        torch.manual_seed(0)
+        model = vae(LearnedGaussian(sigma_init=0.3), optimizer=adam(lr=1e-3))
+        first = model.likelihood.raw.item()
+        run(precision).fit(model, loader("vae"))
+        moved[precision] = model.likelihood.raw.item() - first
+    assert moved["32-true"] > 0.01
+    assert moved["bf16-true"] == pytest.approx(moved["32-true"], rel=0.05)
+
+
+def test_a_spectral_norm_in_half_precision_holds_the_gain_at_one() -> None:
+    model = trained("gan", "bf16-true")[0]
+    for layer in [layer for layer in model.encoder if isinstance(layer, nn.Linear)]:
+        gain = torch.linalg.matrix_norm(layer.weight.detach().float(), ord=2).item()
+        assert gain == pytest.approx(1.0, abs=0.03)
+
+
+@pytest.mark.parametrize("callbacks", [[], [WeightEMA(0.9)]])
+def test_float64_weights_are_taken_up_from_a_checkpoint_as_they_are(callbacks: list[Callback], tmp_path: Path) -> None:
+    """Lightning casts the module only when the checkpoint is in it."""
+    path, seen = tmp_path / "it.ckpt", []
+
+    class First(Callback):
+        def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            seen.append(flat(pl_module))
+            trainer.should_stop = True
+
+    class Save(Seen):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+            trainer.save_checkpoint(path)
+
+    last = Save()
+    run("64-true", limit_train_batches=3, callbacks=[*callbacks, last]).fit(classifier(), loader("vib"))
+    by = run("64-true", max_epochs=2, limit_train_batches=1, callbacks=[*callbacks, First()])
+    by.fit(classifier(), loader("vib"), ckpt_path=path, weights_only=True)
+    assert torch.equal(seen[0], last.weights[-1])
+    assert not torch.equal(seen[0], seen[0].float().double())
