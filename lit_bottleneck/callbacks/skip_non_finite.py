@@ -54,8 +54,8 @@ class SkipNonFinite(Callback):
         step = trainer.global_step
         if self.in_a_row > self.most_in_a_row:
             raise FloatingPointError(
-                f"step {step}: the gradient of {broken} is not finite, for the {self.in_a_row}th time in a row: more than "
-                f"most_in_a_row={self.most_in_a_row}. Look at the data, or lower the learning rate"
+                f"step {step}: the gradient of {broken} is not finite, for the {self.in_a_row}th time in a row (more "
+                f"than most_in_a_row={self.most_in_a_row}). Look at the data, or lower the learning rate"
             )
         rank_zero_warn(f"step {step} is left out: the gradient of {broken} is not finite")
         pl_module.log("train/skipped_steps", float(self.skipped))
