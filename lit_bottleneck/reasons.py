@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch.cli import LightningCLI
 
-_LONGEST = 500  # characters
+_LONGEST = 1000  # characters
 _RESTORING = "lightning.pytorch.trainer.connectors.checkpoint_connector"
 
 # What jsonargparse writes

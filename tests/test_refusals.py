@@ -298,7 +298,7 @@ OF_A_CALLABLE = """Parser key "model":
         ("latent_dim=3 needs more", "latent_dim=3 needs more"),
         ("two\n\n  lines", "two; lines"),
         ("Errors:\n  Subtypes: none", "Errors:; Subtypes: none"),
-        ("a" * 600, f"{'a' * 500} ..."),
+        ("a" * 1001, f"{'a' * 1000} ..."),
     ],
 )
 def test_a_message_becomes_one_line_of_what_counts(message: str, line: str) -> None:

@@ -140,10 +140,7 @@ def test_samples_are_judged_by_what_a_classifier_of_ours_sees(root: Path, capsys
 def test_inception_is_asked_for_and_its_absence_explained(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def missing(*args: object, **kwargs: object) -> None:
-        raise ModuleNotFoundError("torch-fidelity")
-
-    monkeypatch.setattr("lit_bottleneck.metrics.features.NoTrainInceptionV3", missing)
+    monkeypatch.setattr("torchmetrics.image.fid._TORCH_FIDELITY_AVAILABLE", False)
     overlays = ["--config", str(OVERLAYS["features/inception"]), *SMOKE]
     with pytest.raises(SystemExit, match="2"):
         main(["fit", "--config", str(RECIPES["vdbgan_digits"]), *overlays])
