@@ -18,9 +18,10 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lit_bottleneck import comparison, exporting, recipes, resuming, sampling
+from lit_bottleneck import comparison, recipes, resuming, sampling
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, RandomStates, ResumePoint, run_folder
 from lit_bottleneck.checkpoints import WholeCheckpointIO
+from lit_bottleneck.export.command import main as export_command
 from lit_bottleneck.gan_checks import check_trainer
 from lit_bottleneck.loading import check_checkpoint
 from lit_bottleneck.memory import keep_freed_memory
@@ -238,7 +239,7 @@ def fit_configuration(arguments: Sequence[str]) -> dict[str, Any]:
 _COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "recipes": recipes.main,
     "sample": sampling.main,
-    "export": exporting.main,
+    "export": export_command,
     "resume": partial(resuming.main, fit=BottleneckCLI),
     "compare": partial(comparison.main, configure=fit_configuration),
 }

@@ -23,7 +23,9 @@ class RandomStates(Callback):
     of the epoch. On resume the epoch's batches are made again from the states of its start, those that were trained on
     are dropped, and the states of the checkpoint are set: the order of the data, what loader processes draw and the
     noise of the model go on as if nothing had happened, whatever the loader is. (One that has a ``state_dict`` of its
-    own goes on by that.)
+    own goes on by that.) What is not known: what loader processes draw that live on from one epoch to the next
+    (``persistent_workers=True``), gradients that are being accumulated, and that a validation is due, where
+    `ResumePoint` writes no checkpoint.
 
     Processes that were seeded alike are also made to draw different noise.
     """

@@ -133,7 +133,7 @@ class ExamplesDataModule(LightningDataModule):
             sampler=batches,
             num_workers=self.num_workers,
             collate_fn=keep_batch,
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=False,  # they begin anew with every epoch, so that a resumed one draws the same
             pin_memory=torch.cuda.is_available(),
         )
 

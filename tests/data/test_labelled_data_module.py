@@ -114,10 +114,9 @@ def test_lightning_sees_each_part_whole(tmp_path):
     assert torch.cat(runner.predict(model, data)).tolist() == list(range(30, 40))
 
 
-def test_workers_persist_where_there_are_any():
-    assert not Tokens().train_dataloader().persistent_workers
+def test_loader_processes_begin_anew_with_every_epoch():
     loader = Tokens(num_workers=1).train_dataloader()
-    assert loader.persistent_workers
+    assert not loader.persistent_workers
     assert loader.pin_memory == torch.cuda.is_available()
     assert len(rows(loader)) == 27
 

@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from lit_bottleneck import VAE, VDBGAN, VIBClassifier
 from lit_bottleneck.beta import DualBeta
 from lit_bottleneck.callbacks import RandomStates
+from lit_bottleneck.data import Digits
+from lit_bottleneck.data.nuisance import Translation
 from lit_bottleneck.networks import MLP, MLPDecoder
 
 ROWS, FEATURES, CLASSES = 44, 6, 3  # eleven batches of four
@@ -173,6 +175,21 @@ def test_from_the_end_of_a_batch(case: str, tmp_path: Path) -> None:
         assert rest.seen == whole.seen[11 * epoch + batch + 1 :]
         assert_same(found, expected)
         assert rest.logged == whole.logged[len(whole.logged) - len(rest.logged) :]
+
+
+def test_from_within_an_epoch_whose_images_loader_processes_move(tmp_path: Path) -> None:
+    def model() -> VIBClassifier:
+        return VIBClassifier(MLP(64, [8], 8), latent_dim=4, num_classes=10)
+
+    def data() -> Digits:
+        return Digits(batch_size=200, num_workers=2, nuisance=Translation(max_pixels=1))
+
+    whole, rest = Keep(tmp_path), Keep()
+    expected = state(*train(model, data(), [RandomStates(), whole], max_epochs=2))
+    path = tmp_path / "batch-1-2.ckpt"
+    assert_same(state(*train(model, data(), [RandomStates(), rest], max_epochs=2, ckpt_path=path, seed=9)), expected)
+    assert rest.seen == whole.seen[-len(rest.seen) :]
+    assert 0 < len(rest.seen) < len(whole.seen) / 2
 
 
 @pytest.mark.parametrize("at", ["val", "train"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lit_bottleneck.export_files import largest_difference, runner, whole_file
+from lit_bottleneck.export.files import largest_difference, runner, whole_file
 
 
 def test_a_file_comes_to_its_place_with_what_lies_beside_it(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from lit_bottleneck.code import Code
-from lit_bottleneck.export_files import largest_difference, runner, whole_file
-from lit_bottleneck.export_inputs import ROWS, batch_of, example_inputs
+from lit_bottleneck.export.files import largest_difference, runner, whole_file
+from lit_bottleneck.export.inputs import ROWS, batch_of, example_inputs
 from lit_bottleneck.vae import VAE
 from lit_bottleneck.vdb import VDBGAN
 from lit_bottleneck.vib import VIBClassifier

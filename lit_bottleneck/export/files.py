@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from lit_bottleneck.export_inputs import ROWS, batch_of
+from lit_bottleneck.export.inputs import ROWS, batch_of
 
 Run = Callable[[Tensor], Tensor]
 

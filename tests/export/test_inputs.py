@@ -10,7 +10,7 @@ from lightning import LightningModule, Trainer
 from torch import nn
 
 from lit_bottleneck import VAE, VDBGAN, VIBClassifier
-from lit_bottleneck.export_inputs import batch_of, example_inputs
+from lit_bottleneck.export.inputs import batch_of, example_inputs
 from lit_bottleneck.networks import MLP, Backbone, ConvEncoder, DCGANGenerator, MLPDecoder, TextEncoder
 
 DIMS = (1, 8, 8)

@@ -17,8 +17,8 @@ from torchvision.models import resnet18
 
 from lit_bottleneck import VAE, VDBGAN, BottleneckLayer, Code, GaussianBottleneck, VIBClassifier, export
 from lit_bottleneck.data import Digits
-from lit_bottleneck.export import _hypot, deterministic_path, export_onnx, export_program
-from lit_bottleneck.export_files import runner
+from lit_bottleneck.export.files import runner
+from lit_bottleneck.export.parts import _hypot, deterministic_path, export_onnx, export_program
 from lit_bottleneck.likelihoods import (
     Bernoulli,
     Categorical,
