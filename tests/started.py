@@ -29,7 +29,6 @@ def _run(arguments: list[str], log: Path, environment: Mapping[str, str], folder
     output = log.open("a")
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
-    os.environ.pop("WANDB_SERVICE", None)  # of the tests' own process
     os.environ |= environment
     os.chdir(folder)
     torch.set_num_threads(1)

@@ -709,7 +709,10 @@ def test_a_capacity_must_be_positive(capacity: float) -> None:
         ({"devices": 2}, "plain DDP .* trainer.strategy=ddp_find_unused_parameters_true"),
     ],
 )
-def test_trainers_that_cannot_train_two_networks_are_refused(arguments: dict[str, Any], words: str) -> None:
+def test_trainers_that_cannot_train_two_networks_are_refused(
+    arguments: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")  # so that Lightning does not start the other process itself
     with pytest.raises(ValueError, match=words):
         fit(gan(), **arguments)
 
