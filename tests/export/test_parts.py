@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import resnet18
 
-from lit_bottleneck import VAE, VDBGAN, BottleneckLayer, Code, GaussianBottleneck, VIBClassifier, export
+from lit_bottleneck import VAE, VDBGAN, BottleneckLayer, Code, GaussianBottleneck, VIBClassifier
 from lit_bottleneck.data import Digits
+from lit_bottleneck.export import parts as export_parts
 from lit_bottleneck.export.files import runner
 from lit_bottleneck.export.parts import _hypot, deterministic_path, export_onnx, export_program
 from lit_bottleneck.likelihoods import (
@@ -360,7 +361,7 @@ def test_a_file_that_gives_other_numbers_does_not_come_to_its_place(
 ) -> None:
     file = tmp_path / "model.onnx"
     file.write_text("old")
-    monkeypatch.setattr(export, "_hypot", lambda x, y: 0.01 * (x + y))
+    monkeypatch.setattr(export_parts, "_hypot", lambda x, y: 0.01 * (x + y))
     with pytest.raises(RuntimeError, match="what was exported gives other numbers than the model"):
         export_onnx(made("vae_DiscretizedLogistic"), "decoder", file)
     assert file.read_text() == "old"
