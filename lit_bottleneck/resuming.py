@@ -5,16 +5,15 @@ import csv
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 import yaml
 from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 
 from lit_bottleneck.callbacks.resume_point import FILENAME, LOGGER_VERSIONS
+from lit_bottleneck.loading import read_checkpoint
 
 _CONFIGURATION = "config.yaml"
 
@@ -99,9 +98,9 @@ def _newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
     paths = [folder / FILENAME, *folder.glob("checkpoints/*.ckpt")]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
-            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, UnpicklingError, EOFError) as error:
-            warnings.warn(f"{path} cannot be read, and is left aside: {error}", stacklevel=2)
+            checkpoint = read_checkpoint(path)
+        except ValueError as error:
+            warnings.warn(f"{error}; it is left aside", stacklevel=2)
             continue
         if "optimizer_states" in checkpoint:
             return path, checkpoint
