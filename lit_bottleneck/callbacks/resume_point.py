@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any, cast
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_utilities.core.rank_zero import rank_zero_info
 
@@ -43,8 +43,12 @@ class ResumePoint(Callback):
         self.every_n_steps = None if every_n_steps is None else whole_number("every_n_steps", every_n_steps, 1)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Agree on the place."""
+        """Agree on the place; be asked after the callbacks that a step changes, such as averages of the weights."""
         if stage == "fit":
+            trainer_: Any = trainer  # has callbacks, which it does not declare
+            others = [callback for callback in trainer_.callbacks if callback is not self]
+            first = next((i for i, one in enumerate(others) if isinstance(one, Checkpoint)), len(others))
+            trainer_.callbacks = [*others[:first], self, *others[first:]]
             self._path: Path = trainer.strategy.broadcast(run_folder(trainer) / FILENAME)
             self._staged = self._path.with_name(f".{FILENAME}")
 

@@ -11,11 +11,12 @@ import torch
 from lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lit_bottleneck import VAE, VDBGAN, VIBClassifier
 from lit_bottleneck.beta import DualBeta
-from lit_bottleneck.callbacks import RandomStates
+from lit_bottleneck.callbacks import RandomStates, WeightEMA
 from lit_bottleneck.data import Digits
 from lit_bottleneck.data.nuisance import Translation
 from lit_bottleneck.networks import MLP, MLPDecoder
@@ -144,6 +145,7 @@ def state(model: LightningModule, trainer: Trainer) -> dict[str, Any]:
     }
 
 
+SCHEDULED: dict[str, Any] = {"lr_scheduler": lambda it: CosineAnnealingLR(it, 33), "lr_scheduler_interval": "step"}
 CASES: dict[str, tuple[Callable[[], LightningModule], dict[str, Any], dict[str, Any]]] = {
     "vib": (vib, {}, {}),
     "vib-workers": (vib, {"workers": 2}, {}),
@@ -153,6 +155,7 @@ CASES: dict[str, tuple[Callable[[], LightningModule], dict[str, Any], dict[str, 
     "vib-val-within": (vib, {}, {"val_check_interval": 3}),
     "vae": (vae, {}, {}),
     "gan": (gan, {}, {}),
+    "vib-averaged": (lambda: vib(**SCHEDULED), {}, {}),
 }
 
 
@@ -162,16 +165,21 @@ STOPS = {
 }  # within no step, before no test
 
 
+def callbacks(case: str, *more: Callback) -> list[Callback]:
+    """Those of a run, made anew."""
+    return [RandomStates(), *([WeightEMA(0.9)] if case == "vib-averaged" else []), *more]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_from_the_end_of_a_batch(case: str, tmp_path: Path) -> None:
     model, data, kwargs = CASES[case]
     whole = Keep(tmp_path)
-    expected = state(*train(model, Data(**data), [RandomStates(), whole], **kwargs))
+    expected = state(*train(model, Data(**data), callbacks(case, whole), **kwargs))
     assert len(whole.seen) == 33
     for epoch, batch in STOPS.get(case, [(0, 0), (0, 3), (1, 7), (2, 3)]):
         rest = Keep()
         path = tmp_path / f"batch-{epoch}-{batch}.ckpt"
-        found = state(*train(model, Data(**data), [RandomStates(), rest], **kwargs, ckpt_path=path, seed=9))
+        found = state(*train(model, Data(**data), callbacks(case, rest), **kwargs, ckpt_path=path, seed=9))
         assert rest.seen == whole.seen[11 * epoch + batch + 1 :]
         assert_same(found, expected)
         assert rest.logged == whole.logged[len(whole.logged) - len(rest.logged) :]
@@ -192,19 +200,20 @@ def test_from_within_an_epoch_whose_images_loader_processes_move(tmp_path: Path)
     assert 0 < len(rest.seen) < len(whole.seen) / 2
 
 
-@pytest.mark.parametrize("at", ["val", "train"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "at"), [*((case, "val") for case in CASES), ("vib", "train"), ("vib-workers", "train"), ("gan", "train")]
+)
 def test_from_a_checkpoint_of_lightning(case: str, at: str, tmp_path: Path) -> None:
     model, data, kwargs = CASES[case]
     whole = Keep()
     points = ModelCheckpoint(tmp_path, "{epoch}-{step}", save_top_k=-1, save_on_train_epoch_end=at == "train")
     checkpointing = {"enable_checkpointing": True}
-    expected = state(*train(model, Data(**data), [RandomStates(), whole, points], **kwargs, **checkpointing))
+    expected = state(*train(model, Data(**data), callbacks(case, whole, points), **kwargs, **checkpointing))
     del expected["random"]  # after the last epoch it is of no use, and is not set again
     paths = sorted(tmp_path.glob("*.ckpt"))
     assert len(paths) == (9 if case == "vib-val-within" and at == "val" else 3)
     for path in paths:
         rest = Keep()
-        found = state(*train(model, Data(**data), [RandomStates(), rest], **kwargs, ckpt_path=path, seed=9))
+        found = state(*train(model, Data(**data), callbacks(case, rest), **kwargs, ckpt_path=path, seed=9))
         assert rest.seen == whole.seen[len(whole.seen) - len(rest.seen) :]
         assert_same({name: found[name] for name in expected}, expected)

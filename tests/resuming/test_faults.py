@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
-from lit_bottleneck.callbacks import RandomStates, ResumePoint
+from lit_bottleneck.callbacks import RandomStates, ResumePoint, WeightEMA
 from lit_bottleneck.checkpoints import WholeCheckpointIO
 from tests.resuming.test_exact_resume import Data, Keep, Rows, assert_same, gan, state, train, vae, vib
 
@@ -99,6 +99,21 @@ def test_an_error_in_a_callback(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="mine"):
         run("vib", tmp_path / "stopped", At(1, 5, fails))
     assert_goes_on("vib", tmp_path / "stopped", tmp_path / "alone")
+
+
+def test_an_average_of_the_weights_is_that_of_the_step(tmp_path: Path) -> None:
+    """Wherever the callback stands that takes it; here after the resume point."""
+
+    def fails(trainer: Trainer) -> None:
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        run("vib", tmp_path / "stopped", WeightEMA(0.9), At(1, 5, fails))
+    expected, whole = run("vib", tmp_path / "alone", WeightEMA(0.9))
+    path = tmp_path / "stopped" / "resume.ckpt"
+    found, rest = run("vib", tmp_path / "stopped", WeightEMA(0.9), ckpt_path=path, seed=9)
+    assert_same(found, expected)
+    assert rest.logged == whole.logged[-len(rest.logged) :]
 
 
 class DyingRows(Rows):
