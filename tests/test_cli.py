@@ -157,6 +157,14 @@ def test_any_lightning_module_trains_by_its_class_path(folder: Path) -> None:
     main(["fit", "--model", "tests.test_cli.Line", "--model.width", "3", "--data", "tests.test_cli.Points", *trainer])
 
 
+def test_a_limit_of_1_is_one_batch_and_of_1_0_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    limits = ["--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1.0"]
+    with pytest.raises(SystemExit):
+        main(["fit", *DIGITS[:2], *limits, "--print_config"])
+    trainer = yaml.safe_load(capsys.readouterr().out)["trainer"]
+    assert [type(trainer[f"limit_{stage}_batches"]) for stage in ("train", "val")] == [int, float]
+
+
 def test_unknown_keys_are_refused_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = yaml.safe_load(PATHS["vib_digits"].read_text())
     recipe["model"]["init_args"]["betta"] = 1.0
