@@ -68,15 +68,15 @@ class SaveConfig(SaveConfigCallback):
 class BottleneckCLI(LightningCLI):
     """LightningCLI for any LightningModule and LightningDataModule by class path, which tests what it has trained."""
 
-    def __init__(self, args: ArgsType = None, logged_until: int | None = None) -> None:
+    def __init__(self, args: ArgsType = None, stopped_run: resuming.StoppedRun | None = None) -> None:
         keep_freed_memory()
-        self._logged_until = logged_until  # of a run that is resumed
+        self._stopped_run = stopped_run
         words = sys.argv[1:] if args is None else args
         self._asked_for = words[0] if isinstance(words, list) and words and words[0] in self.subcommands() else None
         self._first_batch = FirstBatch()
         with told_in_one_line(self, self._first_batch):
             super().__init__(
-                save_config_callback=SaveConfig if logged_until is None else None,
+                save_config_callback=SaveConfig if stopped_run is None else None,
                 trainer_defaults={"callbacks": [PredictionWriter(), self._first_batch]},
                 parser_kwargs={"prog": "lit-bottleneck", "epilog": _EPILOG},
                 parser_class=Parser,
@@ -144,8 +144,9 @@ class BottleneckCLI(LightningCLI):
             raise ValueError("data: must be given to train on; there are those of lit_bottleneck.data (--data)")
         if isinstance(self.model, VDBGAN):
             check_trainer(self.trainer)
-        if self._logged_until is not None:
-            resuming.keep_logged(self.trainer, self._logged_until)
+        if self._stopped_run is not None:
+            resuming.check_folder(self.trainer, self._stopped_run)
+            resuming.keep_logged(self.trainer, self._stopped_run)
 
     def before_validate(self) -> None:
         """Refuse to validate on nothing."""
@@ -252,9 +253,9 @@ def main(args: Sequence[str] | None = None) -> None:
         args: the arguments. Default: those of the process.
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    for message in _NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", message=message)
     if arguments[:1] and arguments[0] in _COMMANDS:
         _COMMANDS[arguments[0]](arguments[1:])
         return
-    for message in _NOT_FOR_USERS:
-        warnings.filterwarnings("ignore", message=message)
     BottleneckCLI(args if args is None else arguments)

@@ -5,31 +5,45 @@ import csv
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 
+from lit_bottleneck.callbacks import run_folder
+from lit_bottleneck.callbacks.random_states import UNDER_WAY
 from lit_bottleneck.callbacks.resume_point import FILENAME, LOGGER_VERSIONS
 from lit_bottleneck.loading import read_checkpoint
 
 _CONFIGURATION = "config.yaml"
 
 
-def main(args: Sequence[str], fit: Callable[[list[str], int], object]) -> None:
+class StoppedRun(NamedTuple):
+    """A run to go on with.
+
+    Attributes:
+        folder: of the run.
+        logged_until: the last step of which the files of its loggers keep what was logged.
+    """
+
+    folder: Path
+    logged_until: int
+
+
+def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) -> None:
     """Find where a run stopped, and go on.
 
     Args:
         args: of the command.
-        fit: what trains: takes the arguments of ``fit``, and the last step of which the loggers' files hold what was
-            logged.
+        fit: what trains: takes the arguments of ``fit``, and the run.
     """
     parser = argparse.ArgumentParser(
         "lit-bottleneck resume",
         description="Go on with a run that was stopped, from the newest checkpoint in its folder, as if it had not "
-        "been. What follows the folder are options of fit, laid over the configuration that the run was started with.",
+        "been. What follows the folder are options of fit, laid over the configuration that the run was started with, "
+        "for this time. Call it from where the run was started.",
     )
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="of the run, as fit names it")
     arguments, settings = parser.parse_known_args(args)
@@ -41,16 +55,31 @@ def main(args: Sequence[str], fit: Callable[[list[str], int], object]) -> None:
     _continue_loggers(configuration["trainer"], checkpoint.get(LOGGER_VERSIONS, []))
     rank_zero_info(f"going on from {path}, step {checkpoint['global_step']}")
     arguments_of_fit = ["fit", "--config", yaml.safe_dump(configuration), "--ckpt_path", str(path), *settings]
-    fit(arguments_of_fit, _logged_until(checkpoint["loops"]["fit_loop"]))
+    fit(arguments_of_fit, StoppedRun(arguments.folder, _logged_until(checkpoint["loops"]["fit_loop"])))
+
+
+def check_folder(trainer: Trainer, run: StoppedRun) -> None:
+    """Refuse to go on in another folder.
+
+    Raises:
+        ValueError: that says which one it would be.
+    """
+    folder = run_folder(trainer).resolve()
+    if folder != run.folder.resolve():
+        raise ValueError(
+            f"{run.folder} would go on in {folder}: call resume from where the run was started, and give "
+            "trainer.logger by its class_path (with true or false its folder is another one each time: "
+            f"'fit --config {run.folder}/{_CONFIGURATION} --ckpt_path {run.folder}/{FILENAME}' goes on in a new one)"
+        )
 
 
 @rank_zero_only
-def keep_logged(trainer: Trainer, until: int) -> None:
+def keep_logged(trainer: Trainer, run: StoppedRun) -> None:
     """Keep the rows that a stopped run has logged, which Lightning's CSVLogger would delete.
 
     Args:
         trainer: whose loggers have not begun.
-        until: the last step to keep; what comes after it will be logged again.
+        run: what it has logged after its last step to keep will be logged again.
     """
     for logger in trainer.loggers:
         if not isinstance(logger, CSVLogger):
@@ -63,7 +92,7 @@ def keep_logged(trainer: Trainer, until: int) -> None:
             warnings.filterwarnings("ignore", message="Experiment logs directory")
             writer = logger.experiment  # would delete the file
         if kept.exists():
-            writer.metrics = _rows(kept, until)
+            writer.metrics = _rows(kept, run.logged_until)
             writer.save()
             kept.unlink()
 
@@ -74,9 +103,10 @@ def _rows(file: Path, until: int) -> list[dict[str, Any]]:
     step = 0
     with file.open(newline="") as lines:
         for row in csv.DictReader(lines):
-            if not step <= int(row["step"] or -1) <= until:
+            of_row = int(float(row["step"] or -1))  # a fraction, if the model logs a "step" of its own
+            if not step <= of_row <= until:
                 break
-            step = int(row["step"])
+            step = of_row
             rows.append({name: value for name, value in row.items() if value})
     return rows
 
@@ -102,7 +132,7 @@ def _newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
         except ValueError as error:
             warnings.warn(f"{error}; it is left aside", stacklevel=2)
             continue
-        if "optimizer_states" in checkpoint:
+        if "optimizer_states" in checkpoint and not checkpoint.get(UNDER_WAY):
             return path, checkpoint
     raise ValueError(f"{folder} holds no checkpoint that can be read")
 

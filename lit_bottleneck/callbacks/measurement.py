@@ -12,6 +12,8 @@ from torch import Tensor
 from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.code import Code
 
+_KEY = "measured_epochs"  # in a checkpoint: the last one measured, for each of the trainer's measurements
+
 
 class Measurement(Callback):
     """Measure something over all batches of the first dataloader, and log it as ``val/...`` and ``test/...``.
@@ -45,6 +47,16 @@ class Measurement(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Count epochs from the start."""
         self._measured = 0
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Store which epoch was measured last (not as a state of the callback, of which each kind may have but one)."""
+        checkpoint[_KEY] = [callback._measured for callback in _measurements(trainer)]
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on counting from that epoch."""
+        measurements, measured = _measurements(trainer), checkpoint.get(_KEY, [])
+        if len(measured) == len(measurements):
+            self._measured = measured[measurements.index(self)]
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""
@@ -104,6 +116,10 @@ class Measurement(Callback):
         values = {f"{stage}/{name}": value for name, value in self.results(trainer, module).items()}
         module.log_dict(values, sync_dist=trainer.world_size > 1)
         self.begin(trainer, module)
+
+
+def _measurements(trainer: Any) -> list[Measurement]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, Measurement)]
 
 
 def check_codes(who: Callback, module: Any) -> None:

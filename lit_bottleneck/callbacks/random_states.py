@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 _KEY = "random_states"
+UNDER_WAY = "under_way"  # key in a checkpoint
 States = dict[str, Any]
 
 
@@ -24,8 +25,8 @@ class RandomStates(Callback):
     are dropped, and the states of the checkpoint are set: the order of the data, what loader processes draw and the
     noise of the model go on as if nothing had happened, whatever the loader is. (One that has a ``state_dict`` of its
     own goes on by that.) What is not known: what loader processes draw that live on from one epoch to the next
-    (``persistent_workers=True``), gradients that are being accumulated, and that a validation is due, where
-    `ResumePoint` writes no checkpoint.
+    (``persistent_workers=True``), gradients that are being accumulated, and that a validation is due: a checkpoint of
+    such a moment is marked, `ResumePoint` writes none, and ``lit-bottleneck resume`` takes none.
 
     Processes that were seeded alike are also made to draw different noise.
     """
@@ -33,9 +34,13 @@ class RandomStates(Callback):
     def __init__(self) -> None:
         self._epoch_start: States = {}
         self._loaded: dict[str, States] | None = None
+        self._step_before = 0
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store the states of every process, by rank."""
+        """Store the states of every process, by rank, and whether something is under way."""
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current
+        is_batch_end = batches.processed > batches.completed  # type: ignore[attr-defined]
+        checkpoint[UNDER_WAY] = is_batch_end and is_under_way(trainer, self._step_before)
         states = {"now": _states(trainer), "epoch_start": self._epoch_start}
         checkpoint[_KEY] = _of_all_processes(trainer, states)
 
@@ -60,8 +65,8 @@ class RandomStates(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on where the checkpoint was written."""
         if self._loaded is None:
-            if trainer.global_rank > 0 and not trainer.fit_loop.is_resuming:
-                seeds = np.random.SeedSequence((torch.initial_seed(), trainer.global_rank))
+            if trainer.global_rank > 0:
+                seeds = np.random.SeedSequence((torch.initial_seed(), trainer.global_rank, trainer.global_step))
                 torch.manual_seed(int(seeds.generate_state(1)[0]))
             return
         loaded, self._loaded = self._loaded, None
@@ -81,12 +86,29 @@ class RandomStates(Callback):
         self._epoch_start = loaded["epoch_start"]
         _set_states(trainer, loaded["now"])
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Note whether the batch ends a step."""
+        self._step_before = trainer.global_step
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the states that the epoch's iterator is made from."""
         if trainer.current_epoch > 0:
             self._epoch_start = _states(trainer)
             if trainer.fit_loop.is_resuming:  # Lightning would use the iterator that it made before the states were set
                 iter(_fetcher(trainer))
+
+
+def is_under_way(trainer: Trainer, step_before: int) -> bool:
+    """Whether, at the end of a batch, something is under way that a checkpoint does not hold.
+
+    Args:
+        trainer: the batch's.
+        step_before: its ``global_step`` at the start of the batch.
+    """
+    if trainer.global_step == step_before or trainer.is_last_batch:
+        return True
+    is_validation_due: bool = trainer.fit_loop.epoch_loop._should_check_val_fx(_fetcher(trainer))
+    return is_validation_due
 
 
 def _fetcher(trainer: Trainer) -> Any:

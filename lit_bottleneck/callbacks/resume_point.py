@@ -5,7 +5,7 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
@@ -13,7 +13,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lit_bottleneck.arguments import positive, whole_number
+from lit_bottleneck.callbacks.random_states import is_under_way
 from lit_bottleneck.callbacks.run_folder import run_folder
+from lit_bottleneck.callbacks.sample_quality import SampleQuality
 
 FILENAME = "resume.ckpt"
 LOGGER_VERSIONS = "logger_versions"  # key in a checkpoint
@@ -27,8 +29,8 @@ class ResumePoint(Callback):
     through. With `RandomStates` what follows is to the last bit what would have followed.
 
     It is written only where nothing is under way: after a batch with which an optimizer step ended, which is not the
-    last of its epoch, and after which no validation is due; at the end of an epoch that has no such batch. So a signal
-    may wait for a validation.
+    last of its epoch, and after which no validation is due, in an epoch whose examples `SampleQuality` does not keep;
+    at the end of an epoch that has no such batch. So a signal may wait for a validation, or for the end of that epoch.
 
     Args:
         every_n_minutes: how often it is written.
@@ -49,6 +51,7 @@ class ResumePoint(Callback):
             others = [callback for callback in trainer_.callbacks if callback is not self]
             first = next((i for i, one in enumerate(others) if isinstance(one, Checkpoint)), len(others))
             trainer_.callbacks = [*others[:first], self, *others[first:]]
+            self._keeping = [one for one in others if isinstance(one, SampleQuality)]
             self._path: Path = trainer.strategy.broadcast(run_folder(trainer) / FILENAME)
             self._staged = self._path.with_name(f".{FILENAME}")
 
@@ -84,13 +87,7 @@ class ResumePoint(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Write, if it is time and nothing is under way."""
-        loop = trainer.fit_loop
-        stepped = trainer.global_step != self._step_before
-        if (
-            stepped
-            and not trainer.is_last_batch
-            and not loop.epoch_loop._should_check_val_fx(cast(Any, loop._data_fetcher))
-        ):
+        if not is_under_way(trainer, self._step_before) and not any(one.is_under_way(trainer) for one in self._keeping):
             self._could_write = True
             self._write_if_due(trainer)
 

@@ -68,6 +68,7 @@ class SampleQuality(Measurement):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module that draws nothing, and have the features ready, before there is something to lose."""
         super().setup(trainer, pl_module, stage)
+        self.begin(trainer, pl_module)
         if stage == "predict":
             return
         if not hasattr(pl_module, "sample"):
@@ -93,18 +94,22 @@ class SampleQuality(Measurement):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the examples of a batch, where nothing is validated."""
-        if not sum(trainer.num_val_batches) and self.is_due(trainer):
+        if self.is_under_way(trainer):
             real = _examples(batch)[: self._share(trainer) - sum(map(len, self._kept))]
             if len(real):
                 self._kept.append(real.cpu())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what the samples of this epoch are like, where nothing was validated."""
-        if not sum(trainer.num_val_batches) and self.is_due(trainer):
+        if self.is_under_way(trainer):
             with torch.no_grad():
                 for batch_idx, real in enumerate(self._kept):
                     self.take_in(trainer, pl_module, real.to(trainer.strategy.root_device), batch_idx)
                 self.log_results(trainer, pl_module, "train")
+
+    def is_under_way(self, trainer: Trainer) -> bool:
+        """Whether the training examples of this epoch are kept, which are in no checkpoint."""
+        return not sum(trainer.num_val_batches) and self.is_due(trainer)
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
         """Forget all features."""

@@ -20,8 +20,8 @@ class SkipNonFinite(Callback):
     logged as ``train/skipped_steps``. (What the forward pass itself has changed stays: the statistics of a batch norm.)
 
     Args:
-        most_in_a_row: how many steps may be left out one after another: the weights do not move meanwhile, so that
-            nothing gets better by itself but the data and the noise.
+        most_in_a_row: how many steps of an optimizer may be left out one after another: its weights do not move
+            meanwhile, so that nothing gets better by itself but the data and the noise.
 
     Raises:
         ValueError: if ``most_in_a_row`` is less than 1.
@@ -30,7 +30,13 @@ class SkipNonFinite(Callback):
 
     def __init__(self, most_in_a_row: int = 100) -> None:
         self.most_in_a_row = whole_number("most_in_a_row", most_in_a_row, at_least=1)
-        self.skipped = self.in_a_row = 0
+        self.skipped = 0
+        self._in_a_row: dict[int, int] = {}  # by the place of the optimizer
+
+    @property
+    def in_a_row(self) -> int:
+        """How many steps were left out one after another, of the optimizer with the most."""
+        return max(self._in_a_row.values(), default=0)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Have the module not stop at a loss that is not finite, but give it a gradient that is not either."""
@@ -39,10 +45,11 @@ class SkipNonFinite(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Take the gradients away, so that the step does nothing."""
+        place = [each is optimizer for each in trainer.optimizers].index(True)
         weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights])
         if not trainer.strategy.reduce_boolean_decision(not norm.isfinite().item(), all=False):
-            self.in_a_row = 0
+            self._in_a_row[place] = 0
             return
         broken = ", ".join(_not_finite(pl_module)) or "the network on another process"
         for weight in weights:
@@ -50,11 +57,11 @@ class SkipNonFinite(Callback):
         if isinstance(pl_module, GaussianBottleneck):
             pl_module._discard_window()
         self.skipped += 1
-        self.in_a_row += 1
+        self._in_a_row[place] = in_a_row = self._in_a_row.get(place, 0) + 1
         step = trainer.global_step
-        if self.in_a_row > self.most_in_a_row:
+        if in_a_row > self.most_in_a_row:
             raise FloatingPointError(
-                f"step {step}: the gradient of {broken} is not finite, for the {self.in_a_row}th time in a row (more "
+                f"step {step}: the gradient of {broken} is not finite, for the {in_a_row}th time in a row (more "
                 f"than most_in_a_row={self.most_in_a_row}). Look at the data, or lower the learning rate"
             )
         rank_zero_warn(f"step {step} is left out: the gradient of {broken} is not finite")
@@ -62,11 +69,11 @@ class SkipNonFinite(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The numbers of steps that were left out."""
-        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+        return {"skipped": self.skipped, "in_a_row": dict(self._in_a_row)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them over."""
-        self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
+        self.skipped, self._in_a_row = state_dict["skipped"], dict(state_dict["in_a_row"])
 
 
 def _not_finite(module: LightningModule) -> list[str]:

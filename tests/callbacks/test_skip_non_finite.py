@@ -124,6 +124,17 @@ def test_too_many_in_a_row_stop_the_training() -> None:
         train(model, most_in_a_row=4)
 
 
+def test_too_many_in_a_row_of_one_network_stop_a_gan() -> None:
+    model = gan()
+    weights = list(model.encoder.parameters())  # of which the generator's step takes no gradient
+    model.encoder.register_forward_hook(lambda _, x, out: out * (math.nan if weights[0].requires_grad else 1.0))
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(FloatingPointError, match="of encoder, head is not finite, for the 4th time in a row"),
+    ):
+        train(model, most_in_a_row=3)
+
+
 @pytest.mark.parametrize("network", ["generator", "encoder"])
 def test_a_gan_goes_on_with_both_networks(network: str) -> None:
     model = gan()

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 
 from lit_bottleneck.cli import main
+from lit_bottleneck.recipes import recipe_paths
 from lit_bottleneck.resuming import _continue_loggers, _logged_until, _newest_checkpoint, _rows
 
 
@@ -26,6 +29,9 @@ def test_the_newest_whole_checkpoint_with_all_states_is_taken(tmp_path: Path) ->
     torch.save({"state_dict": {}}, tmp_path / "checkpoints" / "weights.ckpt")  # of weights alone
     with pytest.warns(UserWarning, match=r"last\.ckpt is no checkpoint .* it is left aside"):
         path, checkpoint = _newest_checkpoint(tmp_path)
+    write(tmp_path / "checkpoints" / "within.ckpt", 6, time=2e9, under_way=True)
+    with pytest.warns(UserWarning, match=r"last\.ckpt"):
+        assert _newest_checkpoint(tmp_path) == (path, checkpoint)
     assert (path.name, checkpoint["global_step"]) == ("best.ckpt", 5)
 
 
@@ -52,6 +58,44 @@ def test_a_folder_with_nothing_to_go_on_with_is_refused(
     assert words in capsys.readouterr().err
 
 
+class Stop(Callback):
+    """Stops a run as if by an error, if there is a file."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 3 and Path("fuse").exists():
+            raise InterruptedError("the fuse")
+
+
+@pytest.mark.parametrize("case", ["from elsewhere", "a folder of each run's own"])
+def test_a_run_goes_on_in_its_own_folder_or_not_at_all(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fuse").touch()
+    of_each_own = ["--trainer.logger=true"] if case == "a folder of each run's own" else []
+    stopping = ["--trainer.callbacks+=tests.resuming.test_command.Stop", "--trainer.limit_train_batches=6"]
+    with pytest.raises(InterruptedError):
+        main(["fit", "--config", str(recipe_paths()["vib_digits"]), *stopping, *of_each_own])
+    [point] = tmp_path.rglob("resume.ckpt")
+    before = sorted(path for path in tmp_path.rglob("*") if "elsewhere" not in path.parts)
+    if not of_each_own:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(SystemExit) as left:
+        main(["resume", str(point.parent)])
+    assert left.value.code == 2
+    assert "call resume from where the run was started" in " ".join(capsys.readouterr().err.split())
+    assert sorted(path for path in tmp_path.rglob("*") if "elsewhere" not in path.parts) == before
+    assert not list((tmp_path / "elsewhere").rglob("*"))
+
+    if not of_each_own:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "fuse").unlink()
+        main(["resume", str(point.parent), "--trainer.max_epochs=2"])
+        assert not point.exists()
+        assert len(list((tmp_path / "runs" / "vib_digits").iterdir())) == 1
+
+
 def test_rows_end_where_the_checkpoint_was_written_or_where_one_was_cut(tmp_path: Path) -> None:
     file = tmp_path / "metrics.csv"
     file.write_text("epoch,loss,step\n0,0.5,18\n0,,19\n0,0.4,19\n0,0.3,20\n")
@@ -60,6 +104,8 @@ def test_rows_end_where_the_checkpoint_was_written_or_where_one_was_cut(tmp_path
         {"epoch": "0", "step": "19"},
         {"epoch": "0", "loss": "0.4", "step": "19"},
     ]
+    file.write_text("epoch,loss,step\n0,0.5,0.0\n0,0.4,1.0\n")  # a model's own "step"
+    assert [row["step"] for row in _rows(file, until=0)] == ["0.0"]
     file.write_text("epoch,loss,step\n0,0.5,18\n0,0.4,1")  # the last was to be 19
     assert [row["step"] for row in _rows(file, until=30)] == ["18"]
     file.write_text("epoch,loss,step\n0,0.5,18\n0,")

@@ -170,6 +170,22 @@ def callbacks(case: str, *more: Callback) -> list[Callback]:
     return [RandomStates(), *([WeightEMA(0.9)] if case == "vib-averaged" else []), *more]
 
 
+@pytest.mark.parametrize(
+    ("case", "under_way"),
+    [
+        ("vib", [10]),
+        ("vib-val-within", [2, 5, 8, 10]),
+        ("vib-accumulated", [0, 1, 2, 4, 5, 6, 8, 9, 10]),
+        ("gan", [10]),
+    ],
+)
+def test_a_checkpoint_tells_that_something_is_under_way(case: str, under_way: list[int], tmp_path: Path) -> None:
+    model, data, kwargs = CASES[case]
+    train(model, Data(**data), callbacks(case, Keep(tmp_path)), **kwargs | {"max_epochs": 1})
+    marks = [torch.load(tmp_path / f"batch-0-{batch}.ckpt", weights_only=True)["under_way"] for batch in range(11)]
+    assert [batch for batch, mark in enumerate(marks) if mark] == under_way
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_from_the_end_of_a_batch(case: str, tmp_path: Path) -> None:
     model, data, kwargs = CASES[case]

@@ -14,8 +14,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
-from lit_bottleneck.callbacks import RandomStates, ResumePoint, WeightEMA
+from lit_bottleneck.callbacks import RandomStates, ResumePoint, SampleQuality, WeightEMA
 from lit_bottleneck.checkpoints import WholeCheckpointIO
+from lit_bottleneck.metrics import RawFeatures
 from tests.resuming.test_exact_resume import Data, Keep, Rows, assert_same, gan, state, train, vae, vib
 
 MODELS = {"vib": vib, "vae": vae, "gan": gan}
@@ -114,6 +115,43 @@ def test_an_average_of_the_weights_is_that_of_the_step(tmp_path: Path) -> None:
     found, rest = run("vib", tmp_path / "stopped", WeightEMA(0.9), ckpt_path=path, seed=9)
     assert_same(found, expected)
     assert rest.logged == whole.logged[-len(rest.logged) :]
+
+
+class Distances(CSVLogger):
+    """Notes which distances were logged, with their epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.found: list[tuple[float, float]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
+        self.found += [(metrics["epoch"], value) for name, value in metrics.items() if "frechet_distance" in name]
+        super().log_metrics(metrics, step)
+
+
+@pytest.mark.parametrize("at", [(3, 5), (5, 5), (6, 2)])
+@pytest.mark.parametrize("validated", [False, True])
+def test_samples_are_measured_in_the_same_epochs(validated: bool, at: tuple[int, int], tmp_path: Path) -> None:
+    """Of eight, in the third, the sixth and the last."""
+
+    def fails(trainer: Trainer) -> None:
+        raise RuntimeError("mine")
+
+    def measured_run(folder: Path, *more: Callback, **kwargs: Any) -> tuple[Any, list[tuple[float, float]]]:
+        quality, logger = SampleQuality(RawFeatures(), num_samples=40, every_n_epochs=3), Distances(folder)
+        kwargs |= {} if validated else {"limit_val_batches": 0}
+        end, _ = run("gan", folder, quality, *more, max_epochs=8, logger=logger, **kwargs)
+        return end, logger.found
+
+    with pytest.raises(RuntimeError, match="mine"):
+        measured_run(tmp_path / "stopped", At(*at, fails))
+    expected, whole = measured_run(tmp_path / "alone")
+    assert [epoch for epoch, _ in whole] == [2, 5, 7]
+    [point] = (tmp_path / "stopped").rglob("resume.ckpt")
+    found, rest = measured_run(tmp_path / "stopped", ckpt_path=point, seed=9)
+    assert_same(found, expected)
+    assert rest == whole[-len(rest) :]
+    assert len(rest) == (1 if at[0] > 5 else 2)
 
 
 class DyingRows(Rows):
