@@ -18,7 +18,7 @@ from tests.data.original_formats import forbid_network
 from tests.wrong_recipes import PATHS, Wrong, distinct, missing, one_of_each_name, slips, wrong_leaves
 
 LEAVES, SLIPS, MISSING = map(distinct, (wrong_leaves, slips, missing))
-QUICK = [*one_of_each_name(LEAVES), *SLIPS[::4], *MISSING[::3]]
+QUICK = [*one_of_each_name(LEAVES), *SLIPS[::2], *MISSING]
 OTHERS = [wrong for wrong in (*LEAVES, *SLIPS, *MISSING) if wrong not in QUICK]
 
 
@@ -67,7 +67,7 @@ def test_settings_that_do_not_go_together_are_refused(
 
 
 def test_there_are_enough_of_them() -> None:
-    assert len(QUICK) + len(CONTRADICTIONS) + len(NO_CHECKPOINTS) * 5 >= 200
+    assert len(QUICK) + len(CONTRADICTIONS) >= 200
     assert len({(wrong.key, repr(wrong.value)) for wrong in (*QUICK, *OTHERS)}) >= 800
 
 

@@ -37,7 +37,7 @@ class ResumePoint(Callback):
         every_n_steps: write it after so many optimizer steps, too.
 
     Raises:
-        ValueError: for arguments that are not positive.
+        ValueError: for arguments that are not positive; in ``setup`` for a strategy whose checkpoints are folders.
     """
 
     def __init__(self, every_n_minutes: float = 5.0, every_n_steps: int | None = None) -> None:
@@ -47,6 +47,11 @@ class ResumePoint(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree on the place; be asked after the callbacks that a step changes, such as averages of the weights."""
         if stage == "fit":
+            if getattr(trainer.strategy, "_state_dict_type", "full") != "full":
+                raise ValueError(
+                    "ResumePoint replaces one file by another, and a sharded checkpoint is a folder: set "
+                    "trainer.strategy.init_args.state_dict_type=full"
+                )
             trainer_: Any = trainer  # has callbacks, which it does not declare
             others = [callback for callback in trainer_.callbacks if callback is not self]
             first = next((i for i, one in enumerate(others) if isinstance(one, Checkpoint)), len(others))

@@ -132,6 +132,7 @@ def test_both_are_told_to_end_and_go_on_as_one_run(tmp_path: Path) -> None:
     processes = launch([*fit, "--config", TWO_LOGGERS], stopped, as_torchrun_does)
     run = stopped / "runs" / "vae_digits" / "version_0"
     while not (run / "resume.ckpt").exists():
+        assert all(process.is_alive() for process in processes)
         time.sleep(0.01)
     for process in processes:
         os.kill(process.pid, signal.SIGTERM)

@@ -1,9 +1,13 @@
 """Two processes that were stopped go on as if they had not been: the noise and the rows of each, and beta."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
 
 from lit_bottleneck.callbacks import RandomStates
 from tests.distributed.pool import Pool
@@ -18,6 +22,25 @@ def trained(rank: int, kind: str, folder: Path | None, path: Path | None) -> dic
     kwargs = {"devices": 2, "strategy": strategy, "ckpt_path": path}
     model, trainer = train(MODELS[kind], Data(), [RandomStates(), keep], **kwargs)
     return {"state": state(model, trainer), "seen": keep.seen, "logged": keep.logged}
+
+
+def noise_of_a_run_that_one_process_began(rank: int, path: Path) -> float:
+    class FirstNoise(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+            self.drawn = float(torch.randn(()))
+            trainer.should_stop = True
+
+    first = FirstNoise()
+    told = pytest.warns(UserWarning, match="was written by 1 processes, and there are 2 now")
+    with told if rank == 0 else nullcontext():
+        train(vib, Data(), [RandomStates(), first], devices=2, strategy="ddp", ckpt_path=path)
+    return first.drawn
+
+
+def test_processes_that_take_over_from_one_draw_different_noise(pool: Pool, tmp_path: Path) -> None:
+    train(vib, Data(), [RandomStates(), Keep(tmp_path)], max_epochs=1)
+    one, other = pool(noise_of_a_run_that_one_process_began, tmp_path / "batch-0-4.ckpt")
+    assert one != other
 
 
 @pytest.mark.parametrize("kind", MODELS)

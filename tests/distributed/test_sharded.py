@@ -23,7 +23,7 @@ from torch.distributed.fsdp import (
 from torch.nn import Module
 from torch.utils.data import DataLoader, TensorDataset
 
-from lit_bottleneck.callbacks import RandomStates, WeightEMA
+from lit_bottleneck.callbacks import RandomStates, ResumePoint, WeightEMA
 from tests.distributed.pool import Pool
 from tests.distributed.test_equality import CLASSES, FEATURES, MODELS, ROWS, STEPS, Trajectory
 from tests.resuming.test_exact_resume import Keep
@@ -101,6 +101,19 @@ def refused(rank: int) -> str:
     with pytest.raises(ValueError, match="WeightEMA averages weights that every process has as a whole") as error:
         trainer.fit(MODELS["vib"](), DataLoader(TensorDataset(torch.zeros(8, FEATURES)), batch_size=4))
     return str(error.value)
+
+
+def folders_refused(rank: int) -> str:
+    strategy = FSDPOnCPU(state_dict_type="sharded")
+    trainer = Trainer(accelerator="cpu", devices=2, strategy=strategy, logger=False, enable_progress_bar=False)
+    trainer.callbacks.append(ResumePoint())
+    with pytest.raises(ValueError, match="a sharded checkpoint is a folder") as error:
+        trainer.fit(MODELS["vib"](), DataLoader(TensorDataset(torch.zeros(8, FEATURES)), batch_size=4))
+    return str(error.value)
+
+
+def test_a_resume_point_of_shards_is_refused(pool: Pool) -> None:
+    assert "set trainer.strategy.init_args.state_dict_type=full" in pool(folders_refused)[0]
 
 
 def test_an_average_of_sharded_weights_is_refused(pool: Pool) -> None:
