@@ -132,7 +132,7 @@ def _newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
         except ValueError as error:
             warnings.warn(f"{error}; it is left aside", stacklevel=2)
             continue
-        if "optimizer_states" in checkpoint and not checkpoint.get(UNDER_WAY):
+        if "optimizer_states" in checkpoint and (path.name == FILENAME or not checkpoint.get(UNDER_WAY)):
             return path, checkpoint
     raise ValueError(f"{folder} holds no checkpoint that can be read")
 

@@ -25,8 +25,9 @@ class RandomStates(Callback):
     are dropped, and the states of the checkpoint are set: the order of the data, what loader processes draw and the
     noise of the model go on as if nothing had happened, whatever the loader is. (One that has a ``state_dict`` of its
     own goes on by that.) What is not known: what loader processes draw that live on from one epoch to the next
-    (``persistent_workers=True``), gradients that are being accumulated, and that a validation is due: a checkpoint of
-    such a moment is marked, `ResumePoint` writes none, and ``lit-bottleneck resume`` takes none.
+    (``persistent_workers=True``), gradients that are being accumulated, that a validation is due, and that an epoch's
+    end will move a ``ReduceLROnPlateau``: a checkpoint of such a moment is marked, and ``lit-bottleneck resume`` goes
+    back to that of `ResumePoint`.
 
     Processes that were seeded alike are also made to draw different noise.
     """
@@ -40,7 +41,8 @@ class RandomStates(Callback):
         """Store the states of every process, by rank, and whether something is under way."""
         batches = trainer.fit_loop.epoch_loop.batch_progress.current
         is_batch_end = batches.processed > batches.completed  # type: ignore[attr-defined]
-        checkpoint[UNDER_WAY] = is_batch_end and is_under_way(trainer, self._step_before)
+        has_plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)  # moves at the very end
+        checkpoint[UNDER_WAY] = is_under_way(trainer, self._step_before) if is_batch_end else has_plateau
         states = {"now": _states(trainer), "epoch_start": self._epoch_start}
         checkpoint[_KEY] = _of_all_processes(trainer, states)
 

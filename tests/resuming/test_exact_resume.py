@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -184,6 +185,16 @@ def test_a_checkpoint_tells_that_something_is_under_way(case: str, under_way: li
     train(model, Data(**data), callbacks(case, Keep(tmp_path)), **kwargs | {"max_epochs": 1})
     marks = [torch.load(tmp_path / f"batch-0-{batch}.ckpt", weights_only=True)["under_way"] for batch in range(11)]
     assert [batch for batch, mark in enumerate(marks) if mark] == under_way
+
+
+def test_the_end_of_an_epoch_is_under_way_until_a_plateau_was_looked_for(tmp_path: Path) -> None:
+    def model() -> VIBClassifier:
+        return vib(lr_scheduler=lambda optimizer: ReduceLROnPlateau(optimizer, monitor="val/loss"))
+
+    points = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+    train(model, Data(), [RandomStates(), points], enable_checkpointing=True)
+    marks = [torch.load(path, weights_only=True)["under_way"] for path in tmp_path.glob("*.ckpt")]
+    assert marks == [True] * 3
 
 
 @pytest.mark.parametrize("case", CASES)
