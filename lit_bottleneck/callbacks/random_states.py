@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 _KEY = "random_states"
@@ -42,12 +43,15 @@ class RandomStates(Callback):
         batches = trainer.fit_loop.epoch_loop.batch_progress.current
         is_batch_end = batches.processed > batches.completed  # type: ignore[attr-defined]
         has_plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)  # moves at the very end
-        checkpoint[UNDER_WAY] = is_under_way(trainer, self._step_before) if is_batch_end else has_plateau
+        accumulates = trainer.global_step == self._step_before and not trainer.is_last_batch  # in a validation, too
+        checkpoint[UNDER_WAY] = is_under_way(trainer, self._step_before) if is_batch_end else has_plateau or accumulates
         states = {"now": _states(trainer), "epoch_start": self._epoch_start}
         checkpoint[_KEY] = _of_all_processes(trainer, states)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take over the states of this process, of which use is made when training starts."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
         of_ranks = checkpoint.get(_KEY)
         if of_ranks is not None and len(of_ranks) != trainer.world_size:
             rank_zero_warn(

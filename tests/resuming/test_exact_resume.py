@@ -197,6 +197,14 @@ def test_the_end_of_an_epoch_is_under_way_until_a_plateau_was_looked_for(tmp_pat
     assert marks == [True] * 3
 
 
+def test_a_validation_within_a_step_is_under_way(tmp_path: Path) -> None:
+    points = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, save_on_train_epoch_end=False)
+    kwargs = {"accumulate_grad_batches": 2, "val_check_interval": 3, "enable_checkpointing": True, "max_epochs": 1}
+    train(vib, Data(), [RandomStates(), points], **kwargs)
+    marks = {path.stem: torch.load(path, weights_only=True)["under_way"] for path in tmp_path.glob("*.ckpt")}
+    assert marks == {"step=1": True, "step=3": False, "step=4": True}  # after 3, 6 and 9 of eleven batches
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_from_the_end_of_a_batch(case: str, tmp_path: Path) -> None:
     model, data, kwargs = CASES[case]
