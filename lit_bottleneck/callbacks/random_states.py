@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from lit_bottleneck.callbacks.sample_quality import SampleQuality
+
 _KEY = "random_states"
 UNDER_WAY = "under_way"  # key in a checkpoint
 States = dict[str, Any]
@@ -26,9 +28,9 @@ class RandomStates(Callback):
     are dropped, and the states of the checkpoint are set: the order of the data, what loader processes draw and the
     noise of the model go on as if nothing had happened, whatever the loader is. (One that has a ``state_dict`` of its
     own goes on by that.) What is not known: what loader processes draw that live on from one epoch to the next
-    (``persistent_workers=True``), gradients that are being accumulated, that a validation is due, and that an epoch's
-    end will move a ``ReduceLROnPlateau``: a checkpoint of such a moment is marked, and ``lit-bottleneck resume`` goes
-    back to that of `ResumePoint`.
+    (``persistent_workers=True``), gradients that are being accumulated, that a validation is due, examples that
+    `SampleQuality` keeps, and that an epoch's end will move a ``ReduceLROnPlateau``: a checkpoint of such a moment is
+    marked, and ``lit-bottleneck resume`` goes back to that of `ResumePoint`.
 
     Processes that were seeded alike are also made to draw different noise.
     """
@@ -111,10 +113,13 @@ def is_under_way(trainer: Trainer, step_before: int) -> bool:
         trainer: the batch's.
         step_before: its ``global_step`` at the start of the batch.
     """
-    if trainer.global_step == step_before or trainer.is_last_batch:
-        return True
-    is_validation_due: bool = trainer.fit_loop.epoch_loop._should_check_val_fx(_fetcher(trainer))
-    return is_validation_due
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return (
+        trainer.global_step == step_before
+        or trainer.is_last_batch
+        or trainer.fit_loop.epoch_loop._should_check_val_fx(_fetcher(trainer))
+        or any(isinstance(callback, SampleQuality) and callback.is_under_way(trainer) for callback in callbacks)
+    )
 
 
 def _fetcher(trainer: Trainer) -> Any:

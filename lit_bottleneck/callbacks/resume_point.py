@@ -15,7 +15,6 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from lit_bottleneck.arguments import positive, whole_number
 from lit_bottleneck.callbacks.random_states import is_under_way
 from lit_bottleneck.callbacks.run_folder import run_folder
-from lit_bottleneck.callbacks.sample_quality import SampleQuality
 
 FILENAME = "resume.ckpt"
 LOGGER_VERSIONS = "logger_versions"  # key in a checkpoint
@@ -56,7 +55,6 @@ class ResumePoint(Callback):
             others = [callback for callback in trainer_.callbacks if callback is not self]
             first = next((i for i, one in enumerate(others) if isinstance(one, Checkpoint)), len(others))
             trainer_.callbacks = [*others[:first], self, *others[first:]]
-            self._keeping = [one for one in others if isinstance(one, SampleQuality)]
             self._path: Path = trainer.strategy.broadcast(run_folder(trainer) / FILENAME)
             self._staged = self._path.with_name(f".{FILENAME}")
 
@@ -92,7 +90,7 @@ class ResumePoint(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Write, if it is time and nothing is under way."""
-        if not is_under_way(trainer, self._step_before) and not any(one.is_under_way(trainer) for one in self._keeping):
+        if not is_under_way(trainer, self._step_before):
             self._could_write = True
             self._write_if_due(trainer)
 

@@ -45,7 +45,7 @@ class SkipNonFinite(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Take the gradients away, so that the step does nothing."""
-        place = [each is optimizer for each in trainer.optimizers].index(True)
+        place = next((place for place, each in enumerate(trainer.optimizers) if each is optimizer), 0)
         weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights])
         if not trainer.strategy.reduce_boolean_decision(not norm.isfinite().item(), all=False):
