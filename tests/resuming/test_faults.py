@@ -172,7 +172,8 @@ class DyingData(Data):
         self.fuse = fuse
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(DyingRows(self.fuse), 4, shuffle=True, num_workers=1)
+        # One batch at a time: when it dies, none is on its way, whose connection would break before torch looks.
+        return DataLoader(DyingRows(self.fuse), 4, shuffle=True, num_workers=1, prefetch_factor=1)
 
 
 def test_a_loader_process_that_dies(tmp_path: Path) -> None:
