@@ -29,8 +29,9 @@ class RandomStates(Callback):
     noise of the model go on as if nothing had happened, whatever the loader is. (One that has a ``state_dict`` of its
     own goes on by that.) What is not known: what loader processes draw that live on from one epoch to the next
     (``persistent_workers=True``), gradients that are being accumulated, that a validation is due, examples that
-    `SampleQuality` keeps, and that an epoch's end will move a ``ReduceLROnPlateau``: a checkpoint of such a moment is
-    marked, and ``lit-bottleneck resume`` goes back to that of `ResumePoint`.
+    `SampleQuality` keeps, that an epoch's end will move a ``ReduceLROnPlateau``, and the rest of an epoch that a time
+    limit has ended: a checkpoint of such a moment is marked, and ``lit-bottleneck resume`` goes back to that of
+    `ResumePoint`.
 
     Processes that were seeded alike are also made to draw different noise.
     """
@@ -45,8 +46,9 @@ class RandomStates(Callback):
         batches = trainer.fit_loop.epoch_loop.batch_progress.current
         is_batch_end = batches.processed > batches.completed  # type: ignore[attr-defined]
         has_plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)  # moves at the very end
-        accumulates = trainer.global_step == self._step_before and not trainer.is_last_batch  # in a validation, too
-        checkpoint[UNDER_WAY] = is_under_way(trainer, self._step_before) if is_batch_end else has_plateau or accumulates
+        # a validation within accumulated gradients; one, or an epoch's end, that is there because training is ended
+        is_within = not trainer.is_last_batch and (trainer.global_step == self._step_before or trainer.should_stop)
+        checkpoint[UNDER_WAY] = is_under_way(trainer, self._step_before) if is_batch_end else has_plateau or is_within
         states = {"now": _states(trainer), "epoch_start": self._epoch_start}
         checkpoint[_KEY] = _of_all_processes(trainer, states)
 

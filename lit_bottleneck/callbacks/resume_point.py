@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_utilities.core.rank_zero import rank_zero_info
 
@@ -25,7 +25,8 @@ class ResumePoint(Callback):
 
     It is written after the first optimizer step, from then on every few minutes, and when the process is told to end
     (SIGTERM: a time limit, preemption), which it then does with the exit status 143. It is removed when training is
-    through. With `RandomStates` what follows is to the last bit what would have followed.
+    through, and stays where a `Timer` (``max_time``) has ended it. With `RandomStates` what follows is to the last bit
+    what would have followed.
 
     It is written only where nothing is under way: after a batch with which an optimizer step ended, which is not the
     last of its epoch, and after which no validation is due, in an epoch whose examples `SampleQuality` does not keep;
@@ -79,11 +80,7 @@ class ResumePoint(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Put in its place what was written after the last batch, now that the batch is logged; leave if told to."""
         self._step_before = trainer.global_step
-        if self._is_staged:
-            _flush(trainer)
-            if trainer.is_global_zero:
-                self._staged.replace(self._path)
-            self._is_staged = False
+        self._put_in_place(trainer)
         if self._leaving:
             rank_zero_info(f"stopped by SIGTERM. To go on: lit-bottleneck resume {self._path.parent}")
             raise SIGTERMException(128 + signal.SIGTERM if trainer.is_global_zero else 0)
@@ -105,10 +102,15 @@ class ResumePoint(Callback):
         checkpoint[LOGGER_VERSIONS] = [logger.version for logger in trainer.loggers]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove it: nothing is left to go on with."""
+        """Remove it if nothing is left to go on with."""
         self._stop_listening()
-        for path in (self._staged, self._path):
-            trainer.strategy.remove_checkpoint(path)
+        self._put_in_place(trainer)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        left = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
+        if any(seconds is not None and seconds <= 0 for seconds in left):
+            rank_zero_info(f"to go on: lit-bottleneck resume {self._path.parent} --trainer.max_time LONGER")
+        else:
+            trainer.strategy.remove_checkpoint(self._path)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave SIGTERM to others again."""
@@ -124,6 +126,13 @@ class ResumePoint(Callback):
         trainer.save_checkpoint(self._staged, weights_only=False)
         self._is_staged = True
         self._written_at, self._written_at_step = time.monotonic(), trainer.global_step
+
+    def _put_in_place(self, trainer: Trainer) -> None:
+        if self._is_staged:
+            _flush(trainer)
+            if trainer.is_global_zero:
+                self._staged.replace(self._path)
+            self._is_staged = False
 
     def _stop_listening(self) -> None:
         if getattr(self, "_previous", None) is not None:

@@ -205,6 +205,20 @@ def test_a_validation_within_a_step_is_under_way(tmp_path: Path) -> None:
     assert marks == {"step=1": True, "step=3": False, "step=4": True}  # after 3, 6 and 9 of eleven batches
 
 
+class End(Callback):
+    """Ends the training in its second epoch."""
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        trainer.should_stop = trainer.global_step == 15
+
+
+def test_the_end_of_an_epoch_that_is_cut_is_under_way(tmp_path: Path) -> None:
+    points = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+    train(vib, Data(), [RandomStates(), End(), points], enable_checkpointing=True)
+    marks = {path.stem: torch.load(path, weights_only=True)["under_way"] for path in tmp_path.glob("*.ckpt")}
+    assert marks == {"epoch=0": False, "epoch=1": True}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_from_the_end_of_a_batch(case: str, tmp_path: Path) -> None:
     model, data, kwargs = CASES[case]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
@@ -100,6 +100,15 @@ def test_an_error_in_a_callback(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="mine"):
         run("vib", tmp_path / "stopped", At(1, 5, fails))
     assert_goes_on("vib", tmp_path / "stopped", tmp_path / "alone")
+
+
+def test_a_time_limit(tmp_path: Path) -> None:
+    def is_over(trainer: Trainer) -> None:
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+        timers[0].load_state_dict({"time_elapsed": {"train": 86400.0}})
+
+    run("vib", tmp_path / "stopped", At(1, 4, is_over), max_time="01:00:00:00")
+    assert_goes_on("vib", tmp_path / "stopped", tmp_path / "alone", max_time="09:00:00:00")
 
 
 def test_an_average_of_the_weights_is_that_of_the_step(tmp_path: Path) -> None:
