@@ -146,12 +146,19 @@ class BottleneckCLI(LightningCLI):
             check_trainer(self.trainer)
         if self._stopped_run is not None:
             resuming.check_folder(self.trainer, self._stopped_run)
-            resuming.keep_logged(self.trainer, self._stopped_run)
+            resuming.keep_logged(self.trainer, self._stopped_run.logged_until)
 
     def before_validate(self) -> None:
-        """Refuse to validate on nothing."""
+        """Refuse to validate on nothing; keep what was logged."""
         if getattr(self.datamodule, "val_size", None) == 0:
             raise ValueError("val_size=0 holds out nothing to validate on (--data.init_args.val_size)")
+        resuming.keep_logged(self.trainer)
+
+    def before_test(self) -> None:
+        """Keep what was logged into the folder of the same version, the training's."""
+        resuming.keep_logged(self.trainer)
+
+    before_predict = before_test
 
     def after_fit(self) -> None:
         """Test the chosen checkpoint, then that of every further ModelCheckpoint, and say where the first is.

@@ -74,12 +74,12 @@ def check_folder(trainer: Trainer, run: StoppedRun) -> None:
 
 
 @rank_zero_only
-def keep_logged(trainer: Trainer, run: StoppedRun) -> None:
-    """Keep the rows that a stopped run has logged, which Lightning's CSVLogger would delete.
+def keep_logged(trainer: Trainer, until: int | None = None) -> None:
+    """Keep the rows that a run has logged, which Lightning's CSVLogger would delete when it writes into its folder.
 
     Args:
         trainer: whose loggers have not begun.
-        run: what it has logged after its last step to keep will be logged again.
+        until: the last step to keep, if what was logged after it will be logged again.
     """
     for logger in trainer.loggers:
         if not isinstance(logger, CSVLogger):
@@ -88,23 +88,23 @@ def keep_logged(trainer: Trainer, run: StoppedRun) -> None:
         kept = file.with_name("metrics.kept.csv")  # is there already if this very function was killed
         if file.exists() and not kept.exists():
             file.replace(kept)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Experiment logs directory")
-            writer = logger.experiment  # would delete the file
         if kept.exists():
-            writer.metrics = _rows(kept, run.logged_until)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Experiment logs directory")
+                writer = logger.experiment  # would delete the file
+            writer.metrics = _rows(kept, until)
             writer.save()
             kept.unlink()
 
 
-def _rows(file: Path, until: int) -> list[dict[str, Any]]:
-    """The rows up to a step: what comes after the first later one, or after one that was cut, is left."""
+def _rows(file: Path, until: int | None) -> list[dict[str, Any]]:
+    """All rows, or those up to a step: what comes after the first later one, or after one that was cut, is left."""
     rows: list[dict[str, Any]] = []
     step = 0
     with file.open(newline="") as lines:
         for row in csv.DictReader(lines):
             of_row = int(float(row["step"] or -1))  # a fraction, if the model logs a "step" of its own
-            if not step <= of_row <= until:
+            if until is not None and not step <= of_row <= until:
                 break
             step = of_row
             rows.append({name: value for name, value in row.items() if value})

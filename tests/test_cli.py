@@ -87,6 +87,24 @@ def test_fit_tests_every_further_checkpoint_under_the_name_of_its_file(folder: P
     assert float(last["last/rate"]) == pytest.approx(float(again["test/rate"]), rel=1e-5)
 
 
+def test_what_comes_after_a_training_keeps_the_rows_that_it_logged(folder: Path) -> None:
+    def rows() -> list[dict[str, str]]:
+        with (run / "metrics.csv").open() as file:
+            return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+    run = folder / "runs/vib_digits/mine"
+    main(["fit", *DIGITS, "--trainer.logger.init_args.version=mine"])
+    before = rows()
+    for command in ("validate", "test", "predict", "test"):
+        main([command, "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints/best.ckpt")])
+    *kept, validated, tested, tested_again = rows()
+    assert kept == before
+    assert "val/accuracy" in validated
+    assert "test/accuracy" in tested
+    assert tested.keys() == tested_again.keys()
+    assert [path.name for path in run.parent.iterdir()] == ["mine"]
+
+
 def test_fit_ends_with_the_test_of_the_chosen_checkpoint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["fit", *DIGITS])
 
