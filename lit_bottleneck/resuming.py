@@ -88,10 +88,10 @@ def keep_logged(trainer: Trainer, until: int | None = None) -> None:
         kept = file.with_name("metrics.kept.csv")  # is there already if this very function was killed
         if file.exists() and not kept.exists():
             file.replace(kept)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Experiment logs directory")
+            writer = logger.experiment  # would delete the file
         if kept.exists():
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Experiment logs directory")
-                writer = logger.experiment  # would delete the file
             writer.metrics = _rows(kept, until)
             writer.save()
             kept.unlink()

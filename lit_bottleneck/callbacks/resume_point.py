@@ -104,13 +104,14 @@ class ResumePoint(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove it if nothing is left to go on with."""
         self._stop_listening()
-        self._put_in_place(trainer)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         left = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
         if any(seconds is not None and seconds <= 0 for seconds in left):
+            self._put_in_place(trainer)
             rank_zero_info(f"to go on: lit-bottleneck resume {self._path.parent} --trainer.max_time LONGER")
         else:
-            trainer.strategy.remove_checkpoint(self._path)
+            for path in (self._staged, self._path):
+                trainer.strategy.remove_checkpoint(path)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave SIGTERM to others again."""
