@@ -3,6 +3,7 @@
 Each class has its own pattern, to which noise is added: a classifier learns them, and a decoder has something to draw.
 """
 
+import functools
 import pickle
 import struct
 from pathlib import Path
@@ -24,6 +25,7 @@ class Written(NamedTuple):
     labels: NDArray[np.int64]
 
 
+@functools.cache
 def make_images(total: int, dims: tuple[int, int, int], num_classes: int, seed: int) -> Written:
     """Return `total` images of class-dependent patterns; the patterns are the same for every seed."""
     generator = np.random.default_rng(seed)
@@ -33,7 +35,10 @@ def make_images(total: int, dims: tuple[int, int, int], num_classes: int, seed: 
     blocks = np.ones((height // PATTERN_BLOCKS, width // PATTERN_BLOCKS))
     bright = np.kron(patterns, blocks)[labels]
     images = 220 * bright + generator.normal(0, 20, bright.shape)
-    return Written(images.clip(0, 255).astype(np.uint8), labels)
+    written = Written(images.clip(0, 255).astype(np.uint8), labels)
+    for array in written:
+        array.setflags(write=False)
+    return written
 
 
 def write_mnist(
