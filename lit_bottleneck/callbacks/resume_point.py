@@ -93,7 +93,7 @@ class ResumePoint(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write, if it is time and was not possible after a batch."""
-        if not self._could_write:
+        if not self._could_write and trainer.is_last_batch:  # not where a time limit cuts the epoch
             self._write_if_due(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -106,7 +106,7 @@ class ResumePoint(Callback):
         self._stop_listening()
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         left = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
-        if any(seconds is not None and seconds <= 0 for seconds in left):
+        if trainer.should_stop and any(seconds is not None and seconds <= 0 for seconds in left):
             self._put_in_place(trainer)
             rank_zero_info(f"to go on: lit-bottleneck resume {self._path.parent} --trainer.max_time LONGER")
         else:

@@ -102,13 +102,21 @@ def test_an_error_in_a_callback(tmp_path: Path) -> None:
     assert_goes_on("vib", tmp_path / "stopped", tmp_path / "alone")
 
 
-def test_a_time_limit(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("at", "kwargs"),
+    [
+        ((1, 4), {}),
+        ((0, 10), {}),  # seen at the first batch of the next epoch
+        ((1, 4), {"val_check_interval": 1}),
+    ],
+)
+def test_a_time_limit(at: tuple[int, int], kwargs: dict[str, Any], tmp_path: Path) -> None:
     def is_over(trainer: Trainer) -> None:
         timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
         timers[0].load_state_dict({"time_elapsed": {"train": 86400.0}})
 
-    run("vib", tmp_path / "stopped", At(1, 4, is_over), max_time="01:00:00:00")
-    assert_goes_on("vib", tmp_path / "stopped", tmp_path / "alone", max_time="09:00:00:00")
+    run("vib", tmp_path / "stopped", At(*at, is_over), max_time="01:00:00:00", **kwargs)
+    assert_goes_on("vib", tmp_path / "stopped", tmp_path / "alone", max_time="09:00:00:00", **kwargs)
 
 
 def test_an_average_of_the_weights_is_that_of_the_step(tmp_path: Path) -> None:
