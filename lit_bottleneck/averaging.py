@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_bottleneck import arguments
-from lit_bottleneck.precision import not_rounded
+from lit_bottleneck.precision import without_half_casts
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -87,4 +87,4 @@ class AveragedNetwork(nn.Module):
         self.num_averaged += 1
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(not_rounded(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]
+        return super()._apply(without_half_casts(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]

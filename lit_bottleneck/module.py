@@ -21,6 +21,7 @@ from lit_bottleneck.bottleneck import GaussianBottleneck
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.compiled import uncompiled
 from lit_bottleneck.described import Described, description_of
+from lit_bottleneck.precision import without_casts
 
 _NOT_STORED = "not stored: "
 
@@ -201,10 +202,10 @@ def output_width(network: nn.Module) -> int | None:
 
 
 class SplitMetrics(nn.Module):
-    """Metrics over a whole split, which stay float32 when the module around them is cast to half precision."""
+    """Metrics over a whole split, which keep their dtype and their value when the module around them is cast."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), recurse)  # type: ignore[no-any-return, no-untyped-call]
+        return super()._apply(without_casts(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]
 
 
 @contextmanager

@@ -1,19 +1,60 @@
-"""What a cast to half precision of the module around it must not round."""
+"""Moves of a module that leave the precision of some of its tensors as it is, for overriding ``Module._apply``."""
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from lit_bottleneck.functional import at_least_float32
 
+Move = Callable[[Tensor], Tensor]
 
-def not_rounded(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """What `Module._apply` is given, without casts to half precision: the tensor goes to the device as it is."""
 
-    def moved(tensor: Tensor) -> Tensor:
-        result = fn(tensor)
-        if not tensor.is_floating_point() or at_least_float32(result).dtype == result.dtype:
-            return result
-        return tensor.to(result.device)
+def without_casts(fn: Move) -> Move:
+    """Return ``fn`` without its casts: a tensor moves to the device and keeps its dtype.
 
-    return moved
+    >>> without_casts(lambda tensor: tensor.bfloat16())(torch.tensor(0.123456))
+    tensor(0.1235)
+    """
+
+    def move(tensor: Tensor) -> Tensor:
+        moved = fn(tensor)
+        return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+    return move
+
+
+def without_half_casts(fn: Move) -> Move:
+    """Return ``fn`` without its casts to half precision: other casts, and moves to a device, stay.
+
+    >>> moved = without_half_casts(lambda tensor: tensor.half())
+    >>> moved(torch.tensor(0.1)).dtype, moved(torch.tensor(0.1, dtype=torch.float64)).dtype
+    (torch.float32, torch.float64)
+    """
+
+    def move(tensor: Tensor) -> Tensor:
+        moved = fn(tensor)
+        if not tensor.is_floating_point() or at_least_float32(moved).dtype == moved.dtype:
+            return moved
+        return tensor.to(moved.device)
+
+    return move
+
+
+class Mean(MeanMetric):
+    """Mean over a split in float32, whatever torch's default dtype is.
+
+    ``MeanMetric`` has the default dtype of its construction, and rounds each value to that of the last time when the
+    metric was moved. Under ``bf16-true`` Lightning moves it while the default is bfloat16.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_dtype(torch.float32)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the sums."""
+        total: Tensor = self.mean_value
+        return total.dtype

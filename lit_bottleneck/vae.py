@@ -8,7 +8,6 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from lit_bottleneck.arguments import not_negative, whole_number
 from lit_bottleneck.beta import BetaController
@@ -17,6 +16,7 @@ from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpo
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from
 from lit_bottleneck.module import BottleneckModule, SplitMetrics, evaluating
 from lit_bottleneck.objectives import ELBO, IWAE, BetaTC, CodedBatch, Objective, objective_from
+from lit_bottleneck.precision import Mean
 from lit_bottleneck.processes import mean_over_processes
 from lit_bottleneck.trial import attempt, code_of, stand_in
 
@@ -338,8 +338,8 @@ class _Metrics(SplitMetrics):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loss = MeanMetric()
-        self.elbo = MeanMetric()
-        self.distortion = MeanMetric()
-        self.rate = MeanMetric()
-        self.log_likelihood = MeanMetric()
+        self.loss = Mean()
+        self.elbo = Mean()
+        self.distortion = Mean()
+        self.rate = Mean()
+        self.log_likelihood = Mean()

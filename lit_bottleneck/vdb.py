@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from lit_bottleneck.adversarial import GradientPenalty, LossName, adversarial_loss, input_gradient, penalty_from
 from lit_bottleneck.alternating import AlternatingModule
@@ -28,6 +28,7 @@ from lit_bottleneck.gan_checks import (
 )
 from lit_bottleneck.module import SplitMetrics, evaluating
 from lit_bottleneck.networks.spectral import add_spectral_norm
+from lit_bottleneck.precision import Mean
 
 _PAPER_CAPACITY = 0.1  # nats, of the paper's CIFAR-10
 
@@ -332,7 +333,7 @@ class VDBGAN(AlternatingModule):
         measured |= self._knowledge(codes, rates, logits)
         metrics = cast(_Metrics, self.metrics[stage])
         for name, metric in metrics.named_children():
-            cast(MeanMetric, metric).update(measured[name], weight=len(real))
+            cast(Mean, metric).update(measured[name], weight=len(real))
             self.log(f"{stage}/{name}", cast(Metric, metric))
 
 
@@ -351,9 +352,9 @@ class _Metrics(SplitMetrics):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loss = MeanMetric()
-        self.rate = MeanMetric()
-        self.rate_real = MeanMetric()
-        self.rate_generated = MeanMetric()
-        self.accuracy = MeanMetric()
-        self.accuracy_sampled = MeanMetric()
+        self.loss = Mean()
+        self.rate = Mean()
+        self.rate_real = Mean()
+        self.rate_generated = Mean()
+        self.accuracy = Mean()
+        self.accuracy_sampled = Mean()

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from lit_bottleneck.arguments import whole_number
@@ -15,6 +14,7 @@ from lit_bottleneck.beta import BetaController
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.module import BottleneckModule, SplitMetrics, evaluating, output_width
+from lit_bottleneck.precision import Mean
 from lit_bottleneck.trial import attempt, code_of, stand_in
 
 
@@ -181,9 +181,9 @@ class _Metrics(SplitMetrics):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.loss = MeanMetric()
-        self.cross_entropy = MeanMetric()
-        self.cross_entropy_sampled = MeanMetric()
-        self.rate = MeanMetric()
+        self.loss = Mean()
+        self.cross_entropy = Mean()
+        self.cross_entropy_sampled = Mean()
+        self.rate = Mean()
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.calibration_error = MulticlassCalibrationError(num_classes)

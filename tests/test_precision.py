@@ -253,6 +253,43 @@ def test_a_model_is_validated_before_it_is_trained() -> None:
         assert before.keys() == after.keys()
 
 
+@pytest.mark.parametrize(("name", "precision"), CASES)
+def test_a_sanity_check_changes_no_bit_of_the_first_validation(name: str, precision: str) -> None:
+    """As after a resume, which has none."""
+    logged = []
+    for steps in (0, 2):
+        model, by = new(name), run(precision, limit_train_batches=2, limit_val_batches=3, num_sanity_val_steps=steps)
+        torch.manual_seed(2)
+        by.fit(model, loader(name), loader(name))
+        logged.append({what: value for what, value in by.callback_metrics.items() if what.startswith("val/")})
+    assert logged[0].keys() == logged[1].keys() >= {"val/loss", "val/rate"}
+    for what, value in logged[0].items():
+        assert torch.equal(value, logged[1][what]), what
+
+
+@pytest.mark.parametrize("cast", [nn.Module.half, nn.Module.bfloat16, lambda module: module.to(torch.bfloat16)])
+def test_a_cast_of_the_module_changes_no_measured_value(cast: Callable[[nn.Module], nn.Module]) -> None:
+    model = new("vib")
+    metrics = model.metrics["val"]
+    metrics.rate.update(torch.tensor(0.123456))
+    metrics.calibration_error.update(torch.tensor([[0.123456, 0.5, 0.376544]]), torch.tensor([1]))
+    before = metrics.rate.compute(), metrics.calibration_error.compute()
+    for metric in (metrics.rate, metrics.calibration_error):
+        metric._computed = None
+    cast(model)
+    assert next(model.encoder.parameters()).dtype in (torch.float16, torch.bfloat16)
+    assert (metrics.rate.compute(), metrics.calibration_error.compute()) == before
+    assert metrics.rate.compute().item() == torch.tensor(0.123456).item()
+
+
+def test_means_are_float32_in_a_model_that_is_built_in_half_precision() -> None:
+    with run("bf16-true").init_module():
+        model = new("vib")
+    assert next(model.encoder.parameters()).dtype == torch.bfloat16
+    model.metrics["val"].rate.update(torch.tensor(0.123456, dtype=torch.float32))
+    assert model.metrics["val"].rate.compute().item() == torch.tensor(0.123456, dtype=torch.float32).item()
+
+
 def test_float16_is_trained_with_a_scaler_which_has_not_given_up() -> None:
     for name in (name for name, precision in CASES if precision == "16-mixed"):
         scaler = trained(name, "16-mixed")[1].precision_plugin.scaler

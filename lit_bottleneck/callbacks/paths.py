@@ -11,13 +11,13 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from lit_bottleneck.arguments import one_of, whole_number
 from lit_bottleneck.callbacks.value_range import value_range as value_range_of
 from lit_bottleneck.functional import InterpolationMode, interpolate
 from lit_bottleneck.metrics.features import CodeFeatures, ValueRange
 from lit_bottleneck.metrics.paths import PathQuality, cycle_error
+from lit_bottleneck.precision import Mean
 
 _AT_ONCE = 64  # paths, of `steps` points each; and draws of the prior, in as many steps
 
@@ -125,7 +125,7 @@ class Paths(Callback):
             return
         ways = [*self.modes, "pixels"] if pixels else self.modes
         qualities = {way: PathQuality().to(device) for way in ways}
-        cycle = MeanMetric().to(device)
+        cycle = Mean().to(device)
         with isolate_rng(), trainer.precision_plugin.test_step_context():
             torch.manual_seed(self.seed)  # where an encoder draws even so
             if len(examples):
@@ -160,7 +160,7 @@ class Paths(Callback):
         at = torch.linspace(0, 1, self.steps).tolist()
         return torch.stack([interpolate(ends[0], ends[1], t, mode) for t in at])
 
-    def _cycle(self, module: LightningModule, dims: Sequence[int], error: MeanMetric) -> None:
+    def _cycle(self, module: LightningModule, dims: Sequence[int], error: Mean) -> None:
         """Take in the cycle error, of the same draws in every process."""
         model = cast(Any, module)
         generator = torch.Generator().manual_seed(self.seed)

@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Normal
 
 from lit_bottleneck.functional import at_least_float32, bounded_log_var
 from lit_bottleneck.likelihoods._likelihood import Likelihood
-from lit_bottleneck.precision import not_rounded
+from lit_bottleneck.precision import without_casts, without_half_casts
 
 _LEAST_VARIANCE = math.exp(-14)  # of a Gaussian's outputs: where they are all the same, the density has no bound
 
@@ -79,7 +79,7 @@ class LearnedGaussian(Likelihood):
         return Normal(mean, sigma, validate_args=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(not_rounded(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]
+        return super()._apply(without_half_casts(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class PerOutputGaussian(Likelihood):
@@ -158,14 +158,8 @@ class OptimalGaussian(Likelihood):
         return variance
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move and convert; but an average in half precision would stop moving, far from what it averages."""
-        averages = dict(self._buffers)
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, average in averages.items():
-            moved = self._buffers[name]
-            if moved is not None and average is not None and moved.dtype != average.dtype:
-                self._buffers[name] = average.to(moved.device)
-        return self
+        # An average in half precision would stop moving, far from what it averages.
+        return super()._apply(without_casts(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]
 
     @staticmethod
     def _normal(parameters: Tensor, variance: Tensor) -> Normal:

@@ -6,15 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-
-def moved_only(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """What `Module._apply` is given, without its cast: the tensor goes to the device, and stays in its precision."""
-
-    def move(tensor: Tensor) -> Tensor:
-        moved = fn(tensor)
-        return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-    return move
+from lit_bottleneck.precision import without_casts
 
 
 class Float64Metric(Metric):
@@ -36,4 +28,4 @@ class Float64Metric(Metric):
         return self._plot(val, ax)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
-        return super()._apply(fn if self._dtype_convert else moved_only(fn), exclude_state)
+        return super()._apply(fn if self._dtype_convert else without_casts(fn), exclude_state)

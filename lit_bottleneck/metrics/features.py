@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import NoTrainInceptionV3
 
 from lit_bottleneck.metrics._inception_weights import fetch_weights
-from lit_bottleneck.metrics._precision import moved_only
+from lit_bottleneck.precision import without_casts
 
 ValueRange = tuple[float, float]
 
@@ -88,7 +88,7 @@ class FeatureExtractor(nn.Module, ABC):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # Moved, but never rounded: other weights are other features.
-        return super()._apply(moved_only(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]
+        return super()._apply(without_casts(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class RawFeatures(FeatureExtractor):

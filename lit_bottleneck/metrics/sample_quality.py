@@ -13,7 +13,8 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.metrics._precision import Float64Metric, moved_only
+from lit_bottleneck.metrics._precision import Float64Metric
+from lit_bottleneck.precision import without_casts
 
 _AT_ONCE = 2**24  # distances in memory: 128 MiB of them
 
@@ -58,7 +59,7 @@ class FrechetDistance(FrechetInceptionDistance):
         return distance.clamp(min=0)  # below it by rounding only
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
-        return super()._apply(fn if self._dtype_convert else moved_only(fn), exclude_state)
+        return super()._apply(fn if self._dtype_convert else without_casts(fn), exclude_state)
 
 
 class _TwoSets(Float64Metric):
