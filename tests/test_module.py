@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_bottleneck import VIBClassifier
 from lit_bottleneck.beta import BetaController, DualBeta, ScheduledBeta
 from lit_bottleneck.cli import main
+from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.data import Digits
 from lit_bottleneck.module import BottleneckModule
 from lit_bottleneck.networks import MLP
-from lit_bottleneck.recipes import recipe_paths
 from tests.quiet import trainer
 
 RECIPE = str(recipe_paths()["vib_digits"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lit_bottleneck.cli import main
-from lit_bottleneck.recipes import recipe_folder
+from lit_bottleneck.cli.recipes import recipe_folder
 from tests.distributed.process_group import run_group
 from tests.started import start, stop
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from lit_bottleneck import VAE, VDBGAN, VIBClassifier
 from lit_bottleneck.cli import main
+from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.metrics import CodeFeatures
 from lit_bottleneck.networks import MLP
-from lit_bottleneck.recipes import recipe_paths
 from tests.quiet import trainer
 
 RECIPES = recipe_paths()

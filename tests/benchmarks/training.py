@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lit_bottleneck.cli import BottleneckCLI
-from lit_bottleneck.recipes import recipe_paths
+from lit_bottleneck.cli.recipes import recipe_paths
 from tests.benchmarks.timing import seconds
 
 

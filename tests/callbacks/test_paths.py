@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_bottleneck import VAE, VDBGAN, VIBClassifier
 from lit_bottleneck.callbacks.paths import Paths, _Sample
 from lit_bottleneck.cli import main
+from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.data import Digits
 from lit_bottleneck.functional import InterpolationMode, interpolate
 from lit_bottleneck.metrics.paths import path_quality
 from lit_bottleneck.networks import MLP, MLPDecoder
-from lit_bottleneck.recipes import recipe_paths
 from tests.distributed.pool import Pool
 from tests.quiet import trainer
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from lit_bottleneck.recipes import recipe_paths
+from lit_bottleneck.cli.recipes import recipe_paths
+from tests.cli.resume.test_exact_resume import assert_same
 from tests.distributed.process_group import run_group
-from tests.resuming.test_exact_resume import assert_same
 from tests.started import as_slurm_does, as_torchrun_does, checkpoints, free_port, rows, start
 
 PATHS = recipe_paths()

@@ -10,8 +10,8 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lit_bottleneck.callbacks import RandomStates
+from tests.cli.resume.test_exact_resume import Data, Keep, assert_same, gan, state, train, vae, vib
 from tests.distributed.pool import Pool
-from tests.resuming.test_exact_resume import Data, Keep, assert_same, gan, state, train, vae, vib
 
 MODELS = {"vib": vib, "vae": vae, "gan": gan}
 

@@ -20,11 +20,11 @@ from lit_bottleneck import VDBGAN, GaussianBottleneck, VIBClassifier
 from lit_bottleneck.beta import GECO, BetaController, DualBeta
 from lit_bottleneck.callbacks import PredictionWriter, SampleQuality
 from lit_bottleneck.cli import main
+from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.code import Code
 from lit_bottleneck.data import Digits, Ring
 from lit_bottleneck.metrics import RawFeatures
 from lit_bottleneck.networks import MLP, MLPDecoder
-from lit_bottleneck.recipes import recipe_paths
 from tests.distributed.pool import Pool
 
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from lit_bottleneck import VIBClassifier
 from lit_bottleneck.cli import main
+from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.metrics import CodeFeatures, FeatureExtractor, InceptionFeatures, RawFeatures
 from lit_bottleneck.networks import MLP
-from lit_bottleneck.recipes import recipe_paths
 from tests.quiet import trainer
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lit_bottleneck.cli import main
-from lit_bottleneck.recipes import recipe_folder, recipe_paths
+from lit_bottleneck.cli.recipes import recipe_folder, recipe_paths
 from tests.data.original_formats import accept_any_checksum, write_cifar, write_mnist
 from tests.data.written_reviews import make_reviews, write_archive
 

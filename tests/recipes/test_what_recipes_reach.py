@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lit_bottleneck.cli import main
-from lit_bottleneck.recipes import recipe_paths
+from lit_bottleneck.cli.recipes import recipe_paths
 
 pytestmark = pytest.mark.slow
 COVERAGE = ("good", "modes", "smallest_mode", "spread_min", "spread_max")

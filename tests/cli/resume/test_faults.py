@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from lit_bottleneck.callbacks import RandomStates, ResumePoint, SampleQuality, WeightEMA
 from lit_bottleneck.checkpoints import WholeCheckpointIO
 from lit_bottleneck.metrics import RawFeatures
-from tests.resuming.test_exact_resume import Data, Keep, Rows, assert_same, gan, state, train, vae, vib
+from tests.cli.resume.test_exact_resume import Data, Keep, Rows, assert_same, gan, state, train, vae, vib
 
 MODELS = {"vib": vib, "vae": vae, "gan": gan}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lit_bottleneck.comparison.arms import Arm
+from lit_bottleneck.cli.compare.arms import Arm
 
 _INFORMATION = "lit_bottleneck.callbacks.Information"
 _CSV_LOGGER = "lightning.pytorch.loggers.CSVLogger"

@@ -18,13 +18,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from lit_bottleneck.reasons import chain_of, frames_of, in_one_line, reason_of
+from lit_bottleneck.cli.reasons import chain_of, frames_of, in_one_line, reason_of
 
 _KINDS = (
     ValueError, TypeError, RuntimeError, OSError, ImportError, AssertionError, ArithmeticError, MemoryError,
     MisconfigurationException,
 )  # fmt: skip
-_LIBRARY = Path(__file__).parent
+_LIBRARY = Path(__file__).parents[1]
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}
 _RAISE = dis.opmap["RAISE_VARARGS"]

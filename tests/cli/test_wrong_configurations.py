@@ -13,9 +13,9 @@ import yaml
 from torch import nn
 
 from lit_bottleneck.cli import main
-from tests.contradictions import CONTRADICTIONS
+from tests.cli.contradictions import CONTRADICTIONS
+from tests.cli.wrong_recipes import PATHS, Wrong, distinct, missing, one_of_each_name, slips, wrong_leaves
 from tests.data.original_formats import forbid_network
-from tests.wrong_recipes import PATHS, Wrong, distinct, missing, one_of_each_name, slips, wrong_leaves
 
 LEAVES, SLIPS, MISSING = map(distinct, (wrong_leaves, slips, missing))
 QUICK = [*one_of_each_name(LEAVES), *SLIPS[::2], *MISSING]

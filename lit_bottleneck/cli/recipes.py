@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 # Beside this file in an installed package, beside the package in a checkout.
-_PLACES = (Path(__file__).parent / "recipes", Path(__file__).parents[1] / "recipes")
+_PLACES = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[2] / "recipes")
 
 
 def recipe_folder() -> Path:

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from lit_bottleneck.recipes import recipe_paths
-from tests.wrong_values import SECTION, WRONG_IN_FIT, wrong_values
+from lit_bottleneck.cli.recipes import recipe_paths
+from tests.cli.wrong_values import SECTION, WRONG_IN_FIT, wrong_values
 
 PATHS = recipe_paths()
 RECIPES: dict[str, Any] = {name: yaml.safe_load(path.read_text()) for name, path in PATHS.items()}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lit_bottleneck.comparison.arms import arms_of
+from lit_bottleneck.cli.compare.arms import arms_of
 
 
 def test_without_arms_there_is_one_of_the_common_arguments() -> None:

@@ -11,8 +11,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lit_bottleneck.cli import main
-from lit_bottleneck.recipes import recipe_paths
-from lit_bottleneck.resuming import _continue_loggers, _logged_until, _newest_checkpoint, _rows
+from lit_bottleneck.cli.recipes import recipe_paths
+from lit_bottleneck.cli.resume import _continue_loggers, _logged_until, _newest_checkpoint, _rows
 
 
 def write(path: Path, step: int, time: float, **more: Any) -> None:
@@ -73,7 +73,7 @@ def test_a_run_goes_on_in_its_own_folder_or_not_at_all(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "fuse").touch()
     of_each_own = ["--trainer.logger=true"] if case == "a folder of each run's own" else []
-    stopping = ["--trainer.callbacks+=tests.resuming.test_command.Stop", "--trainer.limit_train_batches=6"]
+    stopping = ["--trainer.callbacks+=tests.cli.resume.test_command.Stop", "--trainer.limit_train_batches=6"]
     with pytest.raises(InterruptedError):
         main(["fit", "--config", str(recipe_paths()["vib_digits"]), *stopping, *of_each_own])
     [point] = tmp_path.rglob("resume.ckpt")

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lit_bottleneck.comparison.runs import Run
+from lit_bottleneck.cli.compare.runs import Run
 
 Series = list[tuple[int, float]]
 Curves = dict[str, Series]

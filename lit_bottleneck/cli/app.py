@@ -18,14 +18,14 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lit_bottleneck import comparison, recipes, resuming, sampling
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, RandomStates, ResumePoint, run_folder
 from lit_bottleneck.checkpoints import WholeCheckpointIO
-from lit_bottleneck.export.command import main as export_command
+from lit_bottleneck.cli import compare, recipes, resume, sample
+from lit_bottleneck.cli.export import main as export_command
+from lit_bottleneck.cli.refusals import FirstBatch, Parser, told_in_one_line
 from lit_bottleneck.gan_checks import check_trainer
 from lit_bottleneck.loading import check_checkpoint
 from lit_bottleneck.memory import keep_freed_memory
-from lit_bottleneck.refusals import FirstBatch, Parser, told_in_one_line
 from lit_bottleneck.vdb import VDBGAN
 
 _NOT_FOR_USERS = (
@@ -68,7 +68,7 @@ class SaveConfig(SaveConfigCallback):
 class BottleneckCLI(LightningCLI):
     """LightningCLI for any LightningModule and LightningDataModule by class path, which tests what it has trained."""
 
-    def __init__(self, args: ArgsType = None, stopped_run: resuming.StoppedRun | None = None) -> None:
+    def __init__(self, args: ArgsType = None, stopped_run: resume.StoppedRun | None = None) -> None:
         keep_freed_memory()
         self._stopped_run = stopped_run
         words = sys.argv[1:] if args is None else args
@@ -145,18 +145,18 @@ class BottleneckCLI(LightningCLI):
         if isinstance(self.model, VDBGAN):
             check_trainer(self.trainer)
         if self._stopped_run is not None:
-            resuming.check_folder(self.trainer, self._stopped_run)
-            resuming.keep_logged(self.trainer, self._stopped_run.logged_until)
+            resume.check_folder(self.trainer, self._stopped_run)
+            resume.keep_logged(self.trainer, self._stopped_run.logged_until)
 
     def before_validate(self) -> None:
         """Refuse to validate on nothing; keep what was logged."""
         if getattr(self.datamodule, "val_size", None) == 0:
             raise ValueError("val_size=0 holds out nothing to validate on (--data.init_args.val_size)")
-        resuming.keep_logged(self.trainer)
+        resume.keep_logged(self.trainer)
 
     def before_test(self) -> None:
         """Keep what was logged into the folder of the same version, the training's."""
-        resuming.keep_logged(self.trainer)
+        resume.keep_logged(self.trainer)
 
     before_predict = before_test
 
@@ -246,10 +246,10 @@ def fit_configuration(arguments: Sequence[str]) -> dict[str, Any]:
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "recipes": recipes.main,
-    "sample": sampling.main,
+    "sample": sample.main,
     "export": export_command,
-    "resume": partial(resuming.main, fit=BottleneckCLI),
-    "compare": partial(comparison.main, configure=fit_configuration),
+    "resume": partial(resume.main, fit=BottleneckCLI),
+    "compare": partial(compare.main, configure=fit_configuration),
 }
 
 

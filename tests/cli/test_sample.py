@@ -10,8 +10,8 @@ from PIL import Image
 
 from lit_bottleneck import VAE, VDBGAN
 from lit_bottleneck.cli import main
+from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.networks import MLP, MLPDecoder
-from lit_bottleneck.recipes import recipe_paths
 
 RECIPE = ["--config", str(recipe_paths()["vae_digits"]), "--config", str(recipe_paths()["trainer/smoke"])]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_bottleneck.recipes import recipe_paths
-from tests.resuming.test_exact_resume import assert_same
+from lit_bottleneck.cli.recipes import recipe_paths
+from tests.cli.resume.test_exact_resume import assert_same
 from tests.started import checkpoints, finish, rows, start, stop
 
 

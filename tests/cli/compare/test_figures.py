@@ -8,8 +8,8 @@ import PIL.Image
 import pytest
 from matplotlib.figure import Figure
 
-from lit_bottleneck.comparison import figures
-from lit_bottleneck.comparison.figures import draw_figures
+from lit_bottleneck.cli.compare import figures
+from lit_bottleneck.cli.compare.figures import draw_figures
 
 LEARNT = {
     "val/accuracy": [(0, 0.5), (1, 0.7)],

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lit_bottleneck.cli import fit_configuration, main
-from lit_bottleneck.recipes import recipe_paths
+from lit_bottleneck.cli.recipes import recipe_paths
 
 PATHS = recipe_paths()
 DIGITS = ["--config", str(PATHS["vib_digits"]), "--config", str(PATHS["trainer/smoke"])]

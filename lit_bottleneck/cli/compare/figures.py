@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lit_bottleneck.comparison.measured import Curves, Series
+from lit_bottleneck.cli.compare.measured import Curves, Series
 
 AllCurves = Mapping[str, Sequence[Curves]]  # of an arm, one for each seed
 

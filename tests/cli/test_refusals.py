@@ -15,14 +15,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_bottleneck import GaussianBottleneck
 from lit_bottleneck.cli import main
-from lit_bottleneck.reasons import in_one_line
-from lit_bottleneck.recipes import recipe_paths
+from lit_bottleneck.cli.reasons import in_one_line
+from lit_bottleneck.cli.recipes import recipe_paths
 from tests.distributed.process_group import run_group
 
 PATHS = recipe_paths()
 SHORT = ["--trainer.max_epochs=1", "--trainer.logger=false", "--trainer.enable_checkpointing=false"]
 VIB = ["fit", "--config", str(PATHS["vib_digits"])]
-MINE = ["fit", "--data=tests.test_refusals.Points", *SHORT, "--model"]
+MINE = ["fit", "--data=tests.cli.test_refusals.Points", *SHORT, "--model"]
 
 
 @pytest.fixture(autouse=True)
@@ -126,14 +126,14 @@ class Encoder(nn.Flatten):
 @pytest.mark.parametrize(
     ("arguments", "kind", "function"),
     [
-        ([*MINE, "tests.test_refusals.NoneHasNoLength"], TypeError, NoneHasNoLength.__init__),
-        ([*MINE, "tests.test_refusals.NoSuchAttribute"], AttributeError, NoSuchAttribute.__init__),
-        ([*MINE, "tests.test_refusals.NoNumber"], ValueError, NoNumber.__init__),
-        ([*MINE, "tests.test_refusals.InTorch"], TypeError, InTorch.__init__),
-        ([*MINE, "tests.test_refusals.InSetup"], KeyError, InSetup.setup),
-        ([*MINE, "tests.test_refusals.InTheStep"], ValueError, InTheStep.training_step),
-        ([*MINE, "tests.test_refusals.OfTheLibraryInTheStep"], ValueError, OfTheLibraryInTheStep.training_step),
-        ([*VIB, "--model.decoder=tests.test_refusals.Decoder"], TypeError, Decoder.__init__),
+        ([*MINE, "tests.cli.test_refusals.NoneHasNoLength"], TypeError, NoneHasNoLength.__init__),
+        ([*MINE, "tests.cli.test_refusals.NoSuchAttribute"], AttributeError, NoSuchAttribute.__init__),
+        ([*MINE, "tests.cli.test_refusals.NoNumber"], ValueError, NoNumber.__init__),
+        ([*MINE, "tests.cli.test_refusals.InTorch"], TypeError, InTorch.__init__),
+        ([*MINE, "tests.cli.test_refusals.InSetup"], KeyError, InSetup.setup),
+        ([*MINE, "tests.cli.test_refusals.InTheStep"], ValueError, InTheStep.training_step),
+        ([*MINE, "tests.cli.test_refusals.OfTheLibraryInTheStep"], ValueError, OfTheLibraryInTheStep.training_step),
+        ([*VIB, "--model.decoder=tests.cli.test_refusals.Decoder"], TypeError, Decoder.__init__),
     ],
 )  # fmt: skip
 def test_a_bug_in_the_users_code_shows_where_it_is(
@@ -146,13 +146,13 @@ def test_a_bug_in_the_users_code_shows_where_it_is(
 
 def test_what_is_behind_a_refusal_of_ours_is_shown_if_it_is_the_users() -> None:
     with pytest.raises(ValueError, match="encoder=Encoder does not take the examples of Digits") as bug:
-        main([*VIB, "--model.encoder=tests.test_refusals.Encoder"])
+        main([*VIB, "--model.encoder=tests.cli.test_refusals.Encoder"])
     assert isinstance(bug.value.__cause__, RuntimeError)
 
 
 def test_and_so_does_one_in_a_process_of_a_loader() -> None:
     with pytest.raises(TypeError, match=r"(?s)Original Traceback.*torch\.ones\(len\(None\)\)"):
-        main([*MINE, "tests.test_refusals.Line", "--data=tests.test_refusals.InALoadersProcess"])
+        main([*MINE, "tests.cli.test_refusals.Line", "--data=tests.cli.test_refusals.InALoadersProcess"])
 
 
 # --- what is told -----------------------------------------------------------------------------------------------------
@@ -187,11 +187,11 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_what_the_users_code_refuses_in_words_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    message = refusal([*MINE, "tests.test_refusals.Wide", "--model.width=3"], capsys)
+    message = refusal([*MINE, "tests.cli.test_refusals.Wide", "--model.width=3"], capsys)
     assert message == "error: width must be at least 4; got 3"
-    message = refusal([*MINE, "tests.test_refusals.Falling"], capsys)
+    message = refusal([*MINE, "tests.cli.test_refusals.Falling"], capsys)
     assert message == "error: SGD(lr=-1.0): Invalid learning rate: -1.0"
-    message = refusal([*MINE, "tests.test_refusals.Line", "--data=tests.test_refusals.NoFile"], capsys)
+    message = refusal([*MINE, "tests.cli.test_refusals.Line", "--data=tests.cli.test_refusals.NoFile"], capsys)
     assert "No such file or directory: 'points.txt'" in message
 
 
@@ -221,7 +221,7 @@ class Greys(LightningDataModule):
 def of_greys(grey_from: int) -> list[str]:
     recipe = ["--config", str(PATHS["vae_digits"]), "--trainer.max_epochs=1"]
     model = ["--model.likelihood=bernoulli", "--model.decoder.numbers_per_output=1"]
-    return ["fit", *recipe, *model, "--data=tests.test_refusals.Greys", f"--data.grey_from={grey_from}"]
+    return ["fit", *recipe, *model, "--data=tests.cli.test_refusals.Greys", f"--data.grey_from={grey_from}"]
 
 
 def test_data_that_do_not_fit_are_refused_with_the_first_batch_and_break_the_training_later(
@@ -244,7 +244,7 @@ class Loud(Greys):
 def test_the_first_batch_is_the_first_of_the_training_though_lightning_tries_the_validation_before(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    data = ["--data=tests.test_refusals.Loud", "--data.grey_from=0"]
+    data = ["--data=tests.cli.test_refusals.Loud", "--data.grey_from=0"]
     message = refusal(["fit", "--config", str(PATHS["vdbgan_digits"]), *data], capsys)
     assert "the generator's values are in [-1, 1] and those of the data in [16, 16]" in message
 
@@ -336,7 +336,7 @@ def test_two_processes_that_are_refused_say_it_once_and_both_end(folder: Path) -
 
 @pytest.mark.slow
 def test_what_one_of_two_processes_is_refused_alone_is_said_too_and_both_end(folder: Path) -> None:
-    data = "--data=tests.test_refusals.OnlyTheSecond"
-    status, said = on_two_processes(folder, "--model=tests.test_refusals.Line", data, *SHORT)
+    data = "--data=tests.cli.test_refusals.OnlyTheSecond"
+    status, said = on_two_processes(folder, "--model=tests.cli.test_refusals.Line", data, *SHORT)
     assert status == 2
     assert said == ["error: not on this process"]

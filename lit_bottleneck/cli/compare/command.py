@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lit_bottleneck.comparison.arms import Arm, arms_of
-from lit_bottleneck.comparison.engines import ENGINES, run_by_slurm, run_here, write_sweep
-from lit_bottleneck.comparison.figures import draw_figures
-from lit_bottleneck.comparison.measured import Curves, Measure, curves_of, default_measures, measure_of
-from lit_bottleneck.comparison.runs import Run, run_of
-from lit_bottleneck.comparison.table import markdown_table, values_csv
+from lit_bottleneck.cli.compare.arms import Arm, arms_of
+from lit_bottleneck.cli.compare.engines import ENGINES, run_by_slurm, run_here, write_sweep
+from lit_bottleneck.cli.compare.figures import draw_figures
+from lit_bottleneck.cli.compare.measured import Curves, Measure, curves_of, default_measures, measure_of
+from lit_bottleneck.cli.compare.runs import Run, run_of
+from lit_bottleneck.cli.compare.table import markdown_table, values_csv
 
 _DESCRIPTION = (
     "Train several arms with several seeds, and say how they differ: a table (mean, standard deviation over the seeds, "

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lit_bottleneck.comparison.arms import Arm
-from lit_bottleneck.comparison.measured import curves_of, default_measures, measure_of
-from lit_bottleneck.comparison.runs import Run
+from lit_bottleneck.cli.compare.arms import Arm
+from lit_bottleneck.cli.compare.measured import curves_of, default_measures, measure_of
+from lit_bottleneck.cli.compare.runs import Run
 
 CURVES = {"val/accuracy": [(0, 0.5), (1, 0.9), (2, 0.8)], "test/rate": [(3, 7.0)], "train/rate": [(0, 1.0)]}
 

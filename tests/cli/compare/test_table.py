@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lit_bottleneck.comparison.table import markdown_table, paired_difference, values_csv
+from lit_bottleneck.cli.compare.table import markdown_table, paired_difference, values_csv
 
 
 def test_the_interval_is_that_of_the_paired_t_test() -> None:

@@ -14,7 +14,7 @@ from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.loggers import WandbLogger
 
 from lit_bottleneck.cli import BottleneckCLI, main
-from lit_bottleneck.recipes import recipe_paths
+from lit_bottleneck.cli.recipes import recipe_paths
 from tests.data.written_reviews import make_reviews, write_archive
 
 PATHS = recipe_paths()
@@ -172,7 +172,18 @@ def test_wandb_is_not_imported_without_its_logger() -> None:
 
 def test_any_lightning_module_trains_by_its_class_path(folder: Path) -> None:
     trainer = ["--trainer.max_epochs", "1", "--trainer.logger", "false", "--trainer.enable_checkpointing", "false"]
-    main(["fit", "--model", "tests.test_cli.Line", "--model.width", "3", "--data", "tests.test_cli.Points", *trainer])
+    main(
+        [
+            "fit",
+            "--model",
+            "tests.cli.test_app.Line",
+            "--model.width",
+            "3",
+            "--data",
+            "tests.cli.test_app.Points",
+            *trainer,
+        ]
+    )
 
 
 def test_a_limit_of_1_is_one_batch_and_of_1_0_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lit_bottleneck.comparison.arms import Arm
-from lit_bottleneck.comparison.runs import run_of
+from lit_bottleneck.cli.compare.arms import Arm
+from lit_bottleneck.cli.compare.runs import run_of
 
 CSV = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "name": "x"}}
 WANDB = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"save_dir": "runs", "offline": True}}

@@ -10,8 +10,8 @@ from torch import nn
 
 from lit_bottleneck import VDBGAN, VIBClassifier
 from lit_bottleneck.cli import main
+from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.export.files import runner
-from lit_bottleneck.recipes import recipe_paths
 
 
 def trained(recipe: str, folder: Path) -> Path:

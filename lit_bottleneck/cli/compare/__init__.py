@@ -4,6 +4,6 @@ The way of the data: `arms` makes arms of the arguments, `runs` a configuration 
 `engines` has them run, `measured` reads what they logged, `table` and `figures` say it.
 """
 
-from lit_bottleneck.comparison.command import main
+from lit_bottleneck.cli.compare.command import main
 
 __all__ = ["main"]

@@ -16,7 +16,7 @@ from types import FrameType
 
 import yaml
 
-from lit_bottleneck.comparison.runs import Run
+from lit_bottleneck.cli.compare.runs import Run
 
 ENGINES = ("processes", "slurm", "wandb")
 _COMMAND = (sys.executable, "-m", "lit_bottleneck")

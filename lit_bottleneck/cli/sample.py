@@ -9,8 +9,8 @@ import torch
 from lightning import LightningModule
 
 from lit_bottleneck.callbacks.pictures import image_grid, point_plot
+from lit_bottleneck.cli.reasons import in_one_line
 from lit_bottleneck.loading import read_checkpoint
-from lit_bottleneck.reasons import in_one_line
 
 
 def main(args: Sequence[str]) -> None:
