@@ -12,11 +12,11 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_bottleneck.arguments import decay, one_of, positive, whole_number
-from lit_bottleneck.averaging import AveragedNetwork
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.code import Scale
 from lit_bottleneck.gan_checks import check_trainer
 from lit_bottleneck.module import BottleneckModule
+from lit_bottleneck.training.weight_averaging import AveragedNetwork
 
 Player = Literal["generator", "discriminator"]
 

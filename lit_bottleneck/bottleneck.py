@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from lit_bottleneck.beta import BetaController, controller_from
 from lit_bottleneck.code import Code, Scale, check_scale, gaussian_code
-from lit_bottleneck.window import StepWindow
+from lit_bottleneck.training.step_window import StepWindow
 
 _CONTROLLER_STATE = "beta_controller._extra_state"
 _PENALTIES_WITHOUT_A_STEP = 100

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import _SpectralNorm
 
-from lit_bottleneck.compiled import is_compiled, uncompiled
+from lit_bottleneck.training.compilation import is_compiled, uncompiled
 from lit_bottleneck.trial import attempt, zeros
 
 if TYPE_CHECKING:

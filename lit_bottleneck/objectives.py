@@ -16,7 +16,7 @@ from lit_bottleneck.arguments import not_negative, whole_number
 from lit_bottleneck.code import Code
 from lit_bottleneck.described import Described, from_description
 from lit_bottleneck.functional import log_density, log_ratio
-from lit_bottleneck.processes import gather_rows
+from lit_bottleneck.training.distributed import gather_rows
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -16,8 +16,8 @@ from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpo
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from
 from lit_bottleneck.module import BottleneckModule, SplitMetrics, evaluating
 from lit_bottleneck.objectives import ELBO, IWAE, BetaTC, CodedBatch, Objective, objective_from
-from lit_bottleneck.precision import Mean
-from lit_bottleneck.processes import mean_over_processes
+from lit_bottleneck.training.distributed import mean_over_processes
+from lit_bottleneck.training.precision import Mean
 from lit_bottleneck.trial import attempt, code_of, stand_in
 
 __all__ = ["ELBO", "IWAE", "VAE", "BetaTC"]  # with what it may minimise

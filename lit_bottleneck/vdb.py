@@ -13,7 +13,6 @@ from lit_bottleneck.alternating import AlternatingModule
 from lit_bottleneck.arguments import one_of, whole_number
 from lit_bottleneck.beta import BetaController, DualBeta
 from lit_bottleneck.code import Code, Scale
-from lit_bottleneck.compiled import run_as_written
 from lit_bottleneck.functional import InterpolationMode, at_least_float32, interpolate
 from lit_bottleneck.gan_checks import (
     check_batch,
@@ -28,7 +27,8 @@ from lit_bottleneck.gan_checks import (
 )
 from lit_bottleneck.module import SplitMetrics, evaluating
 from lit_bottleneck.networks.spectral import add_spectral_norm
-from lit_bottleneck.precision import Mean
+from lit_bottleneck.training.compilation import run_as_written
+from lit_bottleneck.training.precision import Mean
 
 _PAPER_CAPACITY = 0.1  # nats, of the paper's CIFAR-10
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lit_bottleneck.arguments import not_negative, one_of, whole_number
 from lit_bottleneck.beta._controller import BetaController, mean_over_examples
-from lit_bottleneck.processes import mean_over_processes
+from lit_bottleneck.training.distributed import mean_over_processes
 
 
 class ScheduledBeta(BetaController):

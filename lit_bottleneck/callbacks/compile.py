@@ -7,8 +7,8 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lit_bottleneck.compiled import compile_in_place, is_compiled
 from lit_bottleneck.gan_checks import check_compiled
+from lit_bottleneck.training.compilation import compile_in_place, is_compiled
 from lit_bottleneck.vdb import VDBGAN
 
 _NETWORKS = ("encoder", "decoder", "generator", "head")

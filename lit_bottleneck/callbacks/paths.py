@@ -17,7 +17,7 @@ from lit_bottleneck.callbacks.value_range import value_range as value_range_of
 from lit_bottleneck.functional import InterpolationMode, interpolate
 from lit_bottleneck.metrics.features import CodeFeatures, ValueRange
 from lit_bottleneck.metrics.paths import PathQuality, cycle_error
-from lit_bottleneck.precision import Mean
+from lit_bottleneck.training.precision import Mean
 
 _AT_ONCE = 64  # paths, of `steps` points each; and draws of the prior, in as many steps
 

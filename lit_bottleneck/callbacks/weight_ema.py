@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from lit_bottleneck.averaging import MovingAverage
+from lit_bottleneck.training.weight_averaging import MovingAverage
 
 
 class WeightEMA(WeightAveraging):

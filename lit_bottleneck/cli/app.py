@@ -19,13 +19,13 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, RandomStates, ResumePoint, run_folder
-from lit_bottleneck.checkpoints import WholeCheckpointIO
 from lit_bottleneck.cli import compare, recipes, resume, sample
 from lit_bottleneck.cli.export import main as export_command
 from lit_bottleneck.cli.refusals import FirstBatch, Parser, told_in_one_line
 from lit_bottleneck.gan_checks import check_trainer
-from lit_bottleneck.loading import check_checkpoint
-from lit_bottleneck.memory import keep_freed_memory
+from lit_bottleneck.training.checkpoints import WholeCheckpointIO
+from lit_bottleneck.training.loading import check_checkpoint
+from lit_bottleneck.training.memory import keep_freed_memory
 from lit_bottleneck.vdb import VDBGAN
 
 _NOT_FOR_USERS = (

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch.utils.data import DistributedSampler
 
-from lit_bottleneck.processes import are_several_processes
+from lit_bottleneck.training.distributed import are_several_processes
 
 
 class EvaluationSampler(DistributedSampler[list[int]]):

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lit_bottleneck.precision import without_casts
+from lit_bottleneck.training.precision import without_casts
 
 
 class Float64Metric(Metric):

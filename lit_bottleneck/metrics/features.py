@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import NoTrainInceptionV3
 
 from lit_bottleneck.metrics._inception_weights import fetch_weights
-from lit_bottleneck.precision import without_casts
+from lit_bottleneck.training.precision import without_casts
 
 ValueRange = tuple[float, float]
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
 from lit_bottleneck.callbacks import RandomStates, ResumePoint, SampleQuality, WeightEMA
-from lit_bottleneck.checkpoints import WholeCheckpointIO
 from lit_bottleneck.metrics import RawFeatures
+from lit_bottleneck.training.checkpoints import WholeCheckpointIO
 from tests.cli.resume.test_exact_resume import Data, Keep, Rows, assert_same, gan, state, train, vae, vib
 
 MODELS = {"vib": vib, "vae": vae, "gan": gan}

@@ -8,7 +8,7 @@ import pytest
 COUNT_FAULTS = """
 import resource, sys
 import torch
-from lit_bottleneck.memory import keep_freed_memory
+from lit_bottleneck.training.memory import keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_bottleneck import arguments
-from lit_bottleneck.precision import without_half_casts
+from lit_bottleneck.training.precision import without_half_casts
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from lit_bottleneck.checkpoints import WholeCheckpointIO
+from lit_bottleneck.training.checkpoints import WholeCheckpointIO
 
 
 class KillsItsProcess:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lit_bottleneck.processes import are_several_processes, sum_over_processes
+from lit_bottleneck.training.distributed import are_several_processes, sum_over_processes
 
 
 class StepWindow:

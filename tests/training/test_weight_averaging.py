@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from lit_bottleneck.averaging import MovingAverage
+from lit_bottleneck.training.weight_averaging import MovingAverage
 
 decays = st.floats(0, 0.9999)
 numbers = st.floats(-100, 100)

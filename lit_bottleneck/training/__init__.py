@@ -1,0 +1,1 @@
+"""What a trainer needs: checkpoints, precision, processes, compilation, averages."""
