@@ -2,10 +2,10 @@
 
 from lit_bottleneck.bottleneck import BottleneckLayer, GaussianBottleneck
 from lit_bottleneck.code import Code
+from lit_bottleneck.models.vae import VAE
+from lit_bottleneck.models.vdb import VDBGAN
+from lit_bottleneck.models.vib import VIBClassifier
 from lit_bottleneck.objectives import ELBO, IWAE, BetaTC
-from lit_bottleneck.vae import VAE
-from lit_bottleneck.vdb import VDBGAN
-from lit_bottleneck.vib import VIBClassifier
 
 __version__ = "0.1.0"
 

@@ -7,9 +7,9 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lit_bottleneck.gan_checks import check_compiled
+from lit_bottleneck.models.gan_checks import check_compiled
+from lit_bottleneck.models.vdb import VDBGAN
 from lit_bottleneck.training.compilation import compile_in_place, is_compiled
-from lit_bottleneck.vdb import VDBGAN
 
 _NETWORKS = ("encoder", "decoder", "generator", "head")
 

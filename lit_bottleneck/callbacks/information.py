@@ -8,7 +8,7 @@ from torch import Tensor
 from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.callbacks.measurement import Measurement, check_codes, code_of
 from lit_bottleneck.metrics import MarginalMoments, MutualInformation, Rate
-from lit_bottleneck.module import BottleneckModule
+from lit_bottleneck.models.base import BottleneckModule
 
 _OF_MOMENTS = ("marginal_kl", "total_correlation", "dimension_wise_kl", "predictability", "largest_correlation")
 

@@ -23,7 +23,7 @@ from lit_bottleneck.arguments import one_of, whole_number
 from lit_bottleneck.callbacks.run_folder import run_folder
 from lit_bottleneck.callbacks.value_range import value_range
 from lit_bottleneck.functional import InterpolationMode
-from lit_bottleneck.module import evaluating
+from lit_bottleneck.models.base import evaluating
 
 _SMALLEST_TILE = 48  # pixels: 8 x 8 digits are magnified to be seen
 _REACH = 3.0  # of a traversal, in standard deviations of the prior

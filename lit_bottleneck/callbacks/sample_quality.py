@@ -20,7 +20,7 @@ from lit_bottleneck.metrics import (
     ModeCoverage,
     PrecisionRecall,
 )
-from lit_bottleneck.trial import attempt, stand_in
+from lit_bottleneck.models.setup_checks import attempt, stand_in
 
 
 class SampleQuality(Measurement):

@@ -22,11 +22,11 @@ from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, RandomStates
 from lit_bottleneck.cli import compare, recipes, resume, sample
 from lit_bottleneck.cli.export import main as export_command
 from lit_bottleneck.cli.refusals import FirstBatch, Parser, told_in_one_line
-from lit_bottleneck.gan_checks import check_trainer
+from lit_bottleneck.models.gan_checks import check_trainer
+from lit_bottleneck.models.vdb import VDBGAN
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO
 from lit_bottleneck.training.loading import check_checkpoint
 from lit_bottleneck.training.memory import keep_freed_memory
-from lit_bottleneck.vdb import VDBGAN
 
 _NOT_FOR_USERS = (
     ".*does not have many workers.*",  # data in memory is loaded fastest by the process itself

@@ -7,9 +7,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lit_bottleneck.module import evaluating
-from lit_bottleneck.vae import VAE
-from lit_bottleneck.vdb import VDBGAN
+from lit_bottleneck.models.base import evaluating
+from lit_bottleneck.models.vae import VAE
+from lit_bottleneck.models.vdb import VDBGAN
 
 ROWS = 11  # of a batch to trace with: a size that nothing else has
 

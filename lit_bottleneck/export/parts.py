@@ -17,9 +17,9 @@ from torch.export import Dim, ExportedProgram
 from lit_bottleneck.code import Code
 from lit_bottleneck.export.files import largest_difference, runner, whole_file
 from lit_bottleneck.export.inputs import ROWS, batch_of, example_inputs
-from lit_bottleneck.vae import VAE
-from lit_bottleneck.vdb import VDBGAN
-from lit_bottleneck.vib import VIBClassifier
+from lit_bottleneck.models.vae import VAE
+from lit_bottleneck.models.vdb import VDBGAN
+from lit_bottleneck.models.vib import VIBClassifier
 
 _OF_THE_MODELS = ("encoder", "decoder", "likelihood", "head", "generator", "averaged_generator", "metrics")
 _INPUT_NAMES = {"decoder": "z", "generator": "noise"}

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lit_bottleneck.models.vib import VIBClassifier
 from lit_bottleneck.networks import TextEncoder
 from lit_bottleneck.networks.text import tabulated_maximum
-from lit_bottleneck.vib import VIBClassifier
 
 
 class Plain(nn.Module):

@@ -15,7 +15,7 @@ from lit_bottleneck.beta import DualBeta
 from lit_bottleneck.callbacks import Compile
 from lit_bottleneck.cli import main
 from lit_bottleneck.cli.recipes import recipe_paths
-from lit_bottleneck.module import output_width
+from lit_bottleneck.models.base import output_width
 from lit_bottleneck.networks import MLP, MLPDecoder, add_spectral_norm
 from lit_bottleneck.training.compilation import compile_in_place, is_compiled
 from tests.quiet import trainer

@@ -18,7 +18,7 @@ from lit_bottleneck.adversarial import R1
 from lit_bottleneck.beta import DualBeta
 from lit_bottleneck.callbacks import WeightEMA
 from lit_bottleneck.likelihoods import LearnedGaussian
-from lit_bottleneck.module import evaluating
+from lit_bottleneck.models.base import evaluating
 from lit_bottleneck.networks import MLP, MLPDecoder
 from tests.quiet import trainer
 

@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lit_bottleneck.arguments import decay, one_of, positive, whole_number
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.code import Scale
-from lit_bottleneck.gan_checks import check_trainer
-from lit_bottleneck.module import BottleneckModule
+from lit_bottleneck.models.base import BottleneckModule
+from lit_bottleneck.models.gan_checks import check_trainer
 from lit_bottleneck.training.weight_averaging import AveragedNetwork
 
 Player = Literal["generator", "discriminator"]

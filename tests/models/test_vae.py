@@ -100,7 +100,7 @@ def test_the_log_likelihood_in_parts_is_that_in_one(monkeypatch: pytest.MonkeyPa
     vae, x = linear(), draw(8)
     torch.manual_seed(0)
     whole = vae.log_likelihood(x, 3000)
-    monkeypatch.setattr("lit_bottleneck.vae._NUMBERS_AT_ONCE", 5 * 50)
+    monkeypatch.setattr("lit_bottleneck.models.vae._NUMBERS_AT_ONCE", 5 * 50)
     parts: list[int] = []
     vae.decoder.register_forward_pre_hook(lambda module, inputs: parts.append(len(inputs[0])))
     torch.manual_seed(0)  # torch draws the same numbers in parts that are multiples of 16, as 6 x 8 x 2 are
@@ -108,7 +108,7 @@ def test_the_log_likelihood_in_parts_is_that_in_one(monkeypatch: pytest.MonkeyPa
     assert max(parts) <= 50
     assert sum(parts) == 8 * 3000
     torch.testing.assert_close(in_parts, whole)
-    monkeypatch.setattr("lit_bottleneck.vae._NUMBERS_AT_ONCE", 15)  # fewer than the examples
+    monkeypatch.setattr("lit_bottleneck.models.vae._NUMBERS_AT_ONCE", 15)  # fewer than the examples
     assert vae.log_likelihood(x, 2).shape == (8,)
     assert max(parts[-6:]) <= 3
 

@@ -14,11 +14,11 @@ from lit_bottleneck.beta import BetaController
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpolate, log_ratio
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from
-from lit_bottleneck.module import BottleneckModule, SplitMetrics, evaluating
+from lit_bottleneck.models.base import BottleneckModule, SplitMetrics, evaluating
+from lit_bottleneck.models.setup_checks import attempt, code_of, stand_in
 from lit_bottleneck.objectives import ELBO, IWAE, BetaTC, CodedBatch, Objective, objective_from
 from lit_bottleneck.training.distributed import mean_over_processes
 from lit_bottleneck.training.precision import Mean
-from lit_bottleneck.trial import attempt, code_of, stand_in
 
 __all__ = ["ELBO", "IWAE", "VAE", "BetaTC"]  # with what it may minimise
 

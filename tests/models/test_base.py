@@ -21,7 +21,7 @@ from lit_bottleneck.beta import BetaController, DualBeta, ScheduledBeta
 from lit_bottleneck.cli import main
 from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.data import Digits
-from lit_bottleneck.module import BottleneckModule
+from lit_bottleneck.models.base import BottleneckModule
 from lit_bottleneck.networks import MLP
 from tests.quiet import trainer
 

@@ -13,9 +13,9 @@ from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.module import BottleneckModule, SplitMetrics, evaluating, output_width
+from lit_bottleneck.models.base import BottleneckModule, SplitMetrics, evaluating, output_width
+from lit_bottleneck.models.setup_checks import attempt, code_of, stand_in
 from lit_bottleneck.training.precision import Mean
-from lit_bottleneck.trial import attempt, code_of, stand_in
 
 
 class VIBClassifier(BottleneckModule):

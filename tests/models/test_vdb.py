@@ -24,7 +24,7 @@ from lit_bottleneck.beta import BetaController, ConstantBeta, DualBeta
 from lit_bottleneck.code import Code, gaussian_code
 from lit_bottleneck.data import Digits, Ring
 from lit_bottleneck.functional import gaussian_kl
-from lit_bottleneck.gan_checks import check_trainer
+from lit_bottleneck.models.gan_checks import check_trainer
 from lit_bottleneck.networks import MLP, DCGANEncoder, DCGANGenerator, MLPDecoder, ResNetEncoder
 from tests.quiet import trainer
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import _SpectralNorm
 
+from lit_bottleneck.models.setup_checks import attempt, zeros
 from lit_bottleneck.training.compilation import is_compiled, uncompiled
-from lit_bottleneck.trial import attempt, zeros
 
 if TYPE_CHECKING:
-    from lit_bottleneck.vdb import VDBGAN
+    from lit_bottleneck.models.vdb import VDBGAN
 
 _TOLERANCE = 1e-3  # of the range of pixels
 _ONE_EXAMPLE = (

@@ -8,8 +8,8 @@ from lightning import LightningDataModule, Trainer
 from torch import Tensor, nn
 
 from lit_bottleneck import VAE, VDBGAN, VIBClassifier
+from lit_bottleneck.models.setup_checks import attempt, stand_in, zeros
 from lit_bottleneck.networks import MLP, MLPDecoder, TextEncoder
-from lit_bottleneck.trial import attempt, stand_in, zeros
 
 
 class Told(LightningDataModule):

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_bottleneck.adversarial import GradientPenalty, LossName, adversarial_loss, input_gradient, penalty_from
-from lit_bottleneck.alternating import AlternatingModule
 from lit_bottleneck.arguments import one_of, whole_number
 from lit_bottleneck.beta import BetaController, DualBeta
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import InterpolationMode, at_least_float32, interpolate
-from lit_bottleneck.gan_checks import (
+from lit_bottleneck.models.alternating import AlternatingModule
+from lit_bottleneck.models.base import SplitMetrics, evaluating
+from lit_bottleneck.models.gan_checks import (
     check_batch,
     check_compiled,
     check_head,
@@ -25,7 +26,6 @@ from lit_bottleneck.gan_checks import (
     has_batch_norm,
     output_range,
 )
-from lit_bottleneck.module import SplitMetrics, evaluating
 from lit_bottleneck.networks.spectral import add_spectral_norm
 from lit_bottleneck.training.compilation import run_as_written
 from lit_bottleneck.training.precision import Mean

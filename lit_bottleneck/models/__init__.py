@@ -1,0 +1,1 @@
+"""The models: VIB, VAE and VDB on one base."""
