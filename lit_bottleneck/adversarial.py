@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_bottleneck.arguments import one_of, positive
+from lit_bottleneck.checks import one_of, positive
 from lit_bottleneck.described import Described, from_description
 from lit_bottleneck.functional import at_least_float32
 

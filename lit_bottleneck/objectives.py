@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_bottleneck.arguments import not_negative, whole_number
+from lit_bottleneck.checks import not_negative, whole_number
 from lit_bottleneck.code import Code
 from lit_bottleneck.described import Described, from_description
 from lit_bottleneck.functional import log_density, log_ratio

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lit_bottleneck.arguments import not_negative
+from lit_bottleneck.checks import not_negative
 from lit_bottleneck.described import Described, from_description
 
 

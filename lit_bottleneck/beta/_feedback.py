@@ -3,8 +3,8 @@
 import math
 from typing import Literal
 
-from lit_bottleneck.arguments import is_number, not_negative, one_of
 from lit_bottleneck.beta._controller import BetaController
+from lit_bottleneck.checks import is_number, not_negative, one_of
 
 
 class _FeedbackBeta(BetaController):

@@ -8,8 +8,8 @@ from lightning import LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from lit_bottleneck.arguments import one_of, whole_number
 from lit_bottleneck.callbacks.measurement import Measurement, check_codes, code_of
+from lit_bottleneck.checks import one_of, whole_number
 from lit_bottleneck.metrics._factors import FactorError, FactorMetric
 from lit_bottleneck.metrics.disentanglement import DCI, MIG, SAP
 from lit_bottleneck.metrics.probes import FactorProbe, ProbeKind

@@ -5,8 +5,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.callbacks.measurement import Measurement, check_codes, code_of
+from lit_bottleneck.checks import whole_number
 from lit_bottleneck.metrics import MarginalMoments, MutualInformation, Rate
 from lit_bottleneck.models.base import BottleneckModule
 

@@ -12,8 +12,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from lit_bottleneck.arguments import one_of, whole_number
 from lit_bottleneck.callbacks.value_range import value_range as value_range_of
+from lit_bottleneck.checks import one_of, whole_number
 from lit_bottleneck.functional import InterpolationMode, interpolate
 from lit_bottleneck.metrics.features import CodeFeatures, ValueRange
 from lit_bottleneck.metrics.paths import PathQuality, cycle_error

@@ -19,9 +19,9 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
-from lit_bottleneck.arguments import one_of, whole_number
 from lit_bottleneck.callbacks.run_folder import run_folder
 from lit_bottleneck.callbacks.value_range import value_range
+from lit_bottleneck.checks import one_of, whole_number
 from lit_bottleneck.functional import InterpolationMode
 from lit_bottleneck.models.base import evaluating
 

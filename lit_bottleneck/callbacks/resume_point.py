@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lit_bottleneck.arguments import positive, whole_number
 from lit_bottleneck.callbacks.random_states import is_under_way
 from lit_bottleneck.callbacks.run_folder import run_folder
+from lit_bottleneck.checks import positive, whole_number
 
 FILENAME = "resume.ckpt"
 LOGGER_VERSIONS = "logger_versions"  # key in a checkpoint

@@ -9,9 +9,9 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.callbacks.measurement import Measurement
 from lit_bottleneck.callbacks.value_range import value_range
+from lit_bottleneck.checks import whole_number
 from lit_bottleneck.metrics import (
     FeatureExtractor,
     FrechetDistance,

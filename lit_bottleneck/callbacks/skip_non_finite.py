@@ -8,8 +8,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch.optim import Optimizer
 
-from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.bottleneck import GaussianBottleneck
+from lit_bottleneck.checks import whole_number
 
 
 class SkipNonFinite(Callback):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, distributions
 from torch.distributions import Distribution
 
-from lit_bottleneck.arguments import whole_number
+from lit_bottleneck.checks import whole_number
 from lit_bottleneck.functional import bounded_log_var
 from lit_bottleneck.likelihoods._likelihood import Likelihood, nearest_level, slack_of_levels
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_bottleneck.arguments import whole_number
+from lit_bottleneck.checks import whole_number
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.metrics._precision import Float64Metric
 

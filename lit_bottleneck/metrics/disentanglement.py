@@ -14,7 +14,7 @@ import torch
 from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
-from lit_bottleneck.arguments import whole_number
+from lit_bottleneck.checks import whole_number
 from lit_bottleneck.metrics._factors import Array, FactorMetric, factor_names, halves, is_class, ordered
 from lit_bottleneck.metrics._importance import disentanglement_completeness, forest_importance
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics.utilities.data import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lit_bottleneck.arguments import whole_number
+from lit_bottleneck.checks import whole_number
 from lit_bottleneck.functional import pairwise_log_density
 from lit_bottleneck.metrics._code_sums import CodeSums, checked_codes, sums_of
 from lit_bottleneck.metrics._codes import CodeMetric

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from lit_bottleneck.arguments import one_of, whole_number
+from lit_bottleneck.checks import one_of, whole_number
 from lit_bottleneck.metrics._factors import Array, FactorMetric, halves, is_class, ordered
 
 ProbeKind = Literal["linear", "mlp"]

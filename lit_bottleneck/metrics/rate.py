@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_bottleneck.arguments import not_negative
+from lit_bottleneck.checks import not_negative
 from lit_bottleneck.metrics._code_sums import CodeSums, checked_codes, sums_of
 from lit_bottleneck.metrics._codes import CodeMetric
 

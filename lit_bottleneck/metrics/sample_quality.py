@@ -11,7 +11,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import poly_mmd
 from torchmetrics.utilities.data import dim_zero_cat
 
-from lit_bottleneck.arguments import whole_number
+from lit_bottleneck.checks import whole_number
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.metrics._precision import Float64Metric
 from lit_bottleneck.training.precision import without_casts

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lit_bottleneck.arguments import decay, one_of, positive, whole_number
 from lit_bottleneck.beta import BetaController
+from lit_bottleneck.checks import decay, one_of, positive, whole_number
 from lit_bottleneck.code import Scale
 from lit_bottleneck.models.base import BottleneckModule
 from lit_bottleneck.models.gan_checks import check_trainer

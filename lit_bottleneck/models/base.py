@@ -15,9 +15,9 @@ from lightning.pytorch.plugins import DoublePrecision
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.bottleneck import GaussianBottleneck
+from lit_bottleneck.checks import whole_number
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.described import Described, description_of
 from lit_bottleneck.training.compilation import uncompiled

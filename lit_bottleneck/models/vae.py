@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from lit_bottleneck.arguments import not_negative, whole_number
 from lit_bottleneck.beta import BetaController
+from lit_bottleneck.checks import not_negative, whole_number
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpolate, log_ratio
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from

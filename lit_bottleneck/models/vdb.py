@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_bottleneck.adversarial import GradientPenalty, LossName, adversarial_loss, input_gradient, penalty_from
-from lit_bottleneck.arguments import one_of, whole_number
 from lit_bottleneck.beta import BetaController, DualBeta
+from lit_bottleneck.checks import one_of, whole_number
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import InterpolationMode, at_least_float32, interpolate
 from lit_bottleneck.models.alternating import AlternatingModule

@@ -9,8 +9,8 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from lit_bottleneck.arguments import whole_number
 from lit_bottleneck.beta import BetaController
+from lit_bottleneck.checks import whole_number
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.models.base import BottleneckModule, SplitMetrics, evaluating, output_width

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from lit_bottleneck.arguments import image_dims
+from lit_bottleneck.checks import image_dims
 
 _SMALLEST = 4  # pixels: an image is halved as long as this much is left
 

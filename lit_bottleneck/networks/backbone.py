@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from lit_bottleneck.arguments import whole_number
+from lit_bottleneck.checks import whole_number
 
 
 class Backbone(nn.Module):

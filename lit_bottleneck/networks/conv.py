@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lit_bottleneck.arguments import image_dims, whole_number
+from lit_bottleneck.checks import image_dims, whole_number
 
 
 class ConvEncoder(nn.Module):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from lit_bottleneck.arguments import one_of, whole_number
+from lit_bottleneck.checks import one_of, whole_number
 from lit_bottleneck.networks._images import halvings, moments_layer
 
 Normalization = Literal["none", "batch", "group"]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from lit_bottleneck.arguments import one_of, whole_number, whole_numbers
+from lit_bottleneck.checks import one_of, whole_number, whole_numbers
 
 Activation = Literal["relu", "leaky_relu"]
 

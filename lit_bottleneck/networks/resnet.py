@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_bottleneck.arguments import whole_number
+from lit_bottleneck.checks import whole_number
 from lit_bottleneck.networks._images import halvings, moments_layer
 
 _SLOPE = 0.2

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from lit_bottleneck.arguments import one_of, whole_number
+from lit_bottleneck.checks import one_of, whole_number
 
 _TEXTS_AT_ONCE = 8  # of 400 positions and 250 filters: a few megabytes of sums
 

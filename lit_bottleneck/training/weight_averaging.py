@@ -7,7 +7,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor, nn
 
-from lit_bottleneck import arguments
+from lit_bottleneck import checks as arguments
 from lit_bottleneck.training.precision import without_half_casts
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
