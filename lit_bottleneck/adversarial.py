@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lit_bottleneck.checks import one_of, positive
-from lit_bottleneck.described import Described, from_description
 from lit_bottleneck.functional import at_least_float32
+from lit_bottleneck.hparams import Described, from_description
 
 LossName = Literal["non_saturating", "hinge", "wasserstein"]
 

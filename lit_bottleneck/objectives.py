@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lit_bottleneck.checks import not_negative, whole_number
 from lit_bottleneck.code import Code
-from lit_bottleneck.described import Described, from_description
 from lit_bottleneck.functional import log_density, log_ratio
+from lit_bottleneck.hparams import Described, from_description
 from lit_bottleneck.training.distributed import gather_rows
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lit_bottleneck.adversarial import R1, WGANGP, GradientPenalty, adversarial_loss, input_gradient, penalty_from
-from lit_bottleneck.described import description_of
+from lit_bottleneck.hparams import description_of
 
 PENALTIES = [R1(3.0), WGANGP(3.0)]
 logits = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8)

@@ -22,7 +22,7 @@ from lit_bottleneck.beta import (
     ScheduledBeta,
     controller_from,
 )
-from lit_bottleneck.described import description_of
+from lit_bottleneck.hparams import description_of
 
 RATES = st.lists(st.floats(0, 1000), min_size=1, max_size=40)
 KINDS: dict[str, Callable[[], BetaController]] = {

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 from torch import Tensor, distributions
 
-from lit_bottleneck.described import description_of
 from lit_bottleneck.functional import bounded_log_var
+from lit_bottleneck.hparams import description_of
 from lit_bottleneck.likelihoods import (
     Bernoulli,
     Categorical,

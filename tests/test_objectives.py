@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
 from lit_bottleneck.code import gaussian_code
-from lit_bottleneck.described import description_of
+from lit_bottleneck.hparams import description_of
 from lit_bottleneck.objectives import ELBO, IWAE, BetaTC, CodedBatch, objective_from, total_correlation
 
 

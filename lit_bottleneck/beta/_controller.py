@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from lit_bottleneck.checks import not_negative
-from lit_bottleneck.described import Described, from_description
+from lit_bottleneck.hparams import Described, from_description
 
 
 class BetaController(Described, nn.Module, ABC):

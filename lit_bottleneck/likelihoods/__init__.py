@@ -7,7 +7,7 @@ batch multiplied by that, ``(B, n D1, ...)``, all means first, then all scales, 
 from collections.abc import Mapping
 from typing import Any
 
-from lit_bottleneck.described import from_description
+from lit_bottleneck.hparams import from_description
 from lit_bottleneck.likelihoods._bernoulli import Bernoulli, ContinuousBernoulli
 from lit_bottleneck.likelihoods._gaussian import Gaussian, LearnedGaussian, OptimalGaussian, PerOutputGaussian
 from lit_bottleneck.likelihoods._levels import Categorical, DiscretizedLogistic

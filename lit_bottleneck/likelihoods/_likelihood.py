@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lit_bottleneck.described import Described
 from lit_bottleneck.functional import at_least_float32
+from lit_bottleneck.hparams import Described
 
 
 class Likelihood(Described, nn.Module, ABC):

@@ -19,7 +19,7 @@ from lit_bottleneck.beta import BetaController
 from lit_bottleneck.bottleneck import GaussianBottleneck
 from lit_bottleneck.checks import whole_number
 from lit_bottleneck.code import Code, Scale
-from lit_bottleneck.described import Described, description_of
+from lit_bottleneck.hparams import Described, description_of
 from lit_bottleneck.training.compilation import uncompiled
 from lit_bottleneck.training.precision import without_casts
 
