@@ -5,9 +5,9 @@ price once per optimizer step (`update`), from the mean rate over all examples o
 Python floats, kept in the checkpoint as extra state: no precision setting rounds it, nothing averages it.
 """
 
-from lit_bottleneck.beta._controller import BetaController, ConstantBeta, controller_from
-from lit_bottleneck.beta._feedback import GECO, DualBeta
-from lit_bottleneck.beta._schedules import CapacityBeta, ScheduledBeta
+from lit_bottleneck.beta.base import BetaController, ConstantBeta, controller_from
+from lit_bottleneck.beta.feedback import GECO, DualBeta
+from lit_bottleneck.beta.schedules import CapacityBeta, ScheduledBeta
 
 __all__ = [
     "GECO",

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from lit_bottleneck.beta._controller import BetaController, mean_over_examples
+from lit_bottleneck.beta.base import BetaController, mean_over_examples
 from lit_bottleneck.checks import not_negative, one_of, whole_number
 from lit_bottleneck.training.distributed import mean_over_processes
 

@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from lit_bottleneck.beta._controller import BetaController
+from lit_bottleneck.beta.base import BetaController
 from lit_bottleneck.checks import is_number, not_negative, one_of
 
 
