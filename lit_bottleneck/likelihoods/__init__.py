@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from lit_bottleneck.hparams import from_description
-from lit_bottleneck.likelihoods._bernoulli import Bernoulli, ContinuousBernoulli
-from lit_bottleneck.likelihoods._gaussian import Gaussian, LearnedGaussian, OptimalGaussian, PerOutputGaussian
-from lit_bottleneck.likelihoods._levels import Categorical, DiscretizedLogistic
-from lit_bottleneck.likelihoods._likelihood import Likelihood
+from lit_bottleneck.likelihoods.base import Likelihood
+from lit_bottleneck.likelihoods.bernoulli import Bernoulli, ContinuousBernoulli
+from lit_bottleneck.likelihoods.discrete import Categorical, DiscretizedLogistic
+from lit_bottleneck.likelihoods.gaussian import Gaussian, LearnedGaussian, OptimalGaussian, PerOutputGaussian
 
 __all__ = [
     "Bernoulli",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
 from lit_bottleneck.functional import at_least_float32, bounded_log_var
-from lit_bottleneck.likelihoods._likelihood import Likelihood
+from lit_bottleneck.likelihoods.base import Likelihood
 from lit_bottleneck.training.precision import without_casts, without_half_casts
 
 _LEAST_VARIANCE = math.exp(-14)  # of a Gaussian's outputs: where they are all the same, the density has no bound

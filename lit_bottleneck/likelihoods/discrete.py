@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 from lit_bottleneck.checks import whole_number
 from lit_bottleneck.functional import bounded_log_var
-from lit_bottleneck.likelihoods._likelihood import Likelihood, nearest_level, slack_of_levels
+from lit_bottleneck.likelihoods.base import Likelihood, nearest_level, slack_of_levels
 
 _MOST_LEVELS = 2**16  # each has a step in the mean of a logistic, or a number of the decoder's
 

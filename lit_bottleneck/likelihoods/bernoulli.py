@@ -7,7 +7,7 @@ from torch import Tensor, distributions
 from torch.distributions import Distribution
 
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.likelihoods._likelihood import Likelihood
+from lit_bottleneck.likelihoods.base import Likelihood
 
 
 class Bernoulli(Likelihood):
