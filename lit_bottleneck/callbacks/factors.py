@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lit_bottleneck.callbacks.measurement import Measurement, check_codes, code_of
 from lit_bottleneck.checks import one_of, whole_number
-from lit_bottleneck.metrics._factors import FactorError, FactorMetric
 from lit_bottleneck.metrics.disentanglement import DCI, MIG, SAP
+from lit_bottleneck.metrics.factor_metric import FactorError, FactorMetric
 from lit_bottleneck.metrics.probes import FactorProbe, ProbeKind
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_bottleneck.checks import whole_number
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.metrics._precision import Float64Metric
+from lit_bottleneck.metrics.base import Float64Metric
 
 
 class ELBO(Float64Metric):

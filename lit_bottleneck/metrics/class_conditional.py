@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lit_bottleneck.checks import whole_number
-from lit_bottleneck.metrics._code_sums import checked_codes, merged, sums_of
-from lit_bottleneck.metrics._codes import CodeMetric
+from lit_bottleneck.metrics.code_metric import CodeMetric
+from lit_bottleneck.metrics.code_sums import checked_codes, merged, sums_of
 from lit_bottleneck.metrics.marginal_moments import correlations_of
 
 

@@ -15,8 +15,8 @@ from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
 from lit_bottleneck.checks import whole_number
-from lit_bottleneck.metrics._factors import Array, FactorMetric, factor_names, halves, is_class, ordered
-from lit_bottleneck.metrics._importance import disentanglement_completeness, forest_importance
+from lit_bottleneck.metrics.factor_metric import Array, FactorMetric, factor_names, halves, is_class, ordered
+from lit_bottleneck.metrics.importance import disentanglement_completeness, forest_importance
 
 
 class MIG(FactorMetric):

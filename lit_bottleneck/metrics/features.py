@@ -16,7 +16,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics.image.fid import NoTrainInceptionV3
 
-from lit_bottleneck.metrics._inception_weights import fetch_weights
+from lit_bottleneck.metrics.inception_weights import fetch_weights
 from lit_bottleneck.training.precision import without_casts
 
 ValueRange = tuple[float, float]

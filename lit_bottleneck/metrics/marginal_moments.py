@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_bottleneck.metrics._code_sums import CodeSums, checked_codes, sums_of
-from lit_bottleneck.metrics._codes import CodeMetric
+from lit_bottleneck.metrics.code_metric import CodeMetric
+from lit_bottleneck.metrics.code_sums import CodeSums, checked_codes, sums_of
 
 
 class MarginalMoments(CodeMetric):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_bottleneck.metrics._precision import Float64Metric
+from lit_bottleneck.metrics.base import Float64Metric
 
 _REACH = 3  # standard deviations
 _HELD = 20  # a mode is held by one in so many of the good points

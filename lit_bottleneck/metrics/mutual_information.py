@@ -12,8 +12,8 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lit_bottleneck.checks import whole_number
 from lit_bottleneck.functional import pairwise_log_density
-from lit_bottleneck.metrics._code_sums import CodeSums, checked_codes, sums_of
-from lit_bottleneck.metrics._codes import CodeMetric
+from lit_bottleneck.metrics.code_metric import CodeMetric
+from lit_bottleneck.metrics.code_sums import CodeSums, checked_codes, sums_of
 from lit_bottleneck.metrics.contrastive_bounds import others_of, stratified
 from lit_bottleneck.metrics.marginal_moments import moments_of
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.metrics._precision import Float64Metric
+from lit_bottleneck.metrics.base import Float64Metric
 
 _SUMS = ("paths", "points", "end_classes", "switches", "entropy", "codes", "shell_distance", "shell_distance_abs")
 _SLACK = 0.05  # of the log of a sum of probabilities: bfloat16 is that coarse

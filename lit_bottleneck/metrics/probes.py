@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from lit_bottleneck.checks import one_of, whole_number
-from lit_bottleneck.metrics._factors import Array, FactorMetric, halves, is_class, ordered
+from lit_bottleneck.metrics.factor_metric import Array, FactorMetric, halves, is_class, ordered
 
 ProbeKind = Literal["linear", "mlp"]
 _KINDS: tuple[ProbeKind, ...] = ("linear", "mlp")

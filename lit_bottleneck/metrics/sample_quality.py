@@ -13,7 +13,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from lit_bottleneck.checks import whole_number
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.metrics._precision import Float64Metric
+from lit_bottleneck.metrics.base import Float64Metric
 from lit_bottleneck.training.precision import without_casts
 
 _AT_ONCE = 2**24  # distances in memory: 128 MiB of them

@@ -7,9 +7,9 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from lit_bottleneck.metrics._codes import CodeMetric
 from lit_bottleneck.metrics.bounds import ELBO, ImportanceWeightedBound
 from lit_bottleneck.metrics.class_conditional import ClassConditionalTotalCorrelation
+from lit_bottleneck.metrics.code_metric import CodeMetric
 from lit_bottleneck.metrics.marginal_moments import MarginalMoments
 from lit_bottleneck.metrics.mutual_information import MutualInformation
 from lit_bottleneck.metrics.rate import Rate

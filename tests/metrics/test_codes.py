@@ -15,8 +15,8 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lit_bottleneck.code import gaussian_code
-from lit_bottleneck.metrics._codes import CodeMetric
 from lit_bottleneck.metrics.class_conditional import ClassConditionalTotalCorrelation
+from lit_bottleneck.metrics.code_metric import CodeMetric
 from lit_bottleneck.metrics.marginal_moments import MarginalMoments
 from lit_bottleneck.metrics.mutual_information import MutualInformation
 from lit_bottleneck.metrics.rate import Rate

@@ -12,7 +12,6 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 
-from lit_bottleneck.metrics._factors import FactorMetric, halves
 from lit_bottleneck.metrics.disentanglement import (
     DCI,
     MIG,
@@ -21,6 +20,7 @@ from lit_bottleneck.metrics.disentanglement import (
     disentanglement_completeness,
     mutual_information_gaps,
 )
+from lit_bottleneck.metrics.factor_metric import FactorMetric, halves
 
 METRICS: list[Callable[[], FactorMetric]] = [MIG, SAP, DCI]
 

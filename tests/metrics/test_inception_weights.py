@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_bottleneck.metrics import _inception_weights
-from lit_bottleneck.metrics._inception_weights import fetch_weights
+from lit_bottleneck.metrics import inception_weights as _inception_weights
+from lit_bottleneck.metrics.inception_weights import fetch_weights
 from tests.data.local_mirror import Mirror
 
 CONTENT = b"weights" * 100

@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 
-from lit_bottleneck.metrics._factors import halves
+from lit_bottleneck.metrics.factor_metric import halves
 from lit_bottleneck.metrics.probes import FactorProbe, ProbeKind, probe
 
 KINDS: list[ProbeKind] = ["linear", "mlp"]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lit_bottleneck.metrics._code_sums import CodeSums, checked_codes, common_origin, merged, no_sums, sums_of
-from lit_bottleneck.metrics._precision import Float64Metric
+from lit_bottleneck.metrics.base import Float64Metric
+from lit_bottleneck.metrics.code_sums import CodeSums, checked_codes, common_origin, merged, no_sums, sums_of
 
 
 class CodeMetric(Float64Metric):

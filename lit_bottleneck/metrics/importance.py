@@ -10,7 +10,7 @@ import torch
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from torch import Tensor
 
-from lit_bottleneck.metrics._factors import FactorError, factor_names, halves, is_class, ordered
+from lit_bottleneck.metrics.factor_metric import FactorError, factor_names, halves, is_class, ordered
 
 _LEAF = 5  # rows: smaller leaves split noise, by which every dimension matters
 
