@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lit_bottleneck.checks import one_of, whole_number
-from lit_bottleneck.networks._images import halvings, moments_layer
+from lit_bottleneck.networks.images import halvings, moments_layer
 
 Normalization = Literal["none", "batch", "group"]
 

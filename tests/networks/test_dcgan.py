@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lit_bottleneck.networks import DCGANEncoder, DCGANGenerator
-from lit_bottleneck.networks._images import halvings, moments_layer
+from lit_bottleneck.networks.images import halvings, moments_layer
 
 DIMS = [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 28, 28), (1, 32, 32), (3, 32, 32), (1, 64, 64), (3, 64, 64), (2, 8, 20)]
 

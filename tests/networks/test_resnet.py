@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_bottleneck.networks import ResNetEncoder, ResNetGenerator
-from lit_bottleneck.networks._images import halvings
+from lit_bottleneck.networks.images import halvings
 from lit_bottleneck.networks.resnet import ResidualBlock
 
 DIMS = [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 28, 28), (1, 32, 32), (3, 32, 32), (1, 64, 64), (3, 64, 64), (2, 8, 20)]
