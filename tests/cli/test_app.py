@@ -172,18 +172,8 @@ def test_wandb_is_not_imported_without_its_logger() -> None:
 
 def test_any_lightning_module_trains_by_its_class_path(folder: Path) -> None:
     trainer = ["--trainer.max_epochs", "1", "--trainer.logger", "false", "--trainer.enable_checkpointing", "false"]
-    main(
-        [
-            "fit",
-            "--model",
-            "tests.cli.test_app.Line",
-            "--model.width",
-            "3",
-            "--data",
-            "tests.cli.test_app.Points",
-            *trainer,
-        ]
-    )
+    model = ["--model", f"{__name__}.Line", "--model.width", "3"]
+    main(["fit", *model, "--data", f"{__name__}.Points", *trainer])
 
 
 def test_a_limit_of_1_is_one_batch_and_of_1_0_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,7 +267,7 @@ def test_recipes_are_listed_and_copied(folder: Path, capsys: pytest.CaptureFixtu
 
 
 def test_the_wheel_brings_the_recipes(tmp_path: Path) -> None:
-    project = Path(__file__).parents[1]
+    project = Path(__file__).parents[2]
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=project, check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")

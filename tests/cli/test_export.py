@@ -97,7 +97,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ({"--dims": "65"}, r"argument --dims: the part 'code' of a VIBClassifier does not take .* shape \(65,\)"),
         ({"--ckpt_path": "nowhere.ckpt"}, "argument --ckpt_path: .*nowhere.ckpt"),
         ({"--ckpt_path": __file__}, "argument --ckpt_path: "),
-        ({"--out": f"{__file__}/model.pt2"}, "argument --out: .*test_command.py"),
+        ({"--out": f"{__file__}/model.pt2"}, "argument --out: .*test_export.py"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

@@ -319,7 +319,7 @@ class OnlyTheSecond(Points):
 def on_two_processes(folder: Path, *arguments: str) -> tuple[int, list[str]]:
     """Exit status and lines of a real command; it returns when the last process has closed its output."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     trainer = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
     command = [sys.executable, "-m", "lit_bottleneck", "fit", *arguments, *trainer]
     done = run_group(command, cwd=folder, environment=environment)

@@ -188,7 +188,7 @@ def test_other_commands_refuse_in_the_same_way(
 )
 def test_the_real_command_ends_so_too(arguments: list[str], word: str, folder: Path) -> None:
     command = [sys.executable, "-m", "lit_bottleneck", "fit", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert not done.stdout
