@@ -1,9 +1,17 @@
-"""Checks of constructor arguments, each with an error that names the argument and the value."""
+"""Checks of arguments and of what fits together, each with an error that names the argument and the value."""
 
 import math
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any, TypeVar
+
+
+class ConfigurationError(ValueError):
+    """A setting that is wrong, or does not go with another or with the data.
+
+    The command line prints it in one line, whenever it is raised; other errors keep their traceback once the models,
+    data and trainer are built.
+    """
 
 
 def is_number(value: Any) -> bool:
@@ -14,28 +22,28 @@ def is_number(value: Any) -> bool:
 def not_negative(name: str, value: float) -> float:
     """Return ``value`` as a float, if it is finite and not negative."""
     if not is_number(value) or not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} must be a finite number that is not negative; got {value!r}")
+        raise ConfigurationError(f"{name} must be a finite number that is not negative; got {value!r}")
     return float(value)
 
 
 def positive(name: str, value: float) -> float:
     """Return ``value`` as a float, if it is finite and positive."""
     if not is_number(value) or not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be a finite number above 0; got {value!r}")
+        raise ConfigurationError(f"{name} must be a finite number above 0; got {value!r}")
     return float(value)
 
 
 def decay(name: str, value: float) -> float:
     """Return ``value`` as a float, if it is in [0, 1)."""
     if not is_number(value) or not 0 <= value < 1:
-        raise ValueError(f"{name} must be in [0, 1); got {value!r}")
+        raise ConfigurationError(f"{name} must be in [0, 1); got {value!r}")
     return float(value)
 
 
 def whole_number(name: str, value: int, at_least: int) -> int:
     """Return ``value`` as an int, if it is whole and at least ``at_least``."""
     if not _is_whole(value, at_least):
-        raise ValueError(f"{name} must be a whole number, at least {at_least}; got {value!r}")
+        raise ConfigurationError(f"{name} must be a whole number, at least {at_least}; got {value!r}")
     return int(value)
 
 
@@ -47,7 +55,7 @@ def whole_numbers(name: str, values: Iterable[int], at_least: int) -> tuple[int,
     """
     listed = isinstance(values, Iterable) and not isinstance(values, str)
     if not listed or not all(_is_whole(value, at_least) for value in values):
-        raise ValueError(f"{name} must be whole numbers, at least {at_least} each; got {values!r}")
+        raise ConfigurationError(f"{name} must be whole numbers, at least {at_least} each; got {values!r}")
     return tuple(int(value) for value in values)
 
 
@@ -55,7 +63,7 @@ def image_dims(dims: Iterable[int]) -> tuple[int, int, int]:
     """Return ``dims`` as channels, height and width, if they are three whole numbers above 0."""
     sizes = whole_numbers("dims", dims, at_least=1)
     if len(sizes) != 3:
-        raise ValueError(f"dims must be channels, height and width, such as (1, 28, 28); got {sizes}")
+        raise ConfigurationError(f"dims must be channels, height and width, such as (1, 28, 28); got {sizes}")
     return sizes
 
 
@@ -65,7 +73,7 @@ _Name = TypeVar("_Name", bound=str)
 def one_of(name: str, value: _Name, known: tuple[_Name, ...]) -> _Name:
     """Return ``value``, if it is ``known``."""
     if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}")
+        raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, known))}; got {value!r}")
     return value
 
 

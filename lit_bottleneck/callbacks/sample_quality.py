@@ -20,7 +20,7 @@ from lit_bottleneck.metrics import (
     ModeCoverage,
     PrecisionRecall,
 )
-from lit_bottleneck.models.setup_checks import attempt, stand_in
+from lit_bottleneck.models.setup_checks import dummy_batch, try_forward
 
 
 class SampleQuality(Measurement):
@@ -77,14 +77,14 @@ class SampleQuality(Measurement):
             with isolate_rng():  # a new network draws its first weights
                 self.features.build()
         self.features.to(trainer.strategy.root_device)
-        examples = stand_in(pl_module)
+        examples = dummy_batch(pl_module)
         if examples is not None and not (
             isinstance(self.features, InceptionFeatures) and self.features.network is None
         ):
             complaint = (
                 f"features={self.features.name} cannot be had of examples of the shape {tuple(examples.shape[1:])}"
             )
-            attempt(complaint, self.features, examples.to(trainer.strategy.root_device))
+            try_forward(complaint, self.features, examples.to(trainer.strategy.root_device))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import _SpectralNorm
 
-from lit_bottleneck.models.setup_checks import attempt, zeros
+from lit_bottleneck.models.setup_checks import dummy_zeros, try_forward
 from lit_bottleneck.training.compilation import is_compiled, uncompiled
 
 if TYPE_CHECKING:
@@ -119,14 +119,14 @@ def check_networks(model: VDBGAN, data: Any) -> tuple[int, ...]:
     Raises:
         ValueError: for noise, examples, codes or ranges that do not fit.
     """
-    noise = zeros(model, model.noise_dim)
-    generated = attempt(f"the generator does not take noise of noise_dim={model.noise_dim}", model.generator, noise)
+    noise = dummy_zeros(model, model.noise_dim)
+    generated = try_forward(f"the generator does not take noise of noise_dim={model.noise_dim}", model.generator, noise)
     made = tuple(generated.shape[1:])
     _check_dims(made, getattr(data, "dims", None), type(data).__name__)
-    code = attempt(
+    code = try_forward(
         f"the encoder does not take examples of the shape {made}", lambda x: model.encode(x, sample=False), generated
     )
-    attempt(f"the head does not take codes of the shape {tuple(code.z.shape[1:])}", model.discriminate, generated)
+    try_forward(f"the head does not take codes of the shape {tuple(code.z.shape[1:])}", model.discriminate, generated)
     ours, theirs = model.value_range, getattr(data, "value_range", None)
     if ours is not None and theirs is not None and ours != tuple(map(float, theirs)):
         raise ValueError(

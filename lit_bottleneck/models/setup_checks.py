@@ -14,7 +14,7 @@ from lit_bottleneck.code import Code
 Result = TypeVar("Result")
 
 
-def attempt(complaint: str, network: Callable[[Tensor], Result], x: Tensor) -> Result:
+def try_forward(complaint: str, network: Callable[[Tensor], Result], x: Tensor) -> Result:
     """Return ``network(x)``.
 
     Raises:
@@ -27,13 +27,13 @@ def attempt(complaint: str, network: Callable[[Tensor], Result], x: Tensor) -> R
         raise ValueError(f"{complaint}: {error}") from error
 
 
-def zeros(network: nn.Module, *dims: int) -> Tensor:
+def dummy_zeros(network: nn.Module, *dims: int) -> Tensor:
     """Return two examples of zeros ``(2, *dims)``, where the network's weights are and in their precision."""
     weight = next(network.parameters(), torch.zeros(()))  # a LightningModule tells its device before it is there
     return torch.zeros(2, *dims, dtype=weight.dtype, device=weight.device)
 
 
-def stand_in(model: LightningModule) -> Tensor | None:
+def dummy_batch(model: LightningModule) -> Tensor | None:
     """Two examples such as the trainer's datamodule has, where it tells what they are like.
 
     Returns:
@@ -43,11 +43,11 @@ def stand_in(model: LightningModule) -> Tensor | None:
     dims, vocabulary_size = getattr(data, "dims", None), getattr(data, "vocabulary_size", None)
     if dims is None:
         return None
-    examples = zeros(model, *dims)
+    examples = dummy_zeros(model, *dims)
     return examples if vocabulary_size is None else torch.full_like(examples, vocabulary_size - 1, dtype=torch.long)
 
 
-def code_of(model: Any, x: Tensor) -> Code:
+def dummy_code(model: Any, x: Tensor) -> Code:
     """The mean codes of what stands for the examples.
 
     Raises:
@@ -57,9 +57,9 @@ def code_of(model: Any, x: Tensor) -> Code:
     complaint = f"encoder={encoder} does not take the examples of {data}, of the shape {tuple(x.shape[1:])}"
     encode: Callable[[Tensor], Code] = partial(model.encode, sample=False)
     try:
-        return attempt(complaint, encode, x)
+        return try_forward(complaint, encode, x)
     except ValueError as error:
         if error.__cause__ is not None and x.dim() == 2 and x.is_floating_point():  # the 0s may be tokens
             with suppress(ValueError):
-                return attempt(complaint, encode, x.long())
+                return try_forward(complaint, encode, x.long())
         raise

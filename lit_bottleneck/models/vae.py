@@ -15,7 +15,7 @@ from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpolate, log_ratio
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from
 from lit_bottleneck.models.base import BottleneckModule, SplitMetrics, evaluating
-from lit_bottleneck.models.setup_checks import attempt, code_of, stand_in
+from lit_bottleneck.models.setup_checks import dummy_batch, dummy_code, try_forward
 from lit_bottleneck.objectives import ELBO, IWAE, BetaTC, CodedBatch, Objective, objective_from
 from lit_bottleneck.training.distributed import mean_over_processes
 from lit_bottleneck.training.precision import Mean
@@ -202,12 +202,12 @@ class VAE(BottleneckModule):
 
     def setup(self, stage: str) -> None:
         """Hold the networks against the shape of an example, where the datamodule tells it."""
-        x = stand_in(self)
+        x = dummy_batch(self)
         if x is not None:
             with torch.no_grad(), evaluating(self):
                 complaint = f"decoder={type(self.decoder).__name__} does not take codes of latent_dim={self.latent_dim}"
                 decode = partial(self._decoded, dims=x.shape[1:])
-                self.likelihood.mean(attempt(complaint, decode, code_of(self, x).z))
+                self.likelihood.mean(try_forward(complaint, decode, dummy_code(self, x).z))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The objective's loss of one batch."""

@@ -14,7 +14,7 @@ from lit_bottleneck.checks import whole_number
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.models.base import BottleneckModule, SplitMetrics, evaluating, output_width
-from lit_bottleneck.models.setup_checks import attempt, code_of, stand_in
+from lit_bottleneck.models.setup_checks import dummy_batch, dummy_code, try_forward
 from lit_bottleneck.training.precision import Mean
 
 
@@ -100,13 +100,13 @@ class VIBClassifier(BottleneckModule):
             raise ValueError(
                 f"num_classes={self.num_classes}, but the labels of {type(data).__name__} have {num_classes} values"
             )
-        x = stand_in(self)
+        x = dummy_batch(self)
         if x is None:
             return
         with torch.no_grad(), evaluating(self):
-            z = code_of(self, x).z
+            z = dummy_code(self, x).z
             complaint = f"decoder={type(self.decoder).__name__} does not take codes of latent_dim={self.latent_dim}"
-            self._check_logits(attempt(complaint, self.decoder, z).shape[-1])
+            self._check_logits(try_forward(complaint, self.decoder, z).shape[-1])
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Cross-entropy of one draw, plus the price of its rate."""

@@ -8,7 +8,7 @@ from lightning import LightningDataModule, Trainer
 from torch import Tensor, nn
 
 from lit_bottleneck import VAE, VDBGAN, VIBClassifier
-from lit_bottleneck.models.setup_checks import attempt, stand_in, zeros
+from lit_bottleneck.models.setup_checks import dummy_batch, dummy_zeros, try_forward
 from lit_bottleneck.networks import MLP, MLPDecoder, TextEncoder
 
 
@@ -34,15 +34,15 @@ def vib(encoder: nn.Module, **arguments: Any) -> VIBClassifier:
 
 def test_what_stands_for_examples_is_where_the_weights_are_and_as_the_datamodule_tells() -> None:
     model = vib(MLP(6, [], 8).double())
-    assert stand_in(in_setup(model, None)) is None
-    assert stand_in(in_setup(model, Told())) is None
-    images = stand_in(in_setup(model, Told(dims=(1, 2, 3))))
+    assert dummy_batch(in_setup(model, None)) is None
+    assert dummy_batch(in_setup(model, Told())) is None
+    images = dummy_batch(in_setup(model, Told(dims=(1, 2, 3))))
     assert images is not None
     assert torch.equal(images, torch.zeros(2, 1, 2, 3, dtype=torch.float64))
-    texts = stand_in(in_setup(model, Told(dims=(7,), vocabulary_size=5)))
+    texts = dummy_batch(in_setup(model, Told(dims=(7,), vocabulary_size=5)))
     assert texts is not None
     assert torch.equal(texts, torch.full((2, 7), 4))
-    assert torch.equal(zeros(nn.Flatten(), 3), torch.zeros(2, 3))
+    assert torch.equal(dummy_zeros(nn.Flatten(), 3), torch.zeros(2, 3))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_what_torch_says_is_part_of_the_complaint_and_other_errors_are_handed_on
         return x + None  # type: ignore[operator, no-any-return]
 
     with pytest.raises(ValueError, match=r"it is too wide: .*cannot be multiplied") as complaint:
-        attempt("it is too wide", nn.Linear(2, 1), torch.zeros(1, 3))
+        try_forward("it is too wide", nn.Linear(2, 1), torch.zeros(1, 3))
     assert isinstance(complaint.value.__cause__, RuntimeError)
     with pytest.raises(TypeError):
-        attempt("it is too wide", bug, torch.zeros(1))
+        try_forward("it is too wide", bug, torch.zeros(1))
