@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from lit_bottleneck.data.examples import Examples
+from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.image_data_module import Binarization, ImageDataModule
 from lit_bottleneck.data.nuisance import Nuisance
 from lit_bottleneck.data.splits import stratified_split, validation_count

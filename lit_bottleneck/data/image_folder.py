@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional
 
-from lit_bottleneck.data.examples import Examples
+from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.splits import stratified_split, validation_count
 
 LAYOUT = "expected root/train/<class>/* and root/test/<class>/*, or root/<class>/* alone"

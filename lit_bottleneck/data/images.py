@@ -6,11 +6,11 @@ from pathlib import Path
 
 from torch import nn
 
-from lit_bottleneck.data.examples import Examples
+from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.image_data_module import Binarization, ImageDataModule
 from lit_bottleneck.data.image_folder import FolderSource
 from lit_bottleneck.data.nuisance import Nuisance
-from lit_bottleneck.data.torchvision_sets import NAMED_SETS, TorchvisionSource
+from lit_bottleneck.data.torchvision_datasets import NAMED_SETS, TorchvisionSource
 
 
 class Images(ImageDataModule):

@@ -9,12 +9,11 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lit_bottleneck.data.examples import BatchedDataset, Examples
-from lit_bottleneck.data.examples_data_module import check_integer
-from lit_bottleneck.data.labelled_data_module import LabelledDataModule, Part
-from lit_bottleneck.data.review_files import ReviewFiles, fingerprint, read_reviews
-from lit_bottleneck.data.review_tokens import TOKENISER_VERSION, encode_texts
+from lit_bottleneck.data.base import LabelledDataModule, Part, check_integer
+from lit_bottleneck.data.dataset import BatchedDataset, Examples
+from lit_bottleneck.data.imdb_files import ReviewFiles, fingerprint, read_reviews
 from lit_bottleneck.data.token_cache import LabelledTokens, cache_name, read_cache, write_cache
+from lit_bottleneck.data.tokenizer import TOKENISER_VERSION, encode_texts
 
 
 class TokenDataset(BatchedDataset):
@@ -31,7 +30,7 @@ class IMDB(LabelledDataModule):
     A batch is `(tokens, labels)`: int64 `(B, max_length)` and int64 `(B,)`, 0 negative and 1 positive. Token 0 is
     padding, in front of the review; 1 is a word outside the vocabulary; from 2 on come the words by falling frequency
     in the training part (with its validation reviews, but without the test reviews). Of longer reviews the last
-    `max_length` words are kept. What a word is: `lit_bottleneck.data.review_tokens.words_of`.
+    `max_length` words are kept. What a word is: `lit_bottleneck.data.tokenizer.words_of`.
 
     The reviews are read from the folder `root/aclImdb`, the archive `root/aclImdb_v1.tar.gz`, or either in
     `root/imdb` (or `root` is one of these itself); where none is there, `prepare_data` (as Lightning calls it)

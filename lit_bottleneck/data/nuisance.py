@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_bottleneck.data.examples_data_module import check_integer
+from lit_bottleneck.data.base import check_integer
 
 
 class Nuisance(ABC):

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_bottleneck.data.examples import Examples
-from lit_bottleneck.data.examples_data_module import check_integer
-from lit_bottleneck.data.labelled_data_module import LabelledDataModule
+from lit_bottleneck.data.base import LabelledDataModule, check_integer
+from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.splits import validation_count
 
 Layout = Literal["ring", "grid"]

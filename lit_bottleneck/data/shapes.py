@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_bottleneck.data.examples import BatchedDataset, Examples
-from lit_bottleneck.data.examples_data_module import ExamplesDataModule, Part, check_integer
+from lit_bottleneck.data.base import ExamplesDataModule, Part, check_integer
+from lit_bottleneck.data.dataset import BatchedDataset, Examples
 from lit_bottleneck.data.splits import validation_count
 
 _RADIUS = 0.28  # of the largest shape, as a share of the image's side

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from torchvision import datasets
 
-from lit_bottleneck.data import review_files
+from lit_bottleneck.data import imdb_files
 from tests.data.original_formats import Written, write_cifar, write_mnist, write_svhn
 from tests.data.written_reviews import make_reviews, write_archive
 
@@ -58,8 +58,8 @@ class Mirror:
         """Offer a set, of which the archive, if it is one, also has other members; return what is in its parts."""
         if name == "IMDB":
             archive = write_archive(self.folder, make_reviews(*SIZES), list(more))
-            self._monkeypatch.setattr(review_files, "URL", self.url + archive.name)
-            self._monkeypatch.setattr(review_files, "MD5", md5(archive))
+            self._monkeypatch.setattr(imdb_files, "URL", self.url + archive.name)
+            self._monkeypatch.setattr(imdb_files, "MD5", md5(archive))
             return None
         if name == "SVHN":
             return self._publish_svhn()

@@ -15,8 +15,8 @@ import torch
 from torchvision import datasets
 from tqdm import tqdm
 
-from lit_bottleneck.data import IMDB, Images, review_files
-from lit_bottleneck.data.examples_data_module import ExamplesDataModule
+from lit_bottleneck.data import IMDB, Images, imdb_files
+from lit_bottleneck.data.base import ExamplesDataModule
 from tests.data.local_mirror import Mirror, md5
 from tests.data.written_reviews import regular, special
 
@@ -85,7 +85,7 @@ def wrong_checksum(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have what is published last under the name expected with another checksum."""
     dataset = getattr(datasets, name, None)
     if name == "IMDB":
-        monkeypatch.setattr(review_files, "MD5", "0" * 32)
+        monkeypatch.setattr(imdb_files, "MD5", "0" * 32)
     elif name == "SVHN":
         url, file, _ = dataset.split_list["test"]
         monkeypatch.setattr(dataset, "split_list", {**dataset.split_list, "test": [url, file, "0" * 32]})

@@ -6,8 +6,9 @@ from torch import nn
 from torchvision.transforms import v2
 from torchvision.transforms.functional import to_tensor
 
-from lit_bottleneck.data.examples import Examples
-from lit_bottleneck.data.image_data_module import ImageDataModule, ImageDataset
+from lit_bottleneck.data.dataset import Examples
+from lit_bottleneck.data.image_data_module import ImageDataModule
+from lit_bottleneck.data.image_dataset import ImageDataset
 
 LEVELS = torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8)
 LABELS = torch.arange(4)

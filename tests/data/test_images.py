@@ -5,7 +5,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torchvision.transforms import v2
 
 from lit_bottleneck.data import Images
-from lit_bottleneck.data.image_data_module import ImageDataset
+from lit_bottleneck.data.image_dataset import ImageDataset
 from tests.data.original_formats import accept_any_checksum, write_cifar, write_mnist
 
 

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from lit_bottleneck import VAE, VIBClassifier
 from lit_bottleneck.data import Digits, Images
-from lit_bottleneck.data.examples import Examples
+from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.image_data_module import ImageDataModule
 from lit_bottleneck.data.nuisance import Nuisance, Rotation, Translation
 from lit_bottleneck.likelihoods import Gaussian

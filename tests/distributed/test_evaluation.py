@@ -15,8 +15,8 @@ from lit_bottleneck import VAE, VDBGAN, VIBClassifier
 from lit_bottleneck.callbacks import Factors, Information, Paths, SampleQuality
 from lit_bottleneck.code import Code
 from lit_bottleneck.data import Ring, Shapes
-from lit_bottleneck.data.examples import Examples
-from lit_bottleneck.data.labelled_data_module import LabelledDataModule
+from lit_bottleneck.data.base import LabelledDataModule
+from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.metrics import RawFeatures
 from lit_bottleneck.networks import MLP, MLPDecoder
 from tests.distributed.pool import Pool

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lit_bottleneck.data.examples import BatchedDataset, Examples, keep_batch
+from lit_bottleneck.data.dataset import BatchedDataset, Examples, keep_batch
 
 
 class Squares:

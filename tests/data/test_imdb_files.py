@@ -6,8 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lit_bottleneck.data import IMDB, review_files
-from lit_bottleneck.data.review_files import CLASSES, PARTS, read_reviews
+from lit_bottleneck.data import IMDB, imdb_files
+from lit_bottleneck.data.imdb_files import CLASSES, PARTS, read_reviews
 from tests.data.original_formats import forbid_network
 from tests.data.written_reviews import FEW, make_reviews, regular, special, write_archive, write_folder
 
@@ -133,8 +133,8 @@ def served(tmp_path, monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.setattr(review_files, "URL", f"http://127.0.0.1:{server.server_port}/aclImdb_v1.tar.gz")
-        monkeypatch.setattr(review_files, "MD5", hashlib.md5(content, usedforsecurity=False).hexdigest())
+        monkeypatch.setattr(imdb_files, "URL", f"http://127.0.0.1:{server.server_port}/aclImdb_v1.tar.gz")
+        monkeypatch.setattr(imdb_files, "MD5", hashlib.md5(content, usedforsecurity=False).hexdigest())
         yield requests
         server.shutdown()
 
@@ -153,7 +153,7 @@ def test_what_is_missing_is_downloaded_once(tmp_path, served):
 
 
 def test_a_download_with_another_checksum_is_refused_and_removed(tmp_path, served, monkeypatch):
-    monkeypatch.setattr(review_files, "MD5", "0" * 32)
+    monkeypatch.setattr(imdb_files, "MD5", "0" * 32)
     with pytest.raises(FileNotFoundError, match=f"came from http://127.* has another checksum than MD5 {'0' * 32}"):
         IMDB(tmp_path / "root").prepare_data()
     assert list((tmp_path / "root").iterdir()) == []

@@ -5,8 +5,8 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import nn
 
-from lit_bottleneck.data.examples import Examples
-from lit_bottleneck.data.labelled_data_module import LabelledDataModule
+from lit_bottleneck.data.base import LabelledDataModule
+from lit_bottleneck.data.dataset import Examples
 
 
 class Tokens(LabelledDataModule):

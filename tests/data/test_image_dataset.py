@@ -1,6 +1,6 @@
 import torch
 
-from lit_bottleneck.data.binarization import FixedDraws, draw_binary
+from lit_bottleneck.data.image_dataset import FixedDraws, draw_binary
 from lit_bottleneck.data.image_folder import DecodedImages
 
 GREY = torch.full((400, 1, 8, 8), 64, dtype=torch.uint8)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_bottleneck.data import Images
-from lit_bottleneck.data.torchvision_sets import NAMED_SETS
+from lit_bottleneck.data.torchvision_datasets import NAMED_SETS
 from tests.data.original_formats import (
     accept_any_checksum,
     forbid_network,

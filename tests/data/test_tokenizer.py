@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lit_bottleneck.data.review_tokens import encode_texts, words_of
+from lit_bottleneck.data.tokenizer import encode_texts, words_of
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
+from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.downloads import Download
-from lit_bottleneck.data.examples import Examples
 
 TRAIN_OR_TEST: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
 SPLIT_BY_NAME: tuple[dict[str, Any], dict[str, Any]] = ({"split": "train"}, {"split": "test"})
