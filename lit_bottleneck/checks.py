@@ -40,10 +40,11 @@ def decay(name: str, value: float) -> float:
     return float(value)
 
 
-def whole_number(name: str, value: int, at_least: int) -> int:
-    """Return ``value`` as an int, if it is whole and at least ``at_least``."""
-    if not _is_whole(value, at_least):
-        raise ConfigurationError(f"{name} must be a whole number, at least {at_least}; got {value!r}")
+def whole_number(name: str, value: int, at_least: int, at_most: int | None = None) -> int:
+    """Return ``value`` as an int, if it is whole, at least ``at_least`` and at most ``at_most``."""
+    if not _is_whole(value, at_least) or (at_most is not None and value > at_most):
+        upper = "" if at_most is None else f" and at most {at_most}"
+        raise ConfigurationError(f"{name} must be a whole number, at least {at_least}{upper}; got {value!r}")
     return int(value)
 
 
