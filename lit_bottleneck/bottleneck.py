@@ -239,13 +239,13 @@ class GaussianBottleneck:
         trainer = getattr(self, "_trainer", None)
         if trainer is not None:
             if self._was_skipped():
-                self._discard_window()
+                self.discard_step()
             for optimizer in trainer.optimizers:
                 if not hasattr(optimizer, "_bottlenecks"):
                     optimizer._bottlenecks = WeakSet()
                     optimizer.register_step_post_hook(_after_step)
                 if self not in optimizer._bottlenecks:
-                    self._discard_window()  # of another fit
+                    self.discard_step()  # of another fit
                     optimizer._bottlenecks.add(self)
             self._bottleneck_window.loss_scale = self._loss_scale()
         self._bottleneck_window.add(rate.detach(), None if distortion is None else distortion.detach())
@@ -269,8 +269,8 @@ class GaussianBottleneck:
         """Whether the step that the window belongs to was skipped by a gradient scaler."""
         return self._bottleneck_window.penalties > 0 and self._loss_scale() < self._bottleneck_window.loss_scale
 
-    def _discard_window(self) -> None:
-        """Forget the examples of a step that did not happen."""
+    def discard_step(self) -> None:
+        """Forget the rates of an optimizer step that is skipped, so that beta does not move by them; count it."""
         if self._bottleneck_window.penalties:
             self._bottleneck_window = StepWindow()
             self.beta_controller.skipped_updates += 1
@@ -361,6 +361,6 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     found_inf = getattr(optimizer, "found_inf", None)
     for module in list(optimizer._bottlenecks):  # type: ignore[attr-defined]
         if (found_inf is not None and bool(found_inf)) or module._was_skipped():
-            module._discard_window()
+            module.discard_step()
         else:
             module.step_beta()

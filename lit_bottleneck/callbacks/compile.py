@@ -7,8 +7,6 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lit_bottleneck.models.gan_checks import check_compiled
-from lit_bottleneck.models.vdb import VDBGAN
 from lit_bottleneck.training.compilation import compile_in_place, is_compiled
 
 _NETWORKS = ("encoder", "decoder", "generator", "head")
@@ -39,8 +37,8 @@ class Compile(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot be compiled."""
         names = self._names(pl_module)
-        if stage == "fit" and isinstance(pl_module, VDBGAN):
-            check_compiled(pl_module, names)
+        if stage == "fit" and hasattr(pl_module, "check_compilable"):
+            pl_module.check_compilable(names)  # type: ignore[operator]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compile the networks that are not yet; after ``setup``, whose examples would count as one more size."""

@@ -12,8 +12,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from lit_bottleneck.callbacks.sample_quality import SampleQuality
-
 _KEY = "random_states"
 UNDER_WAY = "under_way"  # key in a checkpoint
 States = dict[str, Any]
@@ -120,7 +118,7 @@ def is_under_way(trainer: Trainer, step_before: int) -> bool:
         trainer.global_step == step_before
         or trainer.is_last_batch
         or trainer.fit_loop.epoch_loop._should_check_val_fx(_fetcher(trainer))
-        or any(isinstance(callback, SampleQuality) and callback.is_under_way(trainer) for callback in callbacks)
+        or any(callback.is_under_way(trainer) for callback in callbacks if hasattr(callback, "is_under_way"))
     )
 
 

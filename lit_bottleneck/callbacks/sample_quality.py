@@ -73,14 +73,12 @@ class SampleQuality(Measurement):
             return
         if not hasattr(pl_module, "sample"):
             raise TypeError(f"SampleQuality needs a module with sample(n); {type(pl_module).__name__} has none")
-        if isinstance(self.features, InceptionFeatures) and (self.every_n_epochs or stage == "test"):
+        if self.every_n_epochs or stage == "test":
             with isolate_rng():  # a new network draws its first weights
                 self.features.build()
         self.features.to(trainer.strategy.root_device)
         examples = dummy_batch(pl_module)
-        if examples is not None and not (
-            isinstance(self.features, InceptionFeatures) and self.features.network is None
-        ):
+        if examples is not None and self.features.is_built:
             complaint = (
                 f"features={self.features.name} cannot be had of examples of the shape {tuple(examples.shape[1:])}"
             )

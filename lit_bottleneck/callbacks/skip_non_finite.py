@@ -55,7 +55,7 @@ class SkipNonFinite(Callback):
         for weight in weights:
             weight.grad = None
         if isinstance(pl_module, GaussianBottleneck):
-            pl_module._discard_window()
+            pl_module.discard_step()
         self.skipped += 1
         self._in_a_row[place] = in_a_row = self._in_a_row.get(place, 0) + 1
         step = trainer.global_step

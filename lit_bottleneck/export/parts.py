@@ -14,15 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from lit_bottleneck.code import Code
 from lit_bottleneck.export.files import largest_difference, runner, whole_file
-from lit_bottleneck.export.inputs import ROWS, batch_of, example_inputs
-from lit_bottleneck.models.vae import VAE
-from lit_bottleneck.models.vdb import VDBGAN
-from lit_bottleneck.models.vib import VIBClassifier
+from lit_bottleneck.export.inputs import ROWS, batch_of, example_inputs, part_of
 
-_OF_THE_MODELS = ("encoder", "decoder", "likelihood", "head", "generator", "averaged_generator", "metrics")
-_INPUT_NAMES = {"decoder": "z", "generator": "noise"}
 _BATCH = ({0: Dim("batch")},)
 # What torch.export lets through of a network that it cannot trace.
 _REFUSALS = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, IndexError, KeyError)
@@ -42,16 +36,13 @@ def deterministic_path(model: nn.Module, part: str) -> nn.Module:
     Raises:
         ValueError: for a part that the model does not have, with those it has, or a model that cannot be copied.
 
+    >>> from lit_bottleneck import VIBClassifier
     >>> from lit_bottleneck.networks import MLP
     >>> logits = deterministic_path(VIBClassifier(MLP(64, [32], 2 * 8), latent_dim=8, num_classes=10), "logits")
     >>> logits(torch.zeros(5, 1, 8, 8)).shape, logits.training
     (torch.Size([5, 10]), False)
     """
-    parts = _parts(model)
-    if part not in parts:
-        has = f"it has {', '.join(map(repr, parts))}" if parts else "it has none, for want of an encode(x)"
-        raise ValueError(f"a {type(model).__name__} has no part {part!r}; {has}")
-    compute, networks = parts[part]
+    chosen = part_of(model, part)
     try:
         copy = deepcopy(model)
     except RuntimeError as error:
@@ -59,9 +50,10 @@ def deterministic_path(model: nn.Module, part: str) -> nn.Module:
             f"{type(model).__name__} cannot be copied, which its export needs: {error} (Of the two weight_norms of "
             "torch that of torch.nn.utils.parametrizations can.)"
         ) from error
-    for name in {name for name, _ in model.named_children()}.intersection(_OF_THE_MODELS).difference(networks):
-        setattr(copy, name, None)
-    return _Path(copy, compute).eval()
+    for name in chosen.unused:
+        if hasattr(copy, name):
+            setattr(copy, name, None)
+    return _Path(copy, chosen.compute).eval()
 
 
 def export_program(model: nn.Module, part: str, example: Tensor | None = None) -> ExportedProgram:
@@ -81,6 +73,7 @@ def export_program(model: nn.Module, part: str, example: Tensor | None = None) -
         RuntimeError: for what torch cannot export, with its reason, and for a program that gives other numbers than the
             model.
 
+    >>> from lit_bottleneck import VIBClassifier
     >>> from lit_bottleneck.networks import MLP
     >>> model = VIBClassifier(MLP(64, [32], 2 * 8), latent_dim=8, num_classes=10)
     >>> program = export_program(model, "logits", example=torch.rand(5, 1, 8, 8))
@@ -114,7 +107,7 @@ def export_onnx(model: nn.Module, part: str, path: str | Path, example: Tensor |
             raise ImportError(f"an ONNX file needs the package {package}: pip install lit_bottleneck[onnx]")
     program, plain, x = _exported(model, part, example)
     with whole_file(Path(path)) as file:
-        _write_onnx(program, part, file)
+        _write_onnx(program, part_of(model, part).input_name, part, file)
         single = all(weight.dtype == torch.float32 for weight in plain.parameters())
         run = runner(file) if single else None  # onnxruntime computes nothing else on a CPU
         if run is not None:
@@ -129,47 +122,6 @@ class _Path(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.compute(self.model, x)
-
-
-def _parts(model: nn.Module) -> dict[str, tuple[Callable[[Any, Tensor], Tensor], tuple[str, ...]]]:
-    """The parts of a model by name: what computes them, and the networks that it goes through."""
-    parts: dict[str, tuple[Callable[[Any, Tensor], Tensor], tuple[str, ...]]] = {}
-    if callable(getattr(model, "encode", None)):
-        parts["code"] = _mean_code, ("encoder",)
-    if isinstance(model, VIBClassifier):
-        parts["logits"] = _called, ("encoder", "decoder")
-    if isinstance(model, VAE):
-        parts["reconstruction"] = _called, ("encoder", "decoder", "likelihood")
-        parts["decoder"] = _decoded, ("decoder", "likelihood")
-    if isinstance(model, VDBGAN):
-        parts["logits"] = _discriminated, ("encoder", "head")
-        parts["generator"] = _generated, ("averaged_generator",)
-    return parts
-
-
-def _mean_code(model: Any, x: Tensor) -> Tensor:
-    code = model.encode(x)
-    if not isinstance(code, Code):
-        raise TypeError(f"{type(model).__name__}.encode must return a Code for the part 'code'; got a {type(code)}")
-    return code.mean
-
-
-def _called(model: Any, x: Tensor) -> Tensor:
-    output: Tensor = model(x)
-    return output
-
-
-def _decoded(model: VAE, z: Tensor) -> Tensor:
-    return model.decode(z)
-
-
-def _discriminated(model: VDBGAN, x: Tensor) -> Tensor:
-    return model.discriminate(x)
-
-
-def _generated(model: VDBGAN, noise: Tensor) -> Tensor:
-    generated: Tensor = model.averaged_generator(noise)
-    return generated.to(model.dtype)
 
 
 def _exported(model: nn.Module, part: str, example: Tensor | None) -> tuple[ExportedProgram, nn.Module, Tensor]:
@@ -203,14 +155,14 @@ def _traced(plain: nn.Module, x: Tensor) -> ExportedProgram:
             raise RuntimeError(f"torch cannot export it for batches of any size: {_first_lines(error)}") from error
 
 
-def _write_onnx(program: ExportedProgram, part: str, file: Path) -> None:
+def _write_onnx(program: ExportedProgram, input_name: str, output_name: str, file: Path) -> None:
     try:
         written = torch.onnx.export(
             program.run_decompositions({torch.ops.aten.hypot.default: _hypot}),
             dynamo=True,
             verbose=False,
-            input_names=[_INPUT_NAMES.get(part, "x")],
-            output_names=[part],
+            input_names=[input_name],
+            output_names=[output_name],
             dynamic_shapes=_BATCH,
         )
     except ImportError as error:

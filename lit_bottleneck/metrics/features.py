@@ -52,6 +52,15 @@ class FeatureExtractor(nn.Module, ABC):
     def features(self, x: Tensor) -> Tensor:
         """Return the features of float32 examples ``(B, ...)``, as ``(B, ...)``."""
 
+    def build(self) -> nn.Module:
+        """Load what `features` needs, such as weights to download. Default: nothing."""
+        return self
+
+    @property
+    def is_built(self) -> bool:
+        """Whether `features` has what it needs. Default: True."""
+        return True
+
     def forward(self, x: Tensor) -> Tensor:
         """Return float32 features ``(B, F)`` of examples ``(B, ...)``, without a gradient."""
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
@@ -207,6 +216,11 @@ class InceptionFeatures(FeatureExtractor):
                     f"InceptionFeatures needs its weights, which could not be downloaded ({error}){alternative}"
                 ) from error
         return self.network
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the network is there."""
+        return self.network is not None
 
     def features(self, x: Tensor) -> Tensor:
         """Return the activations of the layer."""

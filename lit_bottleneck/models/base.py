@@ -20,6 +20,7 @@ from lit_bottleneck.bottleneck import GaussianBottleneck
 from lit_bottleneck.checks import whole_number
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.hparams import Described, description_of
+from lit_bottleneck.models.export_parts import ExportPart, mean_code
 from lit_bottleneck.training.compilation import uncompiled
 from lit_bottleneck.training.precision import without_casts
 
@@ -158,6 +159,10 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
         super().on_load_checkpoint(checkpoint)
         if self._trainer is not None and isinstance(self._trainer.precision_plugin, DoublePrecision):
             self.double()
+
+    def export_parts(self) -> dict[str, ExportPart]:
+        """Return the parts that can be exported, by name."""
+        return {"code": ExportPart(mean_code, unused=("decoder", "metrics"))}
 
     @staticmethod
     def inputs(batch: Any) -> Any:

@@ -15,6 +15,7 @@ from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpolate, log_ratio
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from
 from lit_bottleneck.models.base import BottleneckModule, SplitMetrics, evaluating
+from lit_bottleneck.models.export_parts import ExportPart, call, mean_code
 from lit_bottleneck.models.setup_checks import dummy_batch, dummy_code, try_forward
 from lit_bottleneck.objectives import ELBO, IWAE, BetaTC, CodedBatch, Objective, objective_from
 from lit_bottleneck.training.distributed import mean_over_processes
@@ -246,6 +247,18 @@ class VAE(BottleneckModule):
         if isinstance(batch, (tuple, list)) and len(batch) > 1:
             prediction["label"] = batch[1]
         return prediction
+
+    def export_parts(self) -> dict[str, ExportPart]:
+        """Return ``code`` (the mean), ``reconstruction`` and ``decoder`` (means of the outputs)."""
+
+        def draw_codes(n: int, generator: torch.Generator) -> Tensor:
+            return torch.randn(n, self.latent_dim, generator=generator).to(self.device).to(self.dtype)
+
+        return {
+            "code": ExportPart(mean_code, unused=("decoder", "likelihood", "metrics")),
+            "reconstruction": ExportPart(call, unused=("metrics",)),
+            "decoder": ExportPart(type(self).decode, ("encoder", "metrics"), "z", draw_codes),
+        }
 
     def _evaluate(self, batch: Any, stage: str) -> Tensor:
         x = self._supported(batch)

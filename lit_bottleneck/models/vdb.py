@@ -1,5 +1,6 @@
 """The GAN with a variational discriminator bottleneck."""
 
+from collections.abc import Collection
 from contextlib import nullcontext
 from typing import Any, Literal, cast
 
@@ -15,6 +16,7 @@ from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import InterpolationMode, at_least_float32, interpolate
 from lit_bottleneck.models.alternating import AlternatingModule
 from lit_bottleneck.models.base import SplitMetrics, evaluating
+from lit_bottleneck.models.export_parts import ExportPart, mean_code
 from lit_bottleneck.models.gan_checks import (
     check_batch,
     check_compiled,
@@ -291,6 +293,30 @@ class VDBGAN(AlternatingModule):
         if isinstance(batch, (tuple, list)) and len(batch) > 1:
             prediction["label"] = batch[1]
         return prediction
+
+    def export_parts(self) -> dict[str, ExportPart]:
+        """Return ``code`` (the mean), ``logits`` (at the mean code) and ``generator`` (the averaged one)."""
+
+        def draw_noise(n: int, generator: torch.Generator) -> Tensor:
+            return torch.randn(n, self.noise_dim, generator=generator).to(self.device).to(self.dtype)
+
+        def draw_examples(n: int, generator: torch.Generator) -> Tensor:
+            with torch.no_grad(), evaluating(self.averaged_generator):
+                return generate(self, draw_noise(n, generator))
+
+        def generate(model: VDBGAN, noise: Tensor) -> Tensor:
+            return cast(Tensor, model.averaged_generator(noise)).to(model.dtype)
+
+        of_examples = ("generator", "averaged_generator", "metrics")
+        return {
+            "code": ExportPart(mean_code, (*of_examples, "head"), draw=draw_examples),
+            "logits": ExportPart(type(self).discriminate, of_examples, draw=draw_examples),
+            "generator": ExportPart(generate, ("generator", "encoder", "head", "metrics"), "noise", draw_noise),
+        }
+
+    def check_compilable(self, networks: Collection[str]) -> None:
+        """Refuse to compile an encoder or head with a gradient penalty or a spectral norm."""
+        check_compiled(self, networks)
 
     def _default_head(self) -> nn.Module:
         """One linear layer on the flattened code."""

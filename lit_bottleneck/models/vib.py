@@ -14,6 +14,7 @@ from lit_bottleneck.checks import whole_number
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.models.base import BottleneckModule, SplitMetrics, evaluating, output_width
+from lit_bottleneck.models.export_parts import ExportPart, call
 from lit_bottleneck.models.setup_checks import dummy_batch, dummy_code, try_forward
 from lit_bottleneck.training.precision import Mean
 
@@ -139,6 +140,10 @@ class VIBClassifier(BottleneckModule):
         if isinstance(batch, (tuple, list)) and len(batch) > 1:
             prediction["label"] = batch[1]
         return prediction
+
+    def export_parts(self) -> dict[str, ExportPart]:
+        """Return ``code`` (the mean) and ``logits`` (of the mean code)."""
+        return super().export_parts() | {"logits": ExportPart(call, unused=("metrics",))}
 
     def _logits(self, z: Tensor) -> Tensor:
         """Logits ``(B, num_classes)``, at least float32, for codes ``(B, K)``."""

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import resnet18
 
 from lit_bottleneck import VAE, VDBGAN, BottleneckLayer, Code, GaussianBottleneck, VIBClassifier
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data import Digits
 from lit_bottleneck.export import parts as export_parts
 from lit_bottleneck.export.files import runner
@@ -31,6 +32,7 @@ from lit_bottleneck.likelihoods import (
     OptimalGaussian,
     PerOutputGaussian,
 )
+from lit_bottleneck.models.export_parts import ExportPart
 from lit_bottleneck.networks import (
     MLP,
     Backbone,
@@ -294,8 +296,32 @@ def test_a_model_of_the_users_own_has_a_code() -> None:
         export_program(model, "logits", x)
     with pytest.raises(TypeError, match=r"Other\.encode must return a Code .* got a .*Tensor"):
         export_program(Other(MLP(64, [], 16)), "code", x)
-    with pytest.raises(ValueError, match="a Linear has no part 'code'; it has none, for want of an encode"):
+    with pytest.raises(ValueError, match="a Linear has no part 'code'; it has none, since it has neither export_parts"):
         export_program(nn.Linear(2, 2), "code", x)
+
+
+def test_a_model_of_the_users_own_names_its_parts() -> None:
+    class Paired(nn.Module):
+        """No model of this library, whose inputs have a shape that only it knows."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Linear(3, 2), nn.Linear(5, 2)
+
+        def export_parts(self) -> dict[str, ExportPart]:
+            def draw(n: int, generator: torch.Generator) -> Tensor:
+                return torch.rand(n, 5, generator=generator)
+
+            return {"right": ExportPart(lambda model, x: model.right(x).relu(), ("left",), draw=draw)}
+
+    torch.manual_seed(0)
+    model = Paired()
+    program = export_program(model, "right")
+    x = torch.randn(7, 5)
+    torch.testing.assert_close(program.module()(x), model.right(x).relu())
+    assert {key.split(".")[1] for key in program.state_dict} == {"right"}
+    with pytest.raises(ConfigurationError, match="a Paired has no part 'left'; it has 'right'"):
+        deterministic_path(model, "left")
 
 
 def test_what_a_subclass_computes_is_what_is_exported() -> None:
