@@ -1,4 +1,4 @@
-"""The code: what passes through a bottleneck, and what it costs."""
+"""The Gaussian code of a batch, and its rate."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class Code:
     """A batch of Gaussian codes.
 
     Attributes:
-        z: ``(B, K, ...)``, a draw of ``N(mean, exp(log_var))`` or the mean, in the dtype of the moments.
+        z: ``(B, K, ...)``, a draw from ``N(mean, exp(log_var))`` or the mean, in the dtype of the moments.
         mean: ``(B, K, ...)``, at least float32.
         log_var: ``(B, K, ...)``, at least float32; ``-inf`` for a deterministic code.
-        kl: ``(B, K, ...)``, KL from the standard normal per dimension, in nats.
+        kl: ``(B, K, ...)``, KL divergence from the standard normal per dimension, in nats.
         rate: ``(B,)``, the sum of ``kl``: nats per example.
     """
 
@@ -41,7 +41,7 @@ class Code:
         """Draw ``n`` codes for every example: ``(n, B, K, ...)``.
 
         Raises:
-            ValueError: if ``n`` is less than 1.
+            ValueError: If ``n`` is less than 1.
         """
         if n < 1:
             raise ValueError(f"n must be at least 1; got {n}")
@@ -60,14 +60,14 @@ def gaussian_code(
 
     Args:
         moments: ``(B, 2K, ...)``, means and raw scales along dimension 1.
-        sample: whether ``z`` is a draw, or the mean.
+        sample: Whether ``z`` is a draw instead of the mean.
         noise: ``(B, K, ...)``, used in place of a standard normal draw.
-        scale: how a raw scale becomes a log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"`` (the VIB paper's
-            ``softplus(raw - 5)``), ``"exp"`` (unbounded, the VDB authors'), or a function.
-        deterministic: the code is the mean, and costs nothing.
+        scale: The map from raw scale to log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"`` (the VIB paper's
+            ``softplus(raw - 5)``), ``"exp"`` (unbounded, of the VDB authors), or a function.
+        deterministic: Whether the code is the mean, with a rate of 0.
 
     Raises:
-        ValueError: if ``moments`` cannot be halved along dimension 1, or ``noise`` has another shape than the mean.
+        ValueError: If ``moments`` cannot be halved along dimension 1, or ``noise`` has not the shape of the mean.
     """
     if moments.dim() < 2 or moments.shape[1] % 2:
         raise ValueError(
@@ -89,7 +89,11 @@ def gaussian_code(
 
 
 def check_scale(scale: Scale) -> Scale:
-    """Return ``scale`` if it is one, or raise the ValueError that says which there are."""
+    """Return ``scale`` if it is a known name or a function.
+
+    Raises:
+        ValueError: For an unknown name, listing the known ones.
+    """
     if not callable(scale) and scale not in _SCALES:
         raise ValueError(f"scale must be one of {', '.join(map(repr, _SCALES))} or a function; got {scale!r}")
     return scale

@@ -1,7 +1,7 @@
-"""Pure functions of Gaussian codes: scale maps, KL, free bits, log-densities and interpolation. No state.
+"""Pure functions of Gaussian codes: scale maps, KL, free bits, log-densities and interpolation.
 
-Whatever the autocast or the precision of the network, the arithmetic here is done in at least float32 (float64 stays
-float64), because a rate in half precision is wrong long before it is infinite.
+They compute in at least float32 under any autocast or precision setting (float64 stays float64): a rate in half
+precision is inaccurate long before it overflows.
 """
 
 import math
@@ -24,14 +24,14 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def bounded_log_var(raw: Tensor) -> Tensor:
-    """Map a network's raw output to a log-variance in (-14, 8), smoothly.
+    """Map a network's raw output smoothly to a log-variance in (-14, 8).
 
-    ``log_var = raw / sqrt(1 + (raw / bound)^2)``, bound 14 below zero and 8 above it: the value at 0 is 0 (sigma = 1)
-    and the slope there is 1, the first two derivatives are continuous, and the gradient vanishes nowhere. (A clamp
-    has no gradient outside its interval, a sigmoid or tanh underflows.)
+    ``log_var = raw / sqrt(1 + (raw / bound)^2)`` with a bound of 14 below zero and 8 above. At 0 the value is 0
+    (sigma = 1) and the slope 1; the first two derivatives are continuous, and the gradient never vanishes. (A clamp has
+    no gradient outside its interval; a sigmoid or tanh underflows.)
 
     Args:
-        raw: any shape.
+        raw: A tensor of any shape.
 
     Returns:
         The log-variance, in the shape of ``raw``.
@@ -44,14 +44,14 @@ def bounded_log_var(raw: Tensor) -> Tensor:
 
 
 def inverse_log_var_bound(raw: Tensor) -> Tensor:
-    """``1 / bound`` in `bounded_log_var` by the sign of ``raw``: cheaper than a choice, constant in the gradient."""
+    """Return ``1 / bound`` of ``bounded_log_var`` by the sign of ``raw``: faster than ``where``, without gradient."""
     return raw.detach().sign().mul_(_HALF_DIFFERENCE).add_(_MEAN_OF_INVERSES)
 
 
 def exp_log_var(raw: Tensor) -> Tensor:
-    """Map a network's raw output to the log-variance of ``sigma = exp(raw)``: ``2 raw``, which nothing bounds.
+    """Map a network's raw output to the log-variance of ``sigma = exp(raw)``: ``2 raw``, unbounded.
 
-    The choice of the VDB authors' code.
+    This is the map of the VDB authors' code.
 
     >>> exp_log_var(torch.tensor([-1.0, 0.0])).tolist()
     [-2.0, 0.0]
@@ -62,15 +62,15 @@ def exp_log_var(raw: Tensor) -> Tensor:
 def softplus_log_var(raw: Tensor, shift: float = -5.0) -> Tensor:
     """Map a network's raw output to the log-variance of ``sigma = softplus(raw + shift)``.
 
-    The choice of the VIB paper (arXiv 1612.00410). At ``raw = 0`` sigma is .0067 and the rate 4.5 nats a dimension.
+    This is the map of the VIB paper (arXiv 1612.00410). At ``raw = 0`` sigma is .0067 and the rate 4.5 nats per
+    dimension.
 
     Args:
-        raw: any shape.
-        shift: what is added to ``raw`` first.
+        raw: A tensor of any shape.
+        shift: Added to ``raw`` first.
 
     Returns:
-        ``2 log(softplus(raw + shift))``, in the shape of ``raw``. It is finite for every finite ``raw``, but bounded
-        neither below nor above.
+        ``2 log(softplus(raw + shift))``, in the shape of ``raw``: finite for every finite ``raw``, but unbounded.
 
     >>> softplus_log_var(torch.tensor([0.0])).exp().sqrt()
     tensor([0.0067])
@@ -83,13 +83,13 @@ def softplus_log_var(raw: Tensor, shift: float = -5.0) -> Tensor:
 
 
 def kl_per_dimension(mean: Tensor, log_var: Tensor) -> Tensor:
-    """KL of ``N(mean, exp(log_var))`` from ``N(0, 1)`` in every dimension, in nats.
+    """KL divergence of ``N(mean, exp(log_var))`` from ``N(0, 1)`` in every dimension, in nats.
 
-    ``1/2 (mean^2 + expm1(log_var) - log_var)``: ``expm1``, because ``exp(v) - 1 - v`` cancels for small ``v``.
+    ``1/2 (mean^2 + expm1(log_var) - log_var)``, with ``expm1`` because ``exp(v) - 1 - v`` cancels for small ``v``.
 
     Args:
-        mean: any shape.
-        log_var: the shape of ``mean``.
+        mean: A tensor of any shape.
+        log_var: The shape of ``mean``.
 
     Returns:
         The KL in the shape of ``mean``, at least float32.
@@ -102,11 +102,11 @@ def kl_per_dimension(mean: Tensor, log_var: Tensor) -> Tensor:
 
 
 def gaussian_kl(mean: Tensor, log_var: Tensor) -> Tensor:
-    """KL of ``N(mean, diag exp(log_var))`` from the standard normal, in nats per example.
+    """KL divergence of ``N(mean, diag exp(log_var))`` from the standard normal, in nats per example.
 
     Args:
         mean: ``(B, ...)``.
-        log_var: the shape of ``mean``.
+        log_var: The shape of ``mean``.
 
     Returns:
         ``(B,)``: summed over all but the first dimension, at least float32.
@@ -119,18 +119,18 @@ def gaussian_kl(mean: Tensor, log_var: Tensor) -> Tensor:
 
 
 def free_bits_rate(kl: Tensor, free_bits: float, mean_kl: Tensor | None = None) -> Tensor:
-    """A rate in which the first nats of every dimension are free (arXiv 1606.04934).
+    """Rate in which the first nats of every dimension are free (arXiv 1606.04934).
 
-    Its mean over the batch is ``sum_j max(free_bits, mean_B KL_j)``: a dimension below the threshold costs the same
-    whatever it does, and is not pressed to carry less.
+    Its mean over the batch is ``sum_j max(free_bits, mean_B KL_j)``: a dimension below the threshold has no gradient,
+    so nothing pushes it to carry less.
 
     Args:
         kl: ``(B, ...)``, nats per dimension, such as ``code.kl``.
-        free_bits: the threshold, in nats per dimension.
-        mean_kl: ``(...)``, what is held against the threshold. Default: the mean of ``kl`` over the batch.
+        free_bits: The threshold, in nats per dimension.
+        mean_kl: ``(...)``, compared with the threshold. Default: the mean of ``kl`` over the batch.
 
     Returns:
-        ``(B,)``, for `GaussianBottleneck.rate_penalty` as its ``priced_rate``.
+        ``(B,)``, the ``priced_rate`` of ``GaussianBottleneck.rate_penalty``.
 
     >>> free_bits_rate(torch.tensor([[0.1, 2.0], [0.3, 4.0]]), 0.5).tolist()
     [2.5, 4.5]
@@ -141,7 +141,7 @@ def free_bits_rate(kl: Tensor, free_bits: float, mean_kl: Tensor | None = None) 
 
 
 def log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
-    """Log-density of ``N(mean, exp(log_var))`` at ``z`` in every dimension, in nats, in their common shape.
+    """Log-density of ``N(mean, exp(log_var))`` at ``z`` in every dimension, in nats, in the broadcast shape.
 
     >>> log_density(torch.tensor([0.0, 1.0]), torch.tensor(0.0), torch.tensor(0.0))
     tensor([-0.9189, -1.4189])
@@ -151,14 +151,14 @@ def log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
 
 
 def log_ratio(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
-    """How much denser a code is under its posterior than under the prior, ``log p(z|x) - log q(z)``, in nats.
+    """Log-ratio of posterior and prior density, ``log p(z|x) - log q(z)``, in nats.
 
-    Its mean over draws of the posterior is the rate.
+    Its mean over draws from the posterior is the rate.
 
     Args:
-        z: ``(..., K)`` codes.
+        z: ``(..., K)``, codes.
         mean: ``(..., K)``, broadcast against ``z``.
-        log_var: the shape of ``mean``.
+        log_var: The shape of ``mean``.
 
     Returns:
         ``(...)``: summed over the last dimension, at least float32.
@@ -173,18 +173,18 @@ def log_ratio(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
 def pairwise_log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     """Log-density of every code under every posterior, ``log p(z_i | x_j)``, in nats.
 
-    By matrix products, therefore in float64: in float32 they are wrong by nats where sigma is small.
+    Computed by matrix products in float64: in float32 they would be off by nats where sigma is small.
 
     Args:
-        z: ``(N, ...)`` codes.
-        mean: ``(M, ...)`` posterior means.
-        log_var: the shape of ``mean``.
+        z: ``(N, ...)``, codes.
+        mean: ``(M, ...)``, posterior means.
+        log_var: The shape of ``mean``.
 
     Returns:
-        ``(N, M)`` in float64 (on the CPU where the device has none).
+        ``(N, M)`` in float64 (on the CPU if the device has no float64).
 
     Raises:
-        ValueError: if the codes and the posteriors differ in width.
+        ValueError: If the codes and the posteriors differ in width.
 
     >>> pairwise_log_density(torch.zeros(1, 2), torch.zeros(3, 2), torch.zeros(3, 2)).round(decimals=4).tolist()
     [[-1.8379, -1.8379, -1.8379]]
@@ -195,7 +195,7 @@ def pairwise_log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
             f"got {tuple(z.shape)}, {tuple(mean.shape)} and {tuple(log_var.shape)}"
         )
     z, mean, log_var = (_float64(tensor.flatten(1)) for tensor in (z, mean, log_var))
-    centre = mean.mean(0)  # distances do not change, and less cancels
+    centre = mean.mean(0)  # leaves distances as they are and reduces cancellation
     z, mean = z - centre, mean - centre
     precision = torch.exp(-log_var)
     distance = z.square() @ precision.T - 2 * z @ (mean * precision).T + (mean.square() * precision).sum(1)
@@ -203,9 +203,9 @@ def pairwise_log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
 
 
 def interpolate(z1: Tensor, z2: Tensor, t: float | Tensor, mode: InterpolationMode = "linear") -> Tensor:
-    """Go from one code to another.
+    """Interpolate between two codes.
 
-    - ``linear``: ``(1 - t) z1 + t z2``. Halfway between two draws of the prior the variance is 1/2.
+    - ``linear``: ``(1 - t) z1 + t z2``. Halfway between two draws from the prior the variance is 1/2.
     - ``slerp``: along the great circle through both, ``sin((1-t) w) / sin(w) z1 + sin(t w) / sin(w) z2`` for the angle
       ``w`` between them (linear where ``sin(w)`` vanishes).
     - ``variance_preserving``: ``cos(pi t / 2) z1 + sin(pi t / 2) z2``, which is N(0, I) for every ``t`` if both ends
@@ -213,16 +213,16 @@ def interpolate(z1: Tensor, z2: Tensor, t: float | Tensor, mode: InterpolationMo
 
     Args:
         z1: ``(B, ...)``, the codes at ``t = 0``; or one code ``(K,)``.
-        z2: the shape of ``z1``, the codes at ``t = 1``.
-        t: where to be, usually in [0, 1]; a number, or a tensor that broadcasts against the codes, such as
-            ``t[:, None]`` with one place for each row.
-        mode: one of the three above.
+        z2: The shape of ``z1``, the codes at ``t = 1``.
+        t: The position, usually in [0, 1]; a number, or a tensor that broadcasts against the codes, such as
+            ``t[:, None]`` with one position per row.
+        mode: One of the three above.
 
     Returns:
-        The codes in between, in the dtype of ``z1``.
+        The interpolated codes, in the dtype of ``z1``.
 
     Raises:
-        ValueError: for codes of different shapes, or an unknown mode.
+        ValueError: For codes of different shapes, or an unknown mode.
 
     >>> z1, z2 = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     >>> interpolate(z1, z2, 0.5)
@@ -237,7 +237,7 @@ def interpolate(z1: Tensor, z2: Tensor, t: float | Tensor, mode: InterpolationMo
     if mode == "linear":
         between = (1 - at) * start + at * end
     elif mode == "variance_preserving":
-        # sin on both sides: cos(pi / 2) is not exactly 0 in floating point, sin(0) is.
+        # sin for both weights: cos(pi / 2) is not exactly 0 in floating point, sin(0) is.
         between = torch.sin(math.pi / 2 * (1 - at)) * start + torch.sin(math.pi / 2 * at) * end
     elif mode == "slerp":
         angle = _angle(start, end)
@@ -253,13 +253,13 @@ def interpolate(z1: Tensor, z2: Tensor, t: float | Tensor, mode: InterpolationMo
 
 
 def _angle(z1: Tensor, z2: Tensor) -> Tensor:
-    """Angle between the codes of each row, in a shape that broadcasts against them."""
+    """Return the angle between the codes of each row, in a shape that broadcasts against them."""
     dims = tuple(range(1, z1.dim())) if z1.dim() > 1 else (0,)
     tiny = torch.finfo(z1.dtype).tiny
     unit1, unit2 = (z / torch.linalg.vector_norm(z, dim=dims, keepdim=True).clamp(min=tiny) for z in (z1, z2))
     apart = torch.linalg.vector_norm(unit1 - unit2, dim=dims, keepdim=True)
     together = torch.linalg.vector_norm(unit1 + unit2, dim=dims, keepdim=True)
-    return 2 * torch.atan2(apart, together)  # accurate for small angles, where acos of a dot product is not
+    return 2 * torch.atan2(apart, together)  # accurate for small angles, unlike acos of a dot product
 
 
 def _float64(tensor: Tensor) -> Tensor:

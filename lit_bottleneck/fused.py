@@ -1,7 +1,7 @@
-"""What a code is computed by: the plain formulas, and the same as one operation with a gradient written by hand.
+"""The formulas of a code, plain and as one autograd function with a hand-written gradient.
 
-At the size of a code a CPU spends its time in launching the plain formulas' operations, some forty with those of their
-gradient. `fused_code` has half as many. Where a gradient of the gradient is asked for, the plain formulas give it.
+At the size of a code a CPU spends its time launching operations: about forty for the plain formulas and their gradient,
+half as many for ``fused_code``. Gradients of the gradient use the plain formulas.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ Parts = tuple[Tensor | None, Tensor, Tensor, Tensor]
 
 
 def plain_code(moments: Tensor, noise: Tensor | None, scale: ScaleMap) -> Parts:
-    """Compute a code by the formulas.
+    """Compute a code by the plain formulas.
 
     Args:
         moments: ``(B, 2K, ...)``, at least float32.
         noise: ``(B, K, ...)``, or None for no draw.
-        scale: from raw scales to log-variances.
+        scale: Maps raw scales to log-variances.
 
     Returns:
         ``z = mean + sigma noise`` (None without noise), ``log_var``, ``kl`` and ``rate``.
@@ -37,28 +37,31 @@ def plain_code(moments: Tensor, noise: Tensor | None, scale: ScaleMap) -> Parts:
 
 
 def add_noise(mean: Tensor, log_var: Tensor, noise: Tensor) -> Tensor:
-    """``mean + sigma noise``."""
+    """Return ``mean + sigma noise``."""
     return torch.addcmul(mean, torch.exp(0.5 * log_var), noise)
 
 
 def fused_code(moments: Tensor, noise: Tensor | None, scale: ScaleMap) -> Parts:
-    """Compute the same as `plain_code`, as one operation where that is possible and of use."""
+    """Compute ``plain_code``, as one operation where that is possible and faster."""
     fusible = (
         scale in _WITH_SLOPE
         and moments.requires_grad
         and torch.is_grad_enabled()
         and not (noise is not None and noise.requires_grad)
-        and not torch.compiler.is_compiling()  # a compiler fuses the plain formulas itself
+        and not torch.compiler.is_compiling()  # the compiler fuses the plain formulas itself
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
     )
-    parts: Parts = _FusedCode.apply(moments, noise, scale) if fusible else plain_code(moments, noise, scale)
+    parts: Parts = FusedCode.apply(moments, noise, scale) if fusible else plain_code(moments, noise, scale)
     return parts
 
 
-class _FusedCode(Function):
+class FusedCode(Function):
+    """``plain_code`` as one autograd function."""
+
     @staticmethod
     def forward(ctx: Any, moments: Tensor, noise: Tensor | None, scale: ScaleMap) -> Parts:
+        """Compute the code, and save what the gradient needs."""
         mean, raw = moments.chunk(2, dim=1)
         log_var, slope = _WITH_SLOPE[scale](raw)
         grown = torch.expm1(log_var)
@@ -71,8 +74,9 @@ class _FusedCode(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None]:
+        """Return the gradient of the moments."""
         moments, noise, slope, grown, moved = ctx.saved_tensors
-        again = torch.is_grad_enabled()  # the gradient is to be differentiated
+        again = torch.is_grad_enabled()  # the gradient itself will be differentiated
         if again or any(map(_is_batch, gradients)):
             with torch.enable_grad():
                 pairs = zip(plain_code(moments, noise, ctx.scale), gradients, strict=True)
@@ -99,24 +103,24 @@ class _FusedCode(Function):
 
 
 def _is_batch(gradient: Tensor | None) -> bool:
-    """Whether it stands for a batch of gradients (``is_grads_batched``, ``torch.func.vmap``)."""
+    """Return whether ``gradient`` is a batch of gradients (``is_grads_batched``, ``torch.func.vmap``)."""
     is_batch = torch._C._functorch.is_batchedtensor, torch._C._functorch.is_legacy_batchedtensor
     return gradient is not None and any(check(gradient) for check in is_batch)
 
 
 def _bounded(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """`bounded_log_var` and its slope, ``(1 + (raw / bound)^2)^(-3/2)``."""
-    raw = raw.clamp(-1e12, 1e12)  # whose square is finite, and whose log-variance that of all that is larger
+    """Return ``bounded_log_var`` and its slope, ``(1 + (raw / bound)^2)^(-3/2)``."""
+    raw = raw.clamp(-1e12, 1e12)  # keeps the square finite; beyond, the log-variance is at its bound anyway
     root = inverse_log_var_bound(raw).mul_(raw).square_().add_(1).rsqrt_()
     return raw * root, root * root * root
 
 
 def _softplus(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """`softplus_log_var` and its slope, ``2 sigmoid(x) / softplus(x)``, where ``softplus(x) = exp(x)`` below -80."""
+    """Return ``softplus_log_var`` and its slope ``2 sigmoid(x) / softplus(x)``; ``softplus(x) = exp(x)`` below -80."""
     x = raw - 5.0
     within = x.clamp(min=-80)
     sigma = F.softplus(within)
-    log_sigma = sigma.log().add_(x.sub_(within))  # first the difference, which is 0 above -80
+    log_sigma = sigma.log().add_(x.sub_(within))  # the difference first: it is exactly 0 above -80
     return log_sigma.mul_(2), torch.sigmoid(within).div_(sigma).mul_(2)
 
 

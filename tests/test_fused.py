@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lit_bottleneck.code import gaussian_code
 from lit_bottleneck.functional import bounded_log_var, softplus_log_var
-from lit_bottleneck.fused import _FusedCode, fused_code, plain_code
+from lit_bottleneck.fused import FusedCode, fused_code, plain_code
 
 SCALES = [bounded_log_var, softplus_log_var]
 OUTPUTS = ["z", "log_var", "kl", "rate"]
@@ -27,7 +27,7 @@ def noise_for(given: Tensor) -> Tensor:
 
 
 def is_fused(code_part: Tensor) -> bool:
-    return type(code_part.grad_fn).__name__ == "_FusedCodeBackward"
+    return type(code_part.grad_fn).__name__ == "FusedCodeBackward"
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -60,7 +60,7 @@ def test_first_and_second_gradients_are_those_of_finite_differences(
     noise = noise_for(given)
 
     def read(x: Tensor) -> Tensor:
-        parts = _FusedCode.apply(x, noise, scale)
+        parts = FusedCode.apply(x, noise, scale)
         return torch.cat([parts[number].flatten().square() for number in outputs])
 
     assert torch.autograd.gradcheck(read, [given])
