@@ -1,6 +1,6 @@
-"""What a VAE minimises: the ELBO with a priced rate, the importance-weighted bound, or a price on total correlation.
+"""Training objectives of a VAE: ELBO, importance-weighted bound, and a penalty on total correlation.
 
-An objective sees what one batch came to (`CodedBatch`) and returns the terms of the loss. It knows no model.
+An objective maps a ``CodedBatch`` to the terms of the loss, and knows no model.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_bottleneck.checks import not_negative, whole_number
+from lit_bottleneck.checks import ConfigurationError, not_negative, whole_number
 from lit_bottleneck.code import Code
 from lit_bottleneck.functional import log_density, log_ratio
 from lit_bottleneck.hparams import Described, from_description
@@ -21,15 +21,15 @@ from lit_bottleneck.training.distributed import gather_rows
 
 @dataclass(frozen=True, eq=False, slots=True)
 class CodedBatch:
-    """A training batch, coded and read.
+    """An encoded training batch with the distortion of its draws.
 
     Attributes:
-        code: of B examples.
-        draws: ``(S, B, K)``, as many codes of every example as the objective asks for.
+        code: The code of B examples.
+        draws: ``(S, B, K)``, the number S of draws per example that the objective asks for.
         distortion: ``(S, B)``, ``-log q(x|z)`` of every draw, in nats.
-        rate_penalty: what the controller of beta asks for the rate, a scalar.
-        beta: the current price of a nat.
-        dataset_size: number of training examples, where it is known.
+        rate_penalty: The beta controller's penalty for the rate, a scalar.
+        beta: The current beta.
+        dataset_size: Number of training examples, or None if unknown.
     """
 
     code: Code
@@ -44,9 +44,9 @@ class Objective(Described, ABC):
     """Base of the objectives.
 
     Attributes:
-        num_samples: codes per example that it needs.
-        needs_noise: whether it has no meaning for a deterministic code.
-        needs_linear_price: whether it uses beta itself and not the penalty that the controller makes of it.
+        num_samples: Number of draws per example.
+        needs_noise: Whether it is undefined for a deterministic code.
+        needs_linear_price: Whether it uses beta itself instead of the controller's penalty.
     """
 
     num_samples: int = 1
@@ -55,27 +55,27 @@ class Objective(Described, ABC):
 
     @abstractmethod
     def __call__(self, batch: CodedBatch) -> dict[str, Tensor]:
-        """The terms of the loss by name, scalars."""
+        """Return the terms of the loss by name, scalars."""
 
 
 class ELBO(Objective):
-    """``D + beta R``: the negative evidence lower bound at ``beta = 1`` (arXiv 1312.6114), beta-VAE else."""
+    """``D + beta R``: the negative ELBO at ``beta = 1`` (arXiv 1312.6114), the beta-VAE otherwise."""
 
     def __call__(self, batch: CodedBatch) -> dict[str, Tensor]:
-        """Distortion, and the price of the rate."""
+        """Return distortion and rate penalty."""
         return {"distortion": batch.distortion.mean(), "rate_penalty": batch.rate_penalty}
 
 
 class IWAE(Objective):
     """``-log 1/k sum_k q(x|z_k) (q(z_k) / p(z_k|x))^beta``: the importance-weighted bound (arXiv 1509.00519).
 
-    At ``beta = 1`` a lower bound of ``log q(x)`` that becomes tighter with every sample.
+    At ``beta = 1`` its negative is a lower bound on ``log q(x)`` that tightens with every sample.
 
     Args:
-        num_samples: draws per example, k.
+        num_samples: Draws per example, k.
 
     Raises:
-        ValueError: if ``num_samples`` is less than 1.
+        ConfigurationError: If ``num_samples`` is less than 1.
     """
 
     needs_noise = True
@@ -85,25 +85,26 @@ class IWAE(Objective):
         self.num_samples = whole_number("num_samples", num_samples, at_least=1)
 
     def __call__(self, batch: CodedBatch) -> dict[str, Tensor]:
-        """The negative bound."""
+        """Return the negative bound."""
         ratio = log_ratio(batch.draws, batch.code.mean, batch.code.log_var)
         log_weights = -batch.distortion - batch.beta * ratio
         return {"negative_iwae": (math.log(self.num_samples) - log_weights.logsumexp(0)).mean()}
 
 
 class BetaTC(Objective):
-    """``D + beta R + gamma TC``: an extra price on the total correlation of the code (beta-TCVAE, arXiv 1802.04942).
+    """``D + beta R + gamma TC``: an extra penalty on total correlation (beta-TCVAE, arXiv 1802.04942).
 
-    What the paper calls beta, the whole price of a nat of total correlation, is ``beta + gamma`` here, and its alpha
-    and gamma are both our beta. The total correlation of the aggregate code is estimated by `total_correlation` from
-    the batches of all processes together; accumulated batches are estimated from one by one.
+    The paper's beta is ``beta + gamma`` here; its alpha and gamma are both our beta. ``total_correlation`` estimates
+    the total correlation of the aggregate code from the batches of all processes together; each accumulated batch has
+    its own estimate.
 
     Args:
-        gamma: the extra price of a nat of total correlation.
-        dataset_size: number of training examples. Default: that of the training set.
+        gamma: The extra weight of total correlation.
+        dataset_size: Number of training examples. Default: the size of the training set.
 
     Raises:
-        ValueError: for a gamma that is negative or not finite, or a ``dataset_size`` below 1.
+        ConfigurationError: For a gamma that is negative or not finite, or a ``dataset_size`` below 1; at a batch if the
+            size of the training set is unknown.
     """
 
     needs_noise = True
@@ -113,12 +114,11 @@ class BetaTC(Objective):
         self.dataset_size = None if dataset_size is None else whole_number("dataset_size", dataset_size, at_least=1)
 
     def __call__(self, batch: CodedBatch) -> dict[str, Tensor]:
-        """Distortion, the price of the rate, and the extra price of total correlation."""
+        """Return distortion, rate penalty and total correlation penalty."""
         dataset_size = self.dataset_size or batch.dataset_size
         if dataset_size is None:
-            raise ValueError(
-                "BetaTC needs the number of training examples, and the data set does not tell it: BetaTC(gamma, "
-                "dataset_size=...)"
+            raise ConfigurationError(
+                "dataset_size must be given, BetaTC(gamma, dataset_size=...): the training data set has no length"
             )
         posteriors, first = gather_rows(torch.stack([batch.code.mean, batch.code.log_var], dim=1))
         mean, log_var = posteriors.unbind(1)
@@ -131,45 +131,44 @@ class BetaTC(Objective):
 
 
 def objective_from(objective: Objective | Mapping[str, Any]) -> Objective:
-    """Take an objective, or the description of one, as checkpoints keep it.
+    """Return an objective as it is, or build one from its description in a checkpoint.
 
     Raises:
-        ValueError: for a description of a class that is not an `Objective` imported by now.
-        TypeError: for anything else.
+        ConfigurationError: For anything else, and for a description of a class that is not an imported ``Objective``.
     """
     if isinstance(objective, Mapping):
         return from_description(Objective, "objective", objective)  # type: ignore[type-abstract]
     if not isinstance(objective, Objective):
-        raise TypeError(f"objective must be an Objective, such as ELBO(); got {objective!r}")
+        raise ConfigurationError(f"objective must be an Objective, such as ELBO(); got {objective!r}")
     return objective
 
 
 def total_correlation(z: Tensor, mean: Tensor, log_var: Tensor, dataset_size: int, first: int = 0) -> Tensor:
-    """Total correlation ``E[log p(z) - sum_j log p(z_j)]`` of the aggregate code, from a batch, in nats.
+    """Total correlation ``E[log p(z) - sum_j log p(z_j)]`` of the aggregate code, estimated from a batch, in nats.
 
-    The densities of the mixture over all N examples are estimated from the M of the batch by minibatch-stratified
-    sampling (arXiv 1802.04942): the example's own posterior has the weight ``1 / N``, each of the others
-    ``(N - 1) / (N (M - 1))``, which makes the estimate of ``p(z)`` unbiased.
+    Minibatch-stratified sampling (arXiv 1802.04942) estimates the densities of the mixture over all N examples from the
+    M examples of the batch: an example's own posterior has the weight ``1 / N``, each of the others
+    ``(N - 1) / (N (M - 1))``. The estimate of ``p(z)`` is then unbiased.
 
     Args:
-        z: ``(L, K)``, one code of each of L of the examples, L at most M.
+        z: ``(L, K)``, one code each of L of the examples, L at most M.
         mean: ``(M, K)``.
         log_var: ``(M, K)``.
         dataset_size: N.
-        first: which of the M examples the first code is of.
+        first: Index among the M examples that the first code belongs to.
 
     Returns:
-        A scalar. 0 for a collapsed encoder, and for a single example, which tells nothing.
+        A scalar; 0 for a collapsed encoder, and for a single example.
 
     Raises:
-        ValueError: for a batch that is larger than the data set.
+        ConfigurationError: If the batch is larger than the data set.
     """
     codes, batch_size = len(z), len(mean)
     if batch_size > dataset_size:
-        raise ValueError(f"dataset_size={dataset_size} is less than the {batch_size} examples of the batch")
+        raise ConfigurationError(f"dataset_size must be at least the batch size, {batch_size}; got {dataset_size}")
     if batch_size < 2:
         return mean.sum() * 0  # keeps the graph
-    # Differences, not matrix products: these would need float64 (and the marginals need every dimension anyway).
+    # Differences instead of matrix products, which would need float64 (and the marginals need every dimension anyway).
     log_densities = log_density(z[:, None], mean[None], log_var[None])  # (L, M, K): code i under posterior j
     log_weights = log_densities.new_full(
         (codes, batch_size), math.log((dataset_size - 1) / (dataset_size * (batch_size - 1)))

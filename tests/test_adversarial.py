@@ -335,7 +335,7 @@ def test_a_penalty_itself_has_a_weight_above_zero(kind: type[GradientPenalty], w
 
 @pytest.mark.parametrize("value", [True, False, "r1", [1.0], (1.0,), 1j, R1])
 def test_anything_else_is_refused(value: Any) -> None:
-    with pytest.raises(TypeError, match="gradient_penalty must be a number, a GradientPenalty or None; got ") as error:
+    with pytest.raises(ValueError, match="gradient_penalty must be a number, a GradientPenalty or None; got ") as error:
         penalty_from(value)
     assert str(error.value).endswith(repr(value))
 

@@ -163,9 +163,9 @@ def test_bad_arguments_are_named() -> None:
         BetaTC(math.nan)
     with pytest.raises(ValueError, match="dataset_size"):
         BetaTC(1.0, dataset_size=0)
-    with pytest.raises(ValueError, match="dataset_size=5"):
+    with pytest.raises(ValueError, match="dataset_size must be at least the batch size, 6; got 5"):
         BetaTC(1.0, dataset_size=5)(coded())
     with pytest.raises(ValueError, match="class_path"):
         objective_from({"class_path": "os.system"})
-    with pytest.raises(TypeError, match="objective"):
+    with pytest.raises(ValueError, match="objective must be an Objective"):
         objective_from("elbo")
