@@ -560,7 +560,7 @@ def test_numbers_and_controllers_are_taken_as_they_are() -> None:
 
 @pytest.mark.parametrize("bad", [True, "0.1", None, [0.1], torch.tensor(0.1), 1j])
 def test_what_is_no_price_is_refused(bad) -> None:
-    with pytest.raises(TypeError, match="beta must be a number or a BetaController"):
+    with pytest.raises(ValueError, match="beta must be a number or a BetaController"):
         controller_from(bad)
 
 

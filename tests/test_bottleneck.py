@@ -125,7 +125,7 @@ def test_a_price_is_required_and_checked(base: type) -> None:
         Model()
     with pytest.raises(ValueError, match="beta must be a finite number"):
         Model(beta=-1.0)
-    with pytest.raises(TypeError, match="beta must be a number or a BetaController"):
+    with pytest.raises(ValueError, match="beta must be a number or a BetaController"):
         Model(beta="0.1")
     with pytest.raises(ValueError, match="scale must be"):
         Model(beta=0.1, scale="sigmoid")

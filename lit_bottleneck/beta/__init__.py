@@ -1,8 +1,8 @@
-"""What a nat costs, and how the price moves.
+"""Controllers of beta, the price of a nat: constant, scheduled, or driven by the rate or the distortion.
 
-A `BetaController` turns the rates of a batch into the penalty that is added to the loss (`forward`), and moves its
-price once per optimizer step (`update`), from the mean rate over all examples of that step. The state that moves is
-Python floats, kept in the checkpoint as extra state: no precision setting rounds it, nothing averages it.
+A ``BetaController`` turns the rates of a batch into a penalty (``forward``), and updates beta once per optimizer step
+(``update``) from the mean rate over all examples of that step. Its state is Python numbers, stored in the checkpoint as
+extra state, so that no precision setting rounds it and no callback averages it.
 """
 
 from lit_bottleneck.beta.base import BetaController, ConstantBeta, controller_from

@@ -1,24 +1,25 @@
-"""The base of all prices, and the constant price."""
+"""Base of the controllers of beta, and the constant beta."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lit_bottleneck.checks import not_negative
+from lit_bottleneck.checks import ConfigurationError, is_number, not_negative
 from lit_bottleneck.hparams import Described, from_description
 
 
 class BetaController(Described, nn.Module, ABC):
-    """Base of all prices. A subclass gives `beta` and `advance` (or `update`), and names its state in `state_names`.
+    """Base of the controllers of beta.
+
+    A subclass defines ``beta`` and ``advance`` (or ``update``), and lists its state in ``state_names``.
 
     Attributes:
-        state_names: the attributes that move, numbers that a checkpoint keeps.
-        constant: whether the price never moves: then nothing is reduced over processes for it.
-        skipped_updates: updates that were refused because the rate (or the distortion) was not finite.
+        state_names: The attributes that change, numbers that the checkpoint stores.
+        constant: Whether beta never changes: then no rate is reduced over processes for it.
+        skipped_updates: Number of updates skipped because the rate (or the distortion) was not finite.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ()
@@ -35,14 +36,14 @@ class BetaController(Described, nn.Module, ABC):
 
     @property
     def linear(self) -> bool:
-        """Whether the penalty is ``beta`` times the mean rate, and nothing else."""
+        """Whether the penalty is exactly ``beta`` times the mean rate."""
         return type(self).forward is BetaController.forward
 
     def advance(self, mean_rate: float, mean_distortion: float | None) -> None:
-        """Move the price by one optimizer step; the arguments are finite."""
+        """Update beta by one optimizer step; the arguments are finite."""
 
     def forward(self, rate: Tensor) -> Tensor:
-        """Price the rates of a batch.
+        """Return the penalty for the rates of a batch.
 
         Args:
             rate: ``(B,)``, nats per example.
@@ -53,11 +54,11 @@ class BetaController(Described, nn.Module, ABC):
         return self.beta * mean_over_examples(rate)
 
     def update(self, mean_rate: float, mean_distortion: float | None = None) -> None:
-        """Move the price, once per optimizer step. Values that are not finite do not move it, and are counted.
+        """Update beta, once per optimizer step; skip and count updates with values that are not finite.
 
         Args:
-            mean_rate: nats, the mean over all examples of the step, on all processes.
-            mean_distortion: nats, likewise, for a controller that is driven by it.
+            mean_rate: Mean over all examples of the step on all processes, in nats.
+            mean_distortion: Likewise, for a controller that is driven by the distortion.
         """
         if math.isfinite(mean_rate) and (mean_distortion is None or math.isfinite(mean_distortion)):
             self.advance(mean_rate, mean_distortion)
@@ -65,38 +66,40 @@ class BetaController(Described, nn.Module, ABC):
             self.skipped_updates += 1
 
     def extra_repr(self) -> str:
-        """The arguments, for printing."""
+        """Return the arguments, for printing."""
         return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
 
     @property
     def state_kind(self) -> str:
-        """What the state belongs to."""
+        """The kind of controller that the state belongs to."""
         return type(self).__name__
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The state, in numbers and strings."""
-        return {
-            "kind": self.state_kind,
-            **{name: getattr(self, name) for name in (*self.state_names, "skipped_updates")},
-        }
+        """Return the state, in numbers and strings."""
+        names = (*self.state_names, "skipped_updates")
+        return {"kind": self.state_kind} | {name: getattr(self, name) for name in names}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Take over a state of the same kind of controller."""
+        """Load the state of a controller of the same kind.
+
+        Raises:
+            ConfigurationError: For the state of another kind.
+        """
         names = (*self.state_names, "skipped_updates")
         if set(state) != {"kind", *names} or state["kind"] != self.state_kind:
-            raise ValueError(
-                f"the checkpoint holds another state of beta, {dict(state)}, than that of {self.state_kind} "
-                f"({', '.join(names)}): build the model with the controller that it was trained with"
+            raise ConfigurationError(
+                "beta must be the controller that the model was trained with: the checkpoint holds another state of "
+                f"beta, {dict(state)}; got {self.state_kind} ({', '.join(names)})"
             )
         for name in names:
             setattr(self, name, state[name])
 
 
 class ConstantBeta(BetaController):
-    """The same price for ever. It has no state, so that a checkpoint never overrides a price that is given.
+    """Constant beta. It has no state, so that a checkpoint never overrides the given value.
 
     Args:
-        beta: price of a nat, at least 0. For a classifier `beta >= 1` makes the collapsed code optimal.
+        beta: The price of a nat, at least 0. For a classifier ``beta >= 1`` makes the collapsed code optimal.
 
     >>> import torch
     >>> ConstantBeta(0.5)(torch.tensor([1.0, 3.0])).item()
@@ -104,7 +107,7 @@ class ConstantBeta(BetaController):
     """
 
     constant = True
-    get_extra_state = nn.Module.get_extra_state  # none, then torch stores none
+    get_extra_state = nn.Module.get_extra_state  # torch's own: no state is stored
     set_extra_state = nn.Module.set_extra_state
 
     def __init__(self, beta: float) -> None:
@@ -117,26 +120,25 @@ class ConstantBeta(BetaController):
 
 
 def controller_from(beta: float | BetaController | Mapping[str, Any]) -> BetaController:
-    """Make a controller of what a model takes as ``beta``.
+    """Build the controller from a model's ``beta``.
 
     Args:
-        beta: a number (then the price is constant); a controller, which is returned as it is; or the description of
-            one, as checkpoints keep it: ``{"class_path": "lit_bottleneck.beta.DualBeta", "init_args": {"capacity":
-            8.0}}``.
+        beta: A number, for a constant beta; a controller, which is returned as it is; or its description in a
+            checkpoint, ``{"class_path": "lit_bottleneck.beta.DualBeta", "init_args": {"capacity": 8.0}}``.
 
     Raises:
-        ValueError: for a description of a class that is not a `BetaController` imported by now.
-        TypeError: for anything else.
+        ConfigurationError: For anything else, and for a description of a class that is not an imported
+            ``BetaController``.
     """
     if isinstance(beta, BetaController):
         return beta
     if isinstance(beta, Mapping):
         return from_description(BetaController, "beta", beta)  # type: ignore[type-abstract]
-    if isinstance(beta, bool) or not isinstance(beta, Real):
-        raise TypeError(f"beta must be a number or a BetaController; got {beta!r}")
+    if not is_number(beta):
+        raise ConfigurationError(f"beta must be a number or a BetaController; got {beta!r}")
     return ConstantBeta(beta)
 
 
 def mean_over_examples(values: Tensor) -> Tensor:
-    """Mean of ``(B,)`` values (or of one); 0, not NaN, for an empty batch."""
+    """Return the mean of ``(B,)`` values (or of one); 0, not NaN, for an empty batch."""
     return values.sum() / max(values.numel(), 1)

@@ -226,7 +226,7 @@ def test_bad_values_are_refused_with_the_argument_and_the_value(
         (["--trainer.gradient_clip_val", "0.5"], "set the model's gradient_clip_val=0.5 instead"),
         (["--trainer.accumulate_grad_batches", "2"], "set the model's accumulate_grad_batches=2 instead"),
         (["--config", str(PATHS["trainer/ddp"])], "set trainer.strategy=ddp_find_unused_parameters_true"),
-        (["--model.init_args.beta.init_args.capacity", "0"], "capacity must be positive; got 0"),
+        (["--model.init_args.beta.init_args.capacity", "0"], "capacity must be a finite number above 0; got 0"),
         (["--model.init_args.noise_dim", "5"], "noise_dim=5, but the DCGANGenerator takes noise of a width of 32"),
         (["--model.init_args.latent_dim", "5"], "latent_dim=5 needs an encoder that returns 10 numbers per example"),
         (
