@@ -1,1 +1,1 @@
-"""What a trainer needs: checkpoints, precision, processes, compilation, averages."""
+"""Infrastructure of training: checkpoints, precision, distributed sums, compilation, weight averaging."""

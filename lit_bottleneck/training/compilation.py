@@ -1,4 +1,4 @@
-"""What `torch.compile` has made of networks: whether it has, what they were, and how they run without it."""
+"""Compiled networks: detect them, unwrap them, compile in place, and run them uncompiled."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -9,7 +9,7 @@ from torch._dynamo import OptimizedModule
 
 
 def is_compiled(network: nn.Module) -> bool:
-    """Whether a network or a part of it is compiled, by ``torch.compile(network)`` or by ``network.compile()``.
+    """Return whether a network or a part of it is compiled (``torch.compile(network)`` or ``network.compile()``).
 
     >>> network = nn.Sequential(nn.Linear(2, 3))
     >>> is_compiled(network), is_compiled(torch.compile(network, backend="eager"))
@@ -22,26 +22,23 @@ def is_compiled(network: nn.Module) -> bool:
 
 
 def compile_in_place(network: nn.Module, **options: Any) -> None:
-    """Compile a network as ``network.compile(**options)`` of torch 2.14 does; the ones before leave some as they are.
+    """Compile a network as ``network.compile(**options)`` of torch 2.14 does.
 
-    Those without a ``forward`` of their own: an ``nn.Linear``, an ``nn.Sequential``, and so most networks of this
-    library.
+    Earlier versions skip modules of torch's own classes, such as ``nn.Linear`` and ``nn.Sequential``, and so most
+    networks of this library.
     """
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return network._call_impl(*args, **kwargs)  # from a frame that is none of torch, which skips its own
+        return network._call_impl(*args, **kwargs)  # called from our frame: torch skips its own frames
 
     network._compiled_call_impl = torch.compile(call, **options)
 
 
 def uncompiled(network: nn.Module) -> nn.Module:
-    """What ``torch.compile`` has put its own module around, or the network itself."""
+    """Return the module inside the wrapper of ``torch.compile``, or the network itself."""
     return network._orig_mod if isinstance(network, OptimizedModule) else network
 
 
 def run_as_written(*networks: nn.Module) -> AbstractContextManager[None]:
-    """Have networks run for a while as if they were not compiled.
-
-    For what the compiled ones cannot do: a graph that is gone through twice.
-    """
+    """Return a context in which the networks run uncompiled, such as for a double backward."""
     return torch.compiler.set_stance("force_eager") if any(map(is_compiled, networks)) else nullcontext()

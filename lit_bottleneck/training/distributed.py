@@ -1,4 +1,4 @@
-"""What the processes of one training know together; of a single process, what it knows itself."""
+"""Sums, means and gathers over the processes of one training; without other processes they use local values."""
 
 import torch
 import torch.distributed
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def are_several_processes() -> bool:
-    """Whether more than one process trains."""
+    """Return whether more than one process trains."""
     return (
         torch.distributed.is_available()
         and torch.distributed.is_initialized()
@@ -17,7 +17,7 @@ def are_several_processes() -> bool:
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """Sum a tensor over all processes, without a graph. All of them must call it."""
+    """Sum a tensor over all processes, without a graph; every process must call it."""
     values = values.detach()
     if are_several_processes():
         values = values.clone()
@@ -26,22 +26,22 @@ def sum_over_processes(values: Tensor) -> Tensor:
 
 
 def mean_over_processes(rows: Tensor) -> Tensor:
-    """Mean of the rows of all processes, ``(B, ...)`` to ``(...)``, without a graph; 0 if there are none."""
+    """Return the mean over the rows of all processes, ``(B, ...)`` to ``(...)``, without a graph; 0 if none."""
     totals = sum_over_processes(torch.cat([rows.sum(0).flatten(), rows.new_full((1,), len(rows))]))
     return (totals[:-1] / totals[-1].clamp(min=1)).reshape(rows.shape[1:])
 
 
 def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
-    """Rows of all processes one after another, differentiable on all of them, and where those of this process begin.
+    """Concatenate the rows of all processes, differentiably on every process.
 
-    The gradient of a process's rows is the sum of those that all processes' losses have for them. Where processes
-    average the gradients of their weights, that of the mean of their losses is what comes out.
+    The gradient of a process's rows is the sum of the gradients of all processes' losses. With weight gradients
+    averaged over processes, this gives the gradient of the mean of the losses.
 
     Args:
-        rows: ``(B, ...)``, of which each process may have another number.
+        rows: ``(B, ...)``; B may differ between processes.
 
     Returns:
-        ``(sum of all B, ...)``, and the place of the first row of this process.
+        ``(sum of all B, ...)``, and the index of this process's first row.
     """
     if not are_several_processes():
         return rows, 0

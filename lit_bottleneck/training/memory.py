@@ -1,4 +1,4 @@
-"""How the C library treats memory that a training step has freed."""
+"""Reuse of memory that a training step frees."""
 
 import ctypes
 import sys
@@ -9,11 +9,11 @@ _LARGE = 2**30 - 1  # bytes
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next step.
+    """Make glibc keep freed memory for the next step.
 
-    By default it gives gradients and activations of megabytes back to the operating system when they are freed, and
-    fetches them again in the next step, page by page: thousands of page faults, up to a third of the time of a step on
-    a CPU. Elsewhere than on Linux with glibc this does nothing.
+    By default it returns freed gradients and activations of megabytes to the operating system and requests them again
+    in the next step, page by page: thousands of page faults, up to a third of the time of a step on a CPU. Without
+    Linux and glibc this does nothing.
     """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""Moves of a module that leave the precision of some of its tensors as it is, for overriding ``Module._apply``."""
+"""Tensors that keep their precision when a module is cast, by wrapped functions for ``Module._apply``."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ Move = Callable[[Tensor], Tensor]
 
 
 def without_casts(fn: Move) -> Move:
-    """Return ``fn`` without its casts: a tensor moves to the device and keeps its dtype.
+    """Return ``fn`` without its casts: a tensor moves to the device but keeps its dtype.
 
     >>> without_casts(lambda tensor: tensor.bfloat16())(torch.tensor(0.123456))
     tensor(0.1235)
@@ -26,7 +26,7 @@ def without_casts(fn: Move) -> Move:
 
 
 def without_half_casts(fn: Move) -> Move:
-    """Return ``fn`` without its casts to half precision: other casts, and moves to a device, stay.
+    """Return ``fn`` without its casts to half precision; other casts and moves to a device remain.
 
     >>> moved = without_half_casts(lambda tensor: tensor.half())
     >>> moved(torch.tensor(0.1)).dtype, moved(torch.tensor(0.1, dtype=torch.float64)).dtype
@@ -43,10 +43,10 @@ def without_half_casts(fn: Move) -> Move:
 
 
 class Mean(MeanMetric):
-    """Mean over a split in float32, whatever torch's default dtype is.
+    """Mean over a split in float32, under any default dtype of torch.
 
-    ``MeanMetric`` has the default dtype of its construction, and rounds each value to that of the last time when the
-    metric was moved. Under ``bf16-true`` Lightning moves it while the default is bfloat16.
+    ``MeanMetric`` has the default dtype at its construction, and rounds each value to the default dtype at its last
+    move. Under ``bf16-true`` Lightning moves it while the default is bfloat16.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The moving average of weights, which forgets those of the first steps, and a network that has them."""
+"""Bias-corrected moving average of weights, and a network copy that has the averaged weights."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -7,56 +7,56 @@ from typing import Self, cast
 import torch
 from torch import Tensor, nn
 
-from lit_bottleneck import checks as arguments
+from lit_bottleneck import checks
 from lit_bottleneck.training.precision import without_half_casts
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class MovingAverage:
-    """Exponential moving average of the weights after each step so far, not of the first ones.
+    """Exponential moving average of the weights after each step, without the initial weights.
 
-    ``average_t = sum_i decay^(t - i) w_i / sum_i decay^(t - i)``. For ``multi_avg_fn`` of
+    ``average_t = sum_i decay^(t - i) w_i / sum_i decay^(t - i)``. Usable as ``multi_avg_fn`` of
     ``torch.optim.swa_utils.AveragedModel``.
 
     Args:
-        decay: share of the average that stays at each step, in [0, 1).
+        decay: Share of the average that remains at each step, in [0, 1).
 
     Raises:
-        ValueError: if ``decay`` is not in [0, 1).
+        ConfigurationError: If ``decay`` is not in [0, 1).
     """
 
     def __init__(self, decay: float) -> None:
-        self.decay = arguments.decay("decay", decay)
+        self.decay = checks.decay("decay", decay)
 
     @torch.no_grad()
     def __call__(self, averages: _Tensors, weights: _Tensors, steps: Tensor | int) -> None:
-        """Move all averages by one operation, in their precision; ``steps`` weights are in them."""
+        """Update all averages of ``steps`` earlier weights by one operation, in the averages' precision."""
         share = (1 - self.decay) / (1 - self.decay ** (int(steps) + 1))
         weights = [weight.to(average.dtype) for average, weight in zip(averages, weights, strict=True)]
         torch._foreach_lerp_(averages, weights, share)
 
     def of_one(self, average: Tensor, weight: Tensor, steps: Tensor | int) -> Tensor:
-        """Move one average, in its precision; for ``avg_fn``."""
+        """Update one average, in its precision; usable as ``avg_fn``."""
         self([average], [weight], steps)
         return average
 
 
 class AveragedNetwork(nn.Module):
-    """A copy of a network whose weights are the `MovingAverage` of the network's; its buffers are those of the moment.
+    """A copy of a network with the ``MovingAverage`` of its weights and its current buffers.
 
-    The copy stays in float32 where the network is cast to half precision, in which an average does not move.
+    The copy stays in float32 if the network is cast to half precision, in which an average would not move.
 
     Args:
-        network: what is copied.
-        decay: see `MovingAverage`.
+        network: The network to copy.
+        decay: See ``MovingAverage``.
 
     Attributes:
-        module: the copy.
-        num_averaged: how many weights are in the average, int64.
+        module: The copy.
+        num_averaged: Number of steps in the average, int64.
 
     Raises:
-        ValueError: for a network that cannot be copied.
+        ConfigurationError: For a network that cannot be copied.
     """
 
     num_averaged: Tensor
@@ -66,21 +66,21 @@ class AveragedNetwork(nn.Module):
         try:
             self.module = deepcopy(network).requires_grad_(False)
         except RuntimeError as error:
-            raise ValueError(
-                f"{type(network).__name__} cannot be copied, which its average needs: {error} (Of the two weight_norms "
-                "of torch that of torch.nn.utils.parametrizations can.)"
+            raise checks.ConfigurationError(
+                f"{type(network).__name__} must be a network that can be copied for its weight average; {error} (A "
+                "weight_norm of torch.nn.utils.parametrizations can be copied, one of torch.nn.utils cannot.)"
             ) from error
         self.average = MovingAverage(decay)
         self.register_buffer("num_averaged", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map a batch by the averaged weights, in their precision."""
+        """Apply the averaged weights to a batch, in their precision."""
         weight = next(self.module.parameters(), x)
         return cast(Tensor, self.module(x.to(weight.dtype)))
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Take in the weights after a step."""
+        """Add the weights after a step to the average."""
         self.average(list(self.module.parameters()), list(network.parameters()), self.num_averaged)
         for ours, theirs in zip(self.module.buffers(), network.buffers(), strict=True):
             ours.copy_(theirs)
