@@ -12,7 +12,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_bottleneck.beta import BetaController
-from lit_bottleneck.checks import decay, one_of, positive, whole_number
+from lit_bottleneck.checks import ConfigurationError, decay, one_of, positive, whole_number
 from lit_bottleneck.code import Scale
 from lit_bottleneck.models.base import BottleneckModule
 from lit_bottleneck.models.gan_checks import check_trainer
@@ -105,7 +105,7 @@ class AlternatingModule(BottleneckModule, ABC):
         schedulers = [self.lr_scheduler(optimizer) for optimizer in optimizers]
         follows = isinstance(schedulers[0], ReduceLROnPlateau)
         if follows and (self.lr_scheduler_interval == "step" or not hasattr(schedulers[0], "monitor")):
-            raise ValueError(
+            raise ConfigurationError(
                 "a ReduceLROnPlateau needs lr_scheduler_interval='epoch' and what it is to follow: that of "
                 "lightning.pytorch.cli, with monitor='val/...'"
             )

@@ -17,7 +17,7 @@ from torchmetrics import Metric
 
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.bottleneck import GaussianBottleneck
-from lit_bottleneck.checks import whole_number
+from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.hparams import Described, description_of
 from lit_bottleneck.models.export_parts import ExportPart, mean_code
@@ -171,7 +171,7 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
 
     def _check_width(self, width: int | None) -> None:
         if width not in (None, 2 * self.latent_dim):
-            raise ValueError(
+            raise ConfigurationError(
                 f"latent_dim={self.latent_dim} needs an encoder that returns {2 * self.latent_dim} numbers per "
                 f"example; got {width}"
             )

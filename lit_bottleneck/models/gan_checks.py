@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import _SpectralNorm
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.models.setup_checks import dummy_zeros, try_forward
 from lit_bottleneck.training.compilation import is_compiled, uncompiled
 
@@ -30,29 +31,29 @@ def check_trainer(trainer: Trainer) -> None:
     """Refuse a trainer that cannot train two networks by turns.
 
     Raises:
-        ValueError: with what to set instead.
+        ConfigurationError: with what to set instead.
     """
     if trainer.state.fn not in (None, TrainerFn.FITTING):  # None: it has not begun
         return
     if trainer.gradient_clip_val:
-        raise ValueError(
+        raise ConfigurationError(
             f"trainer.gradient_clip_val={trainer.gradient_clip_val} is not for a GAN, which clips the gradients of "
             f"each network by itself: set the model's gradient_clip_val={trainer.gradient_clip_val} instead"
         )
     if trainer.accumulate_grad_batches != 1:
-        raise ValueError(
+        raise ConfigurationError(
             f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} is not for a GAN, which steps by "
             f"itself: set the model's accumulate_grad_batches={trainer.accumulate_grad_batches} instead"
         )
     strategy = trainer.strategy
     if isinstance(strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
-        raise ValueError(
+        raise ConfigurationError(
             f"trainer.strategy={type(strategy).__name__} shards one network, it cannot train two by turns (manual "
             "optimization): set trainer.strategy=ddp_find_unused_parameters_true"
         )
     options = getattr(strategy, "_ddp_kwargs", {})
     if isinstance(strategy, DDPStrategy) and (not options.get("find_unused_parameters") or options.get("static_graph")):
-        raise ValueError(
+        raise ConfigurationError(
             "plain DDP waits for the gradients of both networks in each step, and a GAN's step has those of one: set "
             "trainer.strategy=ddp_find_unused_parameters_true (and no static_graph)"
         )
@@ -66,20 +67,20 @@ def check_compiled(model: VDBGAN, names: Collection[str] = ()) -> None:
         names: of networks that are going to be.
 
     Raises:
-        ValueError: for a compiled encoder or head with a gradient penalty or a spectral norm.
+        ConfigurationError: for a compiled encoder or head with a gradient penalty or a spectral norm.
     """
     whole = model._compiler_ctx is not None  # trainer.fit(torch.compile(model))
     compiled = [name for name in ("encoder", "head") if whole or name in names or is_compiled(getattr(model, name))]
     what = "the whole model" if whole else " and ".join(compiled)
     leave = f"do not compile {what} (the callback Compile: networks=['generator'])"
     if compiled and model.gradient_penalty is not None:
-        raise ValueError(
+        raise ConfigurationError(
             f"gradient_penalty={type(model.gradient_penalty).__name__} needs the gradient of a gradient, which "
             f"torch.compile does not give: {leave}, or set gradient_penalty=None"
         )
     parts = [part for name in compiled for part in getattr(model, name).modules()]
     if any(isinstance(part, _SpectralNorm) for part in parts):
-        raise ValueError(
+        raise ConfigurationError(
             "a spectral norm changes its state in each of the discriminator's passes, through which compiled networks"
             f" cannot go back: {leave}, or set spectral_norm=False"
         )
@@ -89,21 +90,23 @@ def check_noise(noise_dim: int, generator: nn.Module) -> None:
     """Refuse a generator that takes noise of another width than ``noise_dim``, where it tells.
 
     Raises:
-        ValueError: with both widths.
+        ConfigurationError: with both widths.
     """
     takes = _input_width(generator)
     if takes not in (None, noise_dim):
-        raise ValueError(f"noise_dim={noise_dim}, but the {type(generator).__name__} takes noise of a width of {takes}")
+        raise ConfigurationError(
+            f"noise_dim={noise_dim}, but the {type(generator).__name__} takes noise of a width of {takes}"
+        )
 
 
 def check_head(head: nn.Module) -> None:
     """Refuse a head that ends in a bounded function: a loss of logits would squash them twice.
 
     Raises:
-        ValueError: if it ends in a Sigmoid or Tanh.
+        ConfigurationError: if it ends in a Sigmoid or Tanh.
     """
     if output_range(head) is not None:
-        raise ValueError("head must return logits, which nothing bounds; this one ends in a Sigmoid or a Tanh")
+        raise ConfigurationError("head must return logits, which nothing bounds; this one ends in a Sigmoid or a Tanh")
 
 
 def check_networks(model: VDBGAN, data: Any) -> tuple[int, ...]:
@@ -117,7 +120,7 @@ def check_networks(model: VDBGAN, data: Any) -> tuple[int, ...]:
         The shape of a generated example.
 
     Raises:
-        ValueError: for noise, examples, codes or ranges that do not fit.
+        ConfigurationError: for noise, examples, codes or ranges that do not fit.
     """
     noise = dummy_zeros(model, model.noise_dim)
     generated = try_forward(f"the generator does not take noise of noise_dim={model.noise_dim}", model.generator, noise)
@@ -129,7 +132,7 @@ def check_networks(model: VDBGAN, data: Any) -> tuple[int, ...]:
     try_forward(f"the head does not take codes of the shape {tuple(code.z.shape[1:])}", model.discriminate, generated)
     ours, theirs = model.value_range, getattr(data, "value_range", None)
     if ours is not None and theirs is not None and ours != tuple(map(float, theirs)):
-        raise ValueError(
+        raise ConfigurationError(
             f"the generator's values are in {ours} and those of {type(data).__name__} in {tuple(theirs)}: set "
             f"value_range={list(ours)} of the data (--data.init_args.value_range), or another generator"
         )
@@ -145,28 +148,28 @@ def check_batch(real: Any, example_dims: tuple[int, ...] | None, has_batch_norm:
         has_batch_norm: whether examples see one another.
 
     Raises:
-        ValueError: for what is no tensor of floats, examples of another shape than the generator's, or one alone where
-            there is batch normalisation.
+        ConfigurationError: for what is no tensor of floats, examples of another shape than the generator's, or one
+            alone where there is batch normalisation.
     """
     if not (isinstance(real, Tensor) and real.is_floating_point()):
         kind = str(real.dtype) if isinstance(real, Tensor) else type(real).__name__
-        raise ValueError(f"a batch needs to be x, (x,) or (x, y, ...) with x a tensor of floats; x is {kind}")
+        raise ConfigurationError(f"a batch needs to be x, (x,) or (x, y, ...) with x a tensor of floats; x is {kind}")
     if example_dims is not None:
         _check_dims(example_dims, tuple(real.shape[1:]), "the data")
     if len(real) == 1 and has_batch_norm:
-        raise ValueError(_ONE_EXAMPLE.format("this batch has"))
+        raise ConfigurationError(_ONE_EXAMPLE.format("this batch has"))
 
 
 def check_loader(loader: Any, has_batch_norm: bool) -> None:
     """Refuse a loader whose last batch will be of one example, where there is batch normalisation and the loader tells.
 
     Raises:
-        ValueError: before the epoch is spent on the batches before it.
+        ConfigurationError: before the epoch is spent on the batches before it.
     """
     size = getattr(loader, "batch_size", None)
     sampler = getattr(loader, "sampler", None)
     if has_batch_norm and size and not loader.drop_last and isinstance(sampler, Sized) and len(sampler) % size == 1:
-        raise ValueError(_ONE_EXAMPLE.format("the last batch of an epoch will have"))
+        raise ConfigurationError(_ONE_EXAMPLE.format("the last batch of an epoch will have"))
 
 
 def has_batch_norm(*networks: nn.Module) -> bool:
@@ -179,7 +182,7 @@ def check_range(model: VDBGAN, real: Tensor) -> None:
     """Refuse examples out of the range of what the generator can make, where it tells; warn if they look it.
 
     Raises:
-        ValueError: with both ranges.
+        ConfigurationError: with both ranges.
     """
     if model.value_range is None:
         return
@@ -188,14 +191,16 @@ def check_range(model: VDBGAN, real: Tensor) -> None:
     margin = _TOLERANCE * (high - low)
     ranges = f"the generator's values are in [{low:g}, {high:g}] and those of the data in [{least:g}, {most:g}]"
     if least < low - margin or most > high + margin:
-        raise ValueError(f"{ranges}: it could never make them. Scale the data, or take another generator")
+        raise ConfigurationError(f"{ranges}: it could never make them. Scale the data, or take another generator")
     if least >= (low + high) / 2:
         warnings.warn(f"{ranges}, in the first batch: should the data have the generator's range?", stacklevel=2)
 
 
 def _check_dims(made: tuple[int, ...], dims: Sequence[int] | None, whose: str) -> None:
     if dims is not None and made != tuple(dims):
-        raise ValueError(f"the generator makes examples of the shape {made}, those of {whose} have {tuple(dims)}")
+        raise ConfigurationError(
+            f"the generator makes examples of the shape {made}, those of {whose} have {tuple(dims)}"
+        )
 
 
 def output_range(network: nn.Module) -> tuple[float, float] | None:

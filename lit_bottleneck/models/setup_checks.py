@@ -9,6 +9,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.code import Code
 
 Result = TypeVar("Result")
@@ -18,13 +19,13 @@ def try_forward(complaint: str, network: Callable[[Tensor], Result], x: Tensor) 
     """Return ``network(x)``.
 
     Raises:
-        ValueError: with the complaint and torch's reason, if it cannot be done.
+        ConfigurationError: with the complaint and torch's reason, if it cannot be done.
     """
     try:
         with torch.compiler.set_stance("force_eager"):  # two examples are no size to compile for
             return network(x)
     except (RuntimeError, IndexError) as error:  # what torch says of shapes, and of tokens without an embedding
-        raise ValueError(f"{complaint}: {error}") from error
+        raise ConfigurationError(f"{complaint}: {error}") from error
 
 
 def dummy_zeros(network: nn.Module, *dims: int) -> Tensor:
@@ -51,15 +52,15 @@ def dummy_code(model: Any, x: Tensor) -> Code:
     """The mean codes of what stands for the examples.
 
     Raises:
-        ValueError: that names encoder, data and shape, if they do not go together.
+        ConfigurationError: that names encoder, data and shape, if they do not go together.
     """
     encoder, data = type(model.encoder).__name__, type(model.trainer.datamodule).__name__
     complaint = f"encoder={encoder} does not take the examples of {data}, of the shape {tuple(x.shape[1:])}"
     encode: Callable[[Tensor], Code] = partial(model.encode, sample=False)
     try:
         return try_forward(complaint, encode, x)
-    except ValueError as error:
+    except ConfigurationError as error:
         if error.__cause__ is not None and x.dim() == 2 and x.is_floating_point():  # the 0s may be tokens
-            with suppress(ValueError):
+            with suppress(ConfigurationError):
                 return try_forward(complaint, encode, x.long())
         raise

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from lit_bottleneck.beta import BetaController
-from lit_bottleneck.checks import not_negative, whole_number
+from lit_bottleneck.checks import ConfigurationError, not_negative, whole_number
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpolate, log_ratio
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from
@@ -292,7 +292,7 @@ class VAE(BottleneckModule):
         wanted = (numbers * dims[0], *dims[1:])
         flat = (wanted[0] * torch.Size(dims[1:]).numel(),)
         if tuple(parameters.shape[1:]) not in (wanted, flat):
-            raise ValueError(
+            raise ConfigurationError(
                 f"data of the shape {tuple(dims)} under {type(self.likelihood).__name__}, which needs {numbers} "
                 f"number{'s' * (numbers > 1)} per output, need a decoder that returns {wanted} per example; got "
                 f"{tuple(parameters.shape[1:])}"
@@ -324,11 +324,13 @@ class VAE(BottleneckModule):
         """Hold the decoder against code and likelihood, as far as it tells what it takes and returns."""
         width = getattr(self.decoder, "latent_dim", getattr(self.decoder, "in_features", None))
         if isinstance(width, int) and width != self.latent_dim:
-            raise ValueError(f"latent_dim={self.latent_dim} needs a decoder of codes of that width; got one of {width}")
+            raise ConfigurationError(
+                f"latent_dim={self.latent_dim} needs a decoder of codes of that width; got one of {width}"
+            )
         needed = self.likelihood.numbers_per_output
         numbers = getattr(self.decoder, "numbers_per_output", needed)
         if numbers != needed:
-            raise ValueError(
+            raise ConfigurationError(
                 f"likelihood={type(self.likelihood).__name__} needs a decoder with numbers_per_output={needed}; got "
                 f"{numbers}"
             )
@@ -336,11 +338,15 @@ class VAE(BottleneckModule):
     def _check_objective(self) -> None:
         objective = type(self.objective).__name__
         if self.deterministic and self.objective.needs_noise:
-            raise ValueError(f"deterministic=True has no noise, without which objective={objective} has no meaning")
+            raise ConfigurationError(
+                f"deterministic=True has no noise, without which objective={objective} has no meaning"
+            )
         if self.objective.needs_linear_price and self.free_bits:
-            raise ValueError(f"free_bits={self.free_bits} is for the KL itself, which objective={objective} samples")
+            raise ConfigurationError(
+                f"free_bits={self.free_bits} is for the KL itself, which objective={objective} samples"
+            )
         if self.objective.needs_linear_price and not self.beta_controller.linear:
-            raise ValueError(
+            raise ConfigurationError(
                 f"objective={objective} needs a penalty of beta times the rate, and "
                 f"beta={type(self.beta_controller).__name__} asks for another"
             )

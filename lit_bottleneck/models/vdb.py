@@ -11,7 +11,7 @@ from torchmetrics import Metric
 
 from lit_bottleneck.adversarial import GradientPenalty, LossName, adversarial_loss, input_gradient, penalty_from
 from lit_bottleneck.beta import BetaController, DualBeta
-from lit_bottleneck.checks import one_of, whole_number
+from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import InterpolationMode, at_least_float32, interpolate
 from lit_bottleneck.models.alternating import AlternatingModule
@@ -326,7 +326,7 @@ class VDBGAN(AlternatingModule):
     def _logits(self, z: Tensor) -> Tensor:
         logits: Tensor = self.head(z)
         if logits.numel() != len(z):
-            raise ValueError(f"head must return one logit per example; got {tuple(logits.shape)} for {len(z)}")
+            raise ConfigurationError(f"head must return one logit per example; got {tuple(logits.shape)} for {len(z)}")
         return at_least_float32(logits.reshape(-1))
 
     def _rate(self, code: Code) -> Tensor:

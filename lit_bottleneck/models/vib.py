@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from lit_bottleneck.beta import BetaController
-from lit_bottleneck.checks import whole_number
+from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.models.base import BottleneckModule, SplitMetrics, evaluating, output_width
@@ -98,7 +98,7 @@ class VIBClassifier(BottleneckModule):
         data = getattr(self.trainer, "datamodule", None)
         num_classes = getattr(data, "num_classes", self.num_classes)
         if num_classes > self.num_classes:
-            raise ValueError(
+            raise ConfigurationError(
                 f"num_classes={self.num_classes}, but the labels of {type(data).__name__} have {num_classes} values"
             )
         x = dummy_batch(self)
@@ -151,7 +151,9 @@ class VIBClassifier(BottleneckModule):
 
     def _check_logits(self, width: int | None) -> None:
         if width not in (None, self.num_classes):
-            raise ValueError(f"num_classes={self.num_classes} needs a decoder that returns as many logits; got {width}")
+            raise ConfigurationError(
+                f"num_classes={self.num_classes} needs a decoder that returns as many logits; got {width}"
+            )
 
     def _evaluate(self, batch: Any, stage: str) -> tuple[Code, Tensor]:
         x, labels = self._labelled(batch)
@@ -175,7 +177,7 @@ class VIBClassifier(BottleneckModule):
         if not self.training or labels.device.type == "cpu" or self.logs_this_step:
             outside = labels[(labels < 0) | (labels >= self.num_classes)]
             if outside.numel():
-                raise ValueError(
+                raise ConfigurationError(
                     f"num_classes={self.num_classes} needs labels 0 to {self.num_classes - 1}; got {outside[0].item()}"
                 )
         return x, labels
