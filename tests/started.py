@@ -1,5 +1,6 @@
-"""The command line in processes of its own, which have everything imported when they start, and can be killed."""
+"""Start the command line in processes that can be killed, forked from one server that has imported everything."""
 
+import contextlib
 import csv
 import multiprocessing
 import os
@@ -12,15 +13,18 @@ from typing import Any
 
 import torch
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["lit_bottleneck.cli"])
+PATIENCE = 300  # seconds; a deadlock is a failure, not a test that never ends
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["lit_bottleneck.cli.app", "lit_bottleneck.callbacks", "lit_bottleneck.data", "sklearn.datasets", "tests.started"]
+)
 
 
 def start(
     arguments: list[str], log: Path, environment: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> Any:
-    """Start the command line, in a folder; what it says goes to the end of a file."""
-    process = _CONTEXT.Process(target=_run, args=(arguments, log, environment or {}, folder or Path.cwd()), daemon=True)
+    """Start the command line in a folder; its output is appended to ``log``."""
+    process = CONTEXT.Process(target=_run, args=(arguments, log, environment or {}, folder or Path.cwd()), daemon=True)
     process.start()
     return process
 
@@ -32,14 +36,16 @@ def _run(arguments: list[str], log: Path, environment: Mapping[str, str], folder
     os.environ |= environment
     os.chdir(folder)
     torch.set_num_threads(1)
-    from lit_bottleneck.cli import main
+    import lit_bottleneck.__main__ as command
 
-    sys.argv = ["lit-bottleneck"]
-    main(arguments)
+    # As in ``python -m lit_bottleneck``: Lightning starts further processes by the name of this module.
+    sys.modules["__main__"] = command
+    sys.argv = ["lit-bottleneck", *arguments]
+    command.main()
 
 
 def as_torchrun_does(rank: int, port: int) -> dict[str, str]:
-    """What torchrun tells one of two processes on a machine."""
+    """Return the environment that torchrun gives to one of two processes on a machine."""
     return {
         **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"},
         **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"},
@@ -47,7 +53,7 @@ def as_torchrun_does(rank: int, port: int) -> dict[str, str]:
 
 
 def as_slurm_does(rank: int, port: int) -> dict[str, str]:
-    """What srun tells one of two tasks on a node."""
+    """Return the environment that srun gives to one of two tasks on a node."""
     return {
         **{"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"},
         **{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0", "SLURM_NNODES": "1"},
@@ -56,53 +62,60 @@ def as_slurm_does(rank: int, port: int) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that no process listens at, below those that the system gives to outgoing connections."""
+    for port in range(20_000 + os.getpid() % 1_000 * 10, 32_768):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
 
 
 def finish(arguments: list[str], log: Path) -> None:
-    """Run the command line to its end."""
+    """Run the command line until it ends without an error."""
     process = start(arguments, log)
-    process.join()
+    process.join(PATIENCE)
     assert process.exitcode == 0, log.read_text()
 
 
-def written_at(path: Path) -> float | None:
-    """When a file was written, if it is there."""
+def wait_for(sign: Path, *processes: Any) -> None:
+    """Wait until a file is written (again), or a process has ended."""
+    before = _written_at(sign)
+    while _written_at(sign) in (None, before) and all(process.exitcode is None for process in processes):
+        processes[0].join(0.01)
+
+
+def _written_at(path: Path) -> float | None:
     return path.stat().st_mtime if path.exists() else None
 
 
 def stop(process: Any, after: float, signum: signal.Signals, sign: Path | None = None) -> int | None:
-    """Send a signal after so many seconds, unless it has come to its end; how it has ended.
+    """Send a signal, unless the process has ended before; return its exit status.
 
     Args:
-        process: which.
-        after: seconds, from now, or from when ``sign`` is written next.
+        process: the process.
+        after: seconds until the signal, from now, or from when ``sign`` is written next.
         signum: the signal.
         sign: a file that the process writes when it is under way.
     """
-    before = None if sign is None else written_at(sign)
-    while sign is not None and process.exitcode is None and written_at(sign) in (None, before):
-        process.join(0.01)
+    if sign is not None:
+        wait_for(sign, process)
     process.join(after)
     if process.exitcode is None:
-        os.kill(process.pid, signum)
-    process.join()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signum)
+    process.join(PATIENCE)
     code: int | None = process.exitcode
     return code
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """What a run has logged."""
+    """Return what a run logged, row by row."""
     with (folder / "metrics.csv").open(newline="") as lines:
         return [{name: value for name, value in row.items() if value} for row in csv.DictReader(lines)]
 
 
 def checkpoints(folder: Path) -> dict[str, dict[str, Any]]:
-    """The checkpoints of a run by name, without where they are."""
+    """Return the checkpoints of a run by name, without the paths that they hold."""
     found = {}
     for path in sorted(folder.glob("checkpoints/*.ckpt")):
         checkpoint = torch.load(path, weights_only=True)

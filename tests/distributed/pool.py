@@ -1,4 +1,4 @@
-"""Two processes that share a gloo group and do what they are told, for as long as the tests need them."""
+"""Two processes of one gloo group that call functions for the tests."""
 
 import os
 import traceback
@@ -7,17 +7,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed
-import torch.multiprocessing
+import torch.multiprocessing  # sends tensors between processes
 
-from tests.started import free_port
-
-PATIENCE = 120  # seconds; a deadlock is a failure, not a test that never ends
+from tests.started import CONTEXT, PATIENCE, free_port
 
 
 class Pool:
-    """Two spawned processes of one group, which start when they are needed, and anew after one has failed."""
+    """Two processes of one group, started when first called, and started again after one has failed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -25,19 +22,18 @@ class Pool:
         self._processes: list[Any] = []
 
     def _start(self) -> None:
-        context = torch.multiprocessing.get_context("spawn")
         port = free_port()
         for rank in range(2):
-            here, there = context.Pipe()
-            rendezvous = f"file://{self._folder / f'rendezvous-{port}'}"
-            process = context.Process(target=_serve, args=(rank, rendezvous, port, there), daemon=True)
+            here, there = CONTEXT.Pipe()
+            rendezvous = f"file://{self._folder / f'rendezvous-{port}'}"  # nobody else can take it, unlike a port
+            process = CONTEXT.Process(target=_serve, args=(rank, rendezvous, port, there), daemon=True)
             process.start()
             there.close()
             self._pipes.append(here)
             self._processes.append(process)
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Have both processes call ``function(rank, *arguments)``; what they return, by rank."""
+        """Call ``function(rank, *arguments)`` in both processes, and return the results by rank."""
         if not self._processes:
             self._start()
         for pipe in self._pipes:

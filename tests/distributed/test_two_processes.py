@@ -186,22 +186,17 @@ def predict_from_the_command_line(rank: int, folder: Path) -> None:
     main(["predict", *overlays, *settings, f"--trainer.logger.init_args.save_dir={folder}"])
 
 
-def test_each_process_writes_its_predictions_and_together_they_are_the_test_set(pool: Pool, tmp_path: Path) -> None:
-    pool(predict_from_the_command_line, tmp_path)
-    written = sorted(tmp_path.rglob("predictions*"))
-    assert [path.name for path in written] == ["predictions-0.npz", "predictions-1.npz"]
-    files = [dict(np.load(path)) for path in written]
-    indices = np.concatenate([file["index"] for file in files])
-    assert sorted(indices.tolist()) == list(range(359))
-    labels = Digits().dataset("test").__getitems__(range(359))[1].numpy()
-    assert (np.concatenate([file["label"] for file in files]) == labels[indices]).all()
-
-
-def test_all_processes_write_into_one_run_folder(pool: Pool, tmp_path: Path) -> None:
+def test_predictions_of_both_are_the_test_set_in_one_new_folder_a_run(pool: Pool, tmp_path: Path) -> None:
     for run in range(2):
         pool(predict_from_the_command_line, tmp_path)
-        written = [path.parent.name for path in sorted(tmp_path.rglob("predictions*"))]
-        assert written == sorted([f"version_{earlier}" for earlier in range(run + 1)] * 2)
+        files = sorted(tmp_path.rglob("predictions*"))
+        assert [path.parent.name for path in files] == sorted([f"version_{earlier}" for earlier in range(run + 1)] * 2)
+    assert [path.name for path in files] == ["predictions-0.npz", "predictions-1.npz"] * 2
+    written = [dict(np.load(path)) for path in files[:2]]
+    indices = np.concatenate([file["index"] for file in written])
+    assert sorted(indices.tolist()) == list(range(359))
+    labels = Digits().dataset("test").__getitems__(range(359))[1].numpy()
+    assert (np.concatenate([file["label"] for file in written]) == labels[indices]).all()
 
 
 def predict_with_weights_and_biases(rank: int, folder: Path) -> None:
