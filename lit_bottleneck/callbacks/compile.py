@@ -1,4 +1,4 @@
-"""Compile the networks of a model before it is trained."""
+"""Compile the networks of a model before training."""
 
 import inspect
 from collections.abc import Sequence
@@ -7,16 +7,17 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.training.compilation import compile_in_place, is_compiled
 
 _NETWORKS = ("encoder", "decoder", "generator", "head")
 
 
 class Compile(Callback):
-    """Compile networks of a model in place (``torch.compile``) before it is trained: the same numbers, up to rounding.
+    """Compile networks of a model in place (``torch.compile``) before training. Results are equal up to rounding.
 
-    Names in checkpoints stay as they are. The bottleneck, the loss and the metrics are not compiled, so that the noise
-    is the one that is drawn without it; networks that draw numbers themselves (dropout) draw others.
+    Names in checkpoints do not change. The bottleneck, the loss and the metrics are not compiled, so that the code's
+    noise does not change; networks that draw random numbers themselves (dropout) draw others.
 
     Args:
         networks: names of the model's networks. Default: those of ``encoder``, ``decoder``, ``generator`` and ``head``
@@ -25,8 +26,9 @@ class Compile(Callback):
         backend: of ``torch.compile``; ``"inductor"`` needs a C++ compiler on a CPU.
 
     Raises:
-        ValueError: in ``setup``, for a network that the model does not have, and for the encoder or head of a GAN with
-            a gradient penalty or a spectral norm, which cannot be compiled.
+        ConfigurationError: in ``setup``, for a network that the model does not have, or that the model's
+            ``check_compilable(networks)`` refuses (the encoder or head of a GAN with a gradient penalty or a spectral
+            norm).
     """
 
     def __init__(self, networks: Sequence[str] | None = None, mode: str | None = None, backend: str = "inductor"):
@@ -35,15 +37,16 @@ class Compile(Callback):
         self.backend = backend
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot be compiled."""
+        """Refuse networks that cannot be compiled."""
         names = self._names(pl_module)
         if stage == "fit" and hasattr(pl_module, "check_compilable"):
             pl_module.check_compilable(names)  # type: ignore[operator]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compile the networks that are not yet; after ``setup``, whose examples would count as one more size."""
-        # Otherwise all networks share the number of variants (eight), beyond which one runs as it is written.
-        own_limit = {"isolate_recompiles": True} if "isolate_recompiles" in _options_of_compile() else {}
+        """Compile the networks that are not compiled yet."""  # in setup, dry runs would compile for another size
+        options = inspect.signature(torch.compile).parameters
+        # Otherwise all networks share the limit of eight variants, beyond which one falls back to eager mode.
+        own_limit = {"isolate_recompiles": True} if "isolate_recompiles" in options else {}
         for name in self._names(pl_module):
             network = getattr(pl_module, name)
             if not is_compiled(network):
@@ -53,12 +56,8 @@ class Compile(Callback):
         known = [name for name, part in module.named_children() if next(part.parameters(), None) is not None]
         names = [name for name in _NETWORKS if name in known] if self.networks is None else list(self.networks)
         if not names or not set(names) <= set(known):
-            raise ValueError(
+            raise ConfigurationError(
                 f"networks={self.networks} of the callback Compile must name networks of {type(module).__name__}, "
                 f"which has {', '.join(known) or 'none'}"
             )
         return names
-
-
-def _options_of_compile() -> set[str]:
-    return set(inspect.signature(torch.compile).parameters)

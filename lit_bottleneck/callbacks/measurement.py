@@ -1,4 +1,4 @@
-"""What is measured of a whole split: in test, and in validation every few epochs."""
+"""Base of callbacks that measure a whole split: in test, and in validation every few epochs."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -9,23 +9,22 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from lit_bottleneck.checks import whole_number
+from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.code import Code
 
-_KEY = "measured_epochs"  # in a checkpoint: the last one measured, for each of the trainer's measurements
+_KEY = "measured_epochs"  # in a checkpoint: the last measured epoch of each of the trainer's measurements
 
 
 class Measurement(Callback):
-    """Measure something over all batches of the first dataloader, and log it as ``val/...`` and ``test/...``.
+    """Measure all batches of the first dataloader, and log the results as ``val/...`` and ``test/...``.
 
-    A subclass begins anew (`begin`), takes in batches (`take_in`), and gives what it found (`results`).
+    A subclass defines ``reset``, ``update`` and ``compute``, as a metric does.
 
     Args:
-        every_n_epochs: epochs from one measurement in validation to the next; the last is measured too.
-            0: in test only.
+        every_n_epochs: epochs between two measurements in validation; the last epoch is measured too. 0: in test only.
 
     Raises:
-        ValueError: for a number below 0.
+        ConfigurationError: if ``every_n_epochs`` is negative.
     """
 
     def __init__(self, every_n_epochs: int = 0) -> None:
@@ -33,38 +32,40 @@ class Measurement(Callback):
         self._measured = 0
 
     @abstractmethod
-    def begin(self, trainer: Trainer, module: LightningModule) -> None:
-        """Forget what was taken in."""
+    def reset(self, trainer: Trainer, module: LightningModule) -> None:
+        """Drop what was measured so far."""
 
     @abstractmethod
-    def take_in(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Take in a batch."""
+    def update(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Measure a batch."""
 
     @abstractmethod
-    def results(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Tensor]:
-        """What was found, by name, the same on all processes."""
+    def compute(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Tensor]:
+        """Return the results by name, the same on all processes."""
+
+    def check_batch(self, trainer: Trainer, batch: Any) -> None:
+        """Refuse a batch that cannot be measured. Called in the sanity check, if validation is measured."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Count epochs from the start."""
         self._measured = 0
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store which epoch was measured last (not as a state of the callback, of which each kind may have but one)."""
+        """Store the last measured epoch of all measurements.
+
+        They share one key, since Lightning keeps a callback's own state by its class: two of a class would collide.
+        """
         checkpoint[_KEY] = [callback._measured for callback in _measurements(trainer)]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on counting from that epoch."""
+        """Count on from the last measured epoch."""
         measurements, measured = _measurements(trainer), checkpoint.get(_KEY, [])
         if len(measured) == len(measurements):
             self._measured = measured[measurements.index(self)]
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
-        self.begin(trainer, pl_module)
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
-        self.begin(trainer, pl_module)
+        """Reset."""
+        self.reset(trainer, pl_module)
 
     def on_validation_batch_end(
         self,
@@ -75,34 +76,25 @@ class Measurement(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take in a batch, in the epochs that are measured."""
+        """Measure a batch of the first dataloader, if the epoch is measured."""
+        if dataloader_idx == 0 and trainer.sanity_checking and self.every_n_epochs:
+            self.check_batch(trainer, batch)
         if dataloader_idx == 0 and self.is_due(trainer):
-            self.take_in(trainer, pl_module, batch, batch_idx)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Take in a batch."""
-        if dataloader_idx == 0:
-            self.take_in(trainer, pl_module, batch, batch_idx)
+            self.update(trainer, pl_module, batch, batch_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what was found, in the epochs that are measured."""
+        """Log the results, if the epoch is measured."""
         if self.is_due(trainer):
-            self.log_results(trainer, pl_module, "val")
+            self.log_results(trainer, pl_module, "test" if trainer.testing else "val")
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what was found."""
-        self.log_results(trainer, pl_module, "test")
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
 
     def is_due(self, trainer: Trainer) -> bool:
-        """Whether this epoch is measured."""
+        """Whether this epoch is measured; a test always is."""
+        if trainer.testing:
+            return True
         if trainer.sanity_checking or not self.every_n_epochs:
             return False
         epoch = trainer.current_epoch + 1
@@ -111,34 +103,44 @@ class Measurement(Callback):
         return not fitting or last or epoch - self._measured >= self.every_n_epochs
 
     def log_results(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Log what was found, and forget what was taken in."""
+        """Log the results, and reset."""
         self._measured = trainer.current_epoch + 1
-        values = {f"{stage}/{name}": value for name, value in self.results(trainer, module).items()}
+        values = {f"{stage}/{name}": value for name, value in self.compute(trainer, module).items()}
         module.log_dict(values, sync_dist=trainer.world_size > 1)
-        self.begin(trainer, module)
+        self.reset(trainer, module)
+
+
+class CodeMeasurement(Measurement):
+    """Measurement of codes, of any module with ``encode(x, sample=False) -> Code`` or a bottleneck after its encoder.
+
+    Raises:
+        ConfigurationError: in ``setup``, for another module.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module without codes."""
+        super().setup(trainer, pl_module, stage)
+        has_codes = hasattr(pl_module, "encode") or (hasattr(pl_module, "bottleneck") and hasattr(pl_module, "encoder"))
+        if stage != "predict" and not has_codes:
+            raise ConfigurationError(
+                f"{type(self).__name__} needs a module with encode(x, sample=False) -> Code, or with a bottleneck after"
+                f" its encoder; {type(pl_module).__name__} has neither"
+            )
+
+    def code(self, trainer: Trainer, module: Any, x: Tensor) -> Code:
+        """Return the codes of inputs, each at its mean, in the trainer's precision."""
+        with trainer.precision_plugin.val_step_context():
+            if hasattr(module, "encode"):
+                code: Code = module.encode(x, sample=False)
+                return code
+            passed: Code = module.bottleneck(module.encoder(x), sample=False)
+            return passed
+
+
+def share(trainer: Trainer, total: int) -> int:
+    """Return how many of ``total`` examples this process measures."""
+    return total // trainer.world_size + (trainer.global_rank < total % trainer.world_size)
 
 
 def _measurements(trainer: Any) -> list[Measurement]:
     return [callback for callback in trainer.callbacks if isinstance(callback, Measurement)]
-
-
-def check_codes(who: Callback, module: Any) -> None:
-    """Refuse a module of which `code_of` cannot have the codes.
-
-    Raises:
-        TypeError: that says what is needed.
-    """
-    if not hasattr(module, "encode") and not (hasattr(module, "bottleneck") and hasattr(module, "encoder")):
-        raise TypeError(
-            f"{type(who).__name__} needs a module with encode(x, sample=False) -> Code, or with a bottleneck after its "
-            f"encoder; {type(module).__name__} has neither"
-        )
-
-
-def code_of(module: Any, x: Any) -> Code:
-    """The codes of a batch of inputs, each at its mean, of any module with the mixin that `check_codes` lets pass."""
-    if hasattr(module, "encode"):
-        code: Code = module.encode(x, sample=False)
-        return code
-    passed: Code = module.bottleneck(module.encoder(x), sample=False)
-    return passed

@@ -1,4 +1,4 @@
-"""Whether codes between those of two examples are useful: paths of all kinds, measured in test."""
+"""Measure paths between the codes of test examples."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,47 +12,49 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from lit_bottleneck.callbacks.measurement import share
 from lit_bottleneck.callbacks.value_range import value_range as value_range_of
-from lit_bottleneck.checks import one_of, whole_number
+from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
 from lit_bottleneck.functional import InterpolationMode, interpolate
 from lit_bottleneck.metrics.features import CodeFeatures, ValueRange
 from lit_bottleneck.metrics.paths import PathQuality, cycle_error
 from lit_bottleneck.training.precision import Mean
 
-_AT_ONCE = 64  # paths, of `steps` points each; and draws of the prior, in as many steps
+_AT_ONCE = 64  # paths of `steps` points each
 
-_Reader = Callable[[Tensor], Tensor]  # to log-probabilities of classes
+_Reader = Callable[[Tensor], Tensor]  # returns log-probabilities of classes
 
 
 class Paths(Callback):
-    """Walk from one test example to another of another class, and look at what lies between.
+    """Classify the points on paths between test examples of different classes.
 
-    Paths go between the mean codes, in each of the ``modes`` of `functional.interpolate`, and for comparison straight
-    from image to image. A `VIBClassifier` reads its codes itself, and the images between by their mean codes. What a
-    `VAE` decodes is read by a ``classifier``. (Between tokens there are no such straight lines, which are left out.)
+    Paths go between mean codes, in each of the ``modes`` of ``functional.interpolate``, and, as a baseline, straight
+    from image to image (not for tokens). A classifier (a module with ``log_probabilities`` and ``decoder``, such as
+    ``VIBClassifier``) reads its codes itself, and the images by their mean codes. What another module decodes
+    (``encode`` and ``decode``, such as a ``VAE``) is read by the ``classifier`` given here.
 
     Logged as ``test/path_MODE_...`` and ``test/path_pixels_...`` are ``end_classes`` (by the labels of the two
-    examples), ``switches`` and ``entropy`` in nats, and of codes ``shell_distance`` and ``shell_distance_abs``: see
-    `metrics.paths.path_quality`. Of a `VAE` also ``test/cycle_error`` of ``num_pairs`` draws of the prior, see
-    `metrics.paths.cycle_error`. Mean codes are no draws of the prior: their paths may begin off the shell.
+    examples), ``switches`` and ``entropy`` in nats, and for codes ``shell_distance`` and ``shell_distance_abs``, see
+    ``metrics.paths.path_quality``; with a decoder also ``test/cycle_error`` of ``num_pairs`` draws of the prior, see
+    ``metrics.paths.cycle_error``. Mean codes are not draws of the prior: their paths may begin off the shell.
 
-    The examples are a uniform sample of the first test dataloader, whatever its order. No noise is taken from that of
-    the training. The classifier is the callback's own: neither in the checkpoint nor in the module.
+    The examples are a uniform sample of the first test dataloader, whatever its order. The random numbers of the
+    training are not used. The classifier is in neither the checkpoint nor the module.
 
     Args:
         steps: points on each path, both ends included.
-        num_pairs: paths of each kind, over all processes; less where the test examples do not give as many pairs.
-        modes: ways between codes.
-        classifier: checkpoint of a `VIBClassifier` that ``lit-bottleneck fit`` wrote; for a `VAE`, and only for it.
-        value_range: the pixels (black, white) that the classifier was trained on, to which those of the data (where the
-            datamodule or the module tells them) are mapped; None takes data as they are.
+        num_pairs: paths of each kind, over all processes; fewer if the test examples do not form as many pairs.
+        modes: kinds of path between codes.
+        classifier: checkpoint of a ``VIBClassifier`` that ``lit-bottleneck fit`` wrote; for models that decode only.
+        value_range: the pixels (black, white) that the classifier was trained on, to which those of the data (if the
+            datamodule or the module has a ``value_range``) are mapped; None leaves the data as they are.
         seed: of the sample, the pairs and the draws.
 
     Raises:
-        ValueError: for ``steps`` below 3, ``num_pairs`` below 1, unknown modes or none. In ``setup``: for a `VAE`
-            without a classifier or a `VIBClassifier` with one, or a checkpoint that holds no classifier.
-        FileNotFoundError: in ``setup``, if there is no such checkpoint.
-        TypeError: in ``setup`` for a model that is neither; at the first test batch without labels.
+        ConfigurationError: for ``steps`` below 3, ``num_pairs`` below 1, unknown modes or none. In ``setup``: for a
+            model of neither kind, one that decodes without a classifier, a classifier with one, or a checkpoint that
+            holds none. At the first test batch, if it has no labels.
+        FileNotFoundError: in ``setup``, if the checkpoint does not exist.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Paths(Callback):
         self.steps = whole_number("steps", steps, at_least=3)
         self.num_pairs = whole_number("num_pairs", num_pairs, at_least=1)
         if isinstance(modes, str) or not modes:
-            raise ValueError(f"modes must be a list of at least 1 of {get_args(InterpolationMode)}; got {modes!r}")
+            raise ConfigurationError(f"modes must list at least 1 of {get_args(InterpolationMode)}; got {modes!r}")
         self.modes = [one_of("modes", mode, get_args(InterpolationMode)) for mode in dict.fromkeys(modes)]
         self.classifier = classifier
         self.value_range = value_range
@@ -76,27 +78,26 @@ class Paths(Callback):
         self._sample = _Sample(0, seed)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a model whose paths cannot be read, and load the classifier, before there is something to lose."""
+        """Refuse a model whose paths nothing classifies, and load the classifier."""
         if stage not in ("fit", "test"):
             return
         model, classifies = type(pl_module).__name__, _classifies(pl_module)
         if not hasattr(pl_module, "encode") or not (classifies or hasattr(pl_module, "decode")):
-            raise TypeError(f"Paths needs a VIBClassifier, or a VAE (encode and decode); got a {model}")
+            raise ConfigurationError(f"Paths needs a VIBClassifier, or a VAE (encode and decode); got a {model}")
         if classifies and self.classifier is not None:
-            raise ValueError(f"a {model} reads its codes itself: leave out classifier={str(self.classifier)!r}")
+            raise ConfigurationError(f"a {model} reads its codes itself: leave out classifier={str(self.classifier)!r}")
         if not classifies and self.classifier is None:
-            raise ValueError(
+            raise ConfigurationError(
                 f"Paths needs classifier=..., a checkpoint, to read what a {model} decodes; to train one: "
                 "lit-bottleneck fit --config recipes/vib_mnist.yaml --trainer.max_epochs 10"
             )
         if self.classifier is not None:
-            with isolate_rng():  # new networks draw their first weights
+            with isolate_rng():  # new networks draw initial weights
                 self._classes = _Classes(self.classifier, self.value_range).to(trainer.strategy.root_device)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
-        share = self.num_pairs // trainer.world_size + (trainer.global_rank < self.num_pairs % trainer.world_size)
-        self._sample = _Sample(2 * share, self.seed + trainer.global_rank)
+        """Start a new sample of examples."""
+        self._sample = _Sample(2 * share(trainer, self.num_pairs), self.seed + trainer.global_rank)
 
     def on_test_batch_end(
         self,
@@ -107,19 +108,21 @@ class Paths(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Let the examples of a batch take part in the sample."""
+        """Add the examples of a batch to the sample."""
         if dataloader_idx != 0:
             return
         if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-            raise TypeError(f"Paths needs test batches (x, y) with labels; got a {type(batch).__name__} without")
+            raise ConfigurationError(
+                f"Paths needs test batches (x, y) with labels; got a {type(batch).__name__} without"
+            )
         self._sample.add(batch[0], batch[1])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Walk the paths, and log what they are like."""
+        """Measure the paths, and log the results."""
         device = trainer.strategy.root_device
         examples, labels = self._sample.pairs()
         mine = torch.tensor([len(examples), len(examples) * examples.is_floating_point()], device=device)
-        found, pixels = trainer.strategy.all_gather(mine).view(-1, 2).any(0).tolist()  # a process may have none
+        found, pixels = trainer.strategy.all_gather(mine).view(-1, 2).any(0).tolist()  # a process may have no examples
         if not found:
             rank_zero_warn("Paths needs two test examples of different classes; there are none: nothing logged")
             return
@@ -127,7 +130,7 @@ class Paths(Callback):
         qualities = {way: PathQuality().to(device) for way in ways}
         cycle = Mean().to(device)
         with isolate_rng(), trainer.precision_plugin.test_step_context():
-            torch.manual_seed(self.seed)  # where an encoder draws even so
+            torch.manual_seed(self.seed)  # for encoders that draw in evaluation
             if len(examples):
                 self._walk(pl_module, examples, labels, qualities)
                 if not _classifies(pl_module):
@@ -137,13 +140,13 @@ class Paths(Callback):
             logged |= {f"test/path_{way}_{name}": value for name, value in quality.compute().items()}
         if not _classifies(pl_module):
             logged["test/cycle_error"] = cycle.compute()
-        pl_module.log_dict(logged, sync_dist=trainer.world_size > 1)  # the same in all processes: computed of all
+        pl_module.log_dict(logged, sync_dist=trainer.world_size > 1)  # equal on all processes already
         self._sample = _Sample(0, self.seed)
 
     def _walk(
         self, module: LightningModule, examples: Tensor, labels: Tensor, qualities: dict[str, PathQuality]
     ) -> None:
-        """Measure paths between examples ``(2, N, ...)`` of these labels ``(2, N)``, a part at a time."""
+        """Measure paths between examples ``(2, N, ...)`` with labels ``(2, N)``, ``_AT_ONCE`` at a time."""
         read_images = self._reader_of_images(module)
         read_codes = _reader_of_codes(module, examples.shape[2:], read_images)
         for rows in torch.arange(labels.shape[1]).split(_AT_ONCE):
@@ -156,12 +159,12 @@ class Paths(Callback):
                 qualities["pixels"].update(_read(read_images, self._between(ends, "linear")), labels=classes)
 
     def _between(self, ends: Tensor, mode: InterpolationMode) -> Tensor:
-        """Points ``(steps, N, ...)`` between ends ``(2, N, ...)``."""
+        """Return points ``(steps, N, ...)`` between ends ``(2, N, ...)``."""
         at = torch.linspace(0, 1, self.steps).tolist()
         return torch.stack([interpolate(ends[0], ends[1], t, mode) for t in at])
 
     def _cycle(self, module: LightningModule, dims: Sequence[int], error: Mean) -> None:
-        """Take in the cycle error, of the same draws in every process."""
+        """Measure the cycle error, of the same draws on every process."""
         model = cast(Any, module)
         generator = torch.Generator().manual_seed(self.seed)
         draws = torch.randn(self.num_pairs, model.latent_dim, generator=generator).to(model.device, model.dtype)
@@ -180,12 +183,12 @@ class Paths(Callback):
 
 
 class _Classes(CodeFeatures):
-    """What a trained classifier says of examples, by their mean codes: frozen log-probabilities ``(B, C)``."""
+    """Log-probabilities ``(B, C)`` of a frozen classifier, by the mean codes of examples."""
 
     def __init__(self, ckpt_path: str | Path, value_range: ValueRange | None) -> None:
         super().__init__(ckpt_path, value_range)
         if not _classifies(self.model):
-            raise ValueError(
+            raise ConfigurationError(
                 f"classifier={str(ckpt_path)!r} must hold a VIBClassifier; got a {type(self.model).__name__}"
             )
 
@@ -194,7 +197,7 @@ class _Classes(CodeFeatures):
 
 
 class _Sample:
-    """A uniform sample of labelled examples, which come one after the other (reservoir sampling)."""
+    """Uniform sample of a stream of labelled examples (reservoir sampling)."""
 
     def __init__(self, size: int, seed: int) -> None:
         self._size, self._seen = size, 0
@@ -211,9 +214,10 @@ class _Sample:
                 self._kept[place] = (x[row].cpu().clone(), label)
 
     def pairs(self) -> tuple[Tensor, Tensor]:
-        """Pairs of different labels: examples ``(2, N, ...)`` and labels ``(2, N)``, in a random order.
+        """Return pairs of different labels, in random order: examples ``(2, N, ...)`` and labels ``(2, N)``.
 
-        Each example goes with the last one that still waits, if their labels differ: those that wait have all the same.
+        Each example is paired with the last one without a partner, if their labels differ; so all examples without a
+        partner have the same label.
         """
         pairs: list[tuple[int, int]] = []
         waiting: list[int] = []
@@ -246,5 +250,5 @@ def _read(read: _Reader, points: Tensor) -> Tensor:
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    """In float32, in which the probabilities sum to 1."""
+    """Return log-probabilities in float32, so that the probabilities sum to 1."""
     return F.log_softmax(logits.float(), dim=-1)

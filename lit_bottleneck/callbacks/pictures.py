@@ -1,8 +1,8 @@
-"""Pictures of what a model of images (or of points) has learnt."""
+"""Pictures of a model of images (or of points): samples, reconstructions, traversals, interpolations."""
 
 import io
 import math
-from typing import Any
+from typing import Any, get_args
 
 import PIL.Image
 import torch
@@ -25,34 +25,33 @@ from lit_bottleneck.checks import one_of, whole_number
 from lit_bottleneck.functional import InterpolationMode
 from lit_bottleneck.models.base import evaluating
 
-_SMALLEST_TILE = 48  # pixels: 8 x 8 digits are magnified to be seen
+_SMALLEST_TILE = 48  # pixels; smaller images are magnified
 _REACH = 3.0  # of a traversal, in standard deviations of the prior
 _NUM_POINTS = 2000  # of a scatter plot
 _SEED = 0  # of the noise: the same in every epoch, so that pictures can be compared
 
 
 class Pictures(Callback):
-    """Draw what a `VAE` or a `VDBGAN` does: every few epochs, into every logger that takes images, and as PNG files.
+    """Draw pictures every few epochs, into TensorBoard and wandb loggers and as PNG files.
 
-    - ``reconstructions``: originals, and below each its reconstruction.
-    - ``samples``: of the same noise in every epoch. Of a model of points in the plane, a scatter plot of samples over
-      examples, and nothing else.
-    - ``traversal``: the code of one example, of which one dimension at a time goes from -3 to 3. The dimensions of the
-      highest rate first (of a deterministic code, of the highest variance).
-    - ``interpolation``: from one example to another; of a GAN, from one draw of noise to another.
+    - ``samples`` (of a module with ``sample``): from the same noise in every epoch. For points in the plane, a scatter
+      plot of samples and examples, and no other picture.
+    - ``reconstructions`` (``reconstruct``): originals, and below each its reconstruction.
+    - ``traversal`` (``encode`` and ``decode``): the code of one example, with one dimension at a time moved from -3 to
+      3. The dimensions of the highest rate come first (for a deterministic code, of the highest variance).
+    - ``interpolation`` (``interpolate``): from one example to another; for a GAN, from one draw of noise to another.
 
-    The files are ``pictures/NAME-EPOCH.png`` in the run's folder. Examples are the first of the validation data (or of
-    the training data, where nothing is held out). Pictures of other models show what these can: any module with
-    ``sample`` has ``samples``.
+    The files are ``pictures/NAME-EPOCH.png`` in the run's folder. Examples are the first of the validation data (of the
+    training data, if there is no validation).
 
     Args:
-        every_n_epochs: how often; the last epoch is drawn too.
+        every_n_epochs: epochs between pictures; the last epoch is drawn too.
         num_images: examples in a picture, and rows of a traversal and an interpolation.
         steps: points of a traversal and of an interpolation.
-        mode: of interpolation, see `functional.interpolate`.
+        mode: of interpolation, see ``functional.interpolate``.
 
     Raises:
-        ValueError: for numbers below 1 (``steps`` below 2), or an unknown mode.
+        ConfigurationError: for numbers below 1 (``steps`` below 2), or an unknown mode.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Pictures(Callback):
         self.every_n_epochs = whole_number("every_n_epochs", every_n_epochs, at_least=1)
         self.num_images = whole_number("num_images", num_images, at_least=1)
         self.steps = whole_number("steps", steps, at_least=2)
-        self.mode = one_of("mode", mode, ("linear", "slerp", "variance_preserving"))
+        self.mode = one_of("mode", mode, get_args(InterpolationMode))
 
     def on_validation_batch_end(
         self,
@@ -76,14 +75,14 @@ class Pictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw, with the weights that are being validated (which may be averaged ones)."""
+        """Draw with the weights that are validated (which may be averaged)."""
         if batch_idx == dataloader_idx == 0 and self._is_due(trainer):
             self._draw(trainer, pl_module, batch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Draw where nothing is validated, at the end of the epoch."""
+        """Draw at the end of the epoch, if there is no validation."""
         if trainer.is_last_batch and not sum(trainer.num_val_batches) and self._is_due(trainer):
             self._draw(trainer, pl_module, batch)
 
@@ -111,12 +110,12 @@ class Pictures(Callback):
             self._show(trainer, name, image_grid(rows, value_range(trainer, module) or (0.0, 1.0)))
 
     def pictures(self, module: Any, x: Tensor) -> dict[str, Tensor]:
-        """What the module can show, by name.
+        """Compute the pictures that the module can show, by name.
 
         Args:
-            module: with any of ``sample``, ``reconstruct``, ``encode`` and ``decode``, ``interpolate``, as of `VAE`
-                (and ``draw_noise``, as of `VDBGAN`).
-            x: ``(B, C, H, W)``, examples, or points ``(B, 2)``.
+            module: with any of ``sample``, ``reconstruct``, ``encode`` and ``decode``, ``interpolate`` (between draws
+                of ``draw_noise``, if it has that).
+            x: examples ``(B, C, H, W)``, or points ``(B, 2)``.
 
         Returns:
             Images ``(rows, columns, C, H, W)``, or points ``(N, 2)``.
@@ -141,7 +140,7 @@ class Pictures(Callback):
     def _traversal(self, module: Any, x: Tensor) -> Tensor:
         with evaluating(module):
             code = module.encode(x, sample=False)
-            use = code.kl.mean(0) if code.kl.any() else code.mean.var(0)  # a deterministic code costs nothing
+            use = code.kl.mean(0) if code.kl.any() else code.mean.var(0)  # a deterministic code has rate 0
             dimensions = use.argsort(descending=True)[: self.num_images]
             z = code.mean[0].repeat(len(dimensions), self.steps, 1)
             for row, dimension in enumerate(dimensions):
@@ -161,11 +160,11 @@ class Pictures(Callback):
 
 
 def image_grid(rows: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> Image:
-    """Put images into a grid.
+    """Arrange images in a grid.
 
     Args:
         rows: ``(rows, columns, C, H, W)``, 1 or 3 channels.
-        value_range: black and white; what is outside is cut off.
+        value_range: black and white; pixels outside are clamped.
     """
     low, high = value_range
     images = ((rows.flatten(0, 1).float().cpu() - low) / (high - low)).clamp(0, 1)
@@ -176,7 +175,7 @@ def image_grid(rows: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> I
 
 
 def point_plot(samples: Tensor, examples: Tensor | None = None) -> Image:
-    """Plot samples ``(N, 2)``, and examples ``(M, 2)`` over them, in the window of the examples if there are."""
+    """Plot samples ``(N, 2)``, and over them examples ``(M, 2)``, if given; these set the window."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot(aspect="equal")
     _scatter(axes, samples, "samples", "tab:blue")

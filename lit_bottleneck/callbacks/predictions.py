@@ -1,4 +1,4 @@
-"""What `predict` leaves on disk."""
+"""Write predictions to disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ from lit_bottleneck.callbacks.run_folder import run_folder
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Write what ``predict_step`` returns to ``predictions.npz`` in the run's folder, one row per example.
+    """Write the tensors that ``predict_step`` returns to ``predictions.npz`` in the run's folder, one row per example.
 
-    The arrays have the names under which ``predict_step`` returns its tensors (or ``prediction``, if it returns one
-    tensor), and ``index`` holds the rows' places in the data set. With several processes each writes its own rows, to
+    The arrays have the names that ``predict_step`` gives its tensors (or ``prediction``, if it returns one tensor);
+    ``index`` holds the position of each row in the data set. With several processes each writes its own rows, to
     ``predictions-0.npz``, ``predictions-1.npz``, and so on. Read them with ``numpy.load``.
     """
 
@@ -32,7 +32,7 @@ class PredictionWriter(BasePredictionWriter):
         predictions: Sequence[Any],
         batch_indices: Sequence[Any],
     ) -> None:
-        """Write the rows that this process has predicted."""
+        """Write the rows of this process."""
         batches = [batch if isinstance(batch, dict) else {"prediction": batch} for batch in predictions]
         if not batches or not all(isinstance(value, Tensor) for batch in batches for value in batch.values()):
             rank_zero_warn(
@@ -42,7 +42,7 @@ class PredictionWriter(BasePredictionWriter):
         arrays = {name: _array(torch.cat([batch[name] for batch in batches])) for name in batches[0]}
         [indices] = batch_indices
         arrays["index"] = np.concatenate([np.asarray(batch) for batch in indices])
-        folder: Path = trainer.strategy.broadcast(run_folder(trainer))  # some loggers know it on one process only
+        folder: Path = trainer.strategy.broadcast(run_folder(trainer))  # some loggers have it on one process only
         folder.mkdir(parents=True, exist_ok=True)
         name = "predictions.npz" if trainer.world_size == 1 else f"predictions-{trainer.global_rank}.npz"
         np.savez(folder / name, **arrays)  # type: ignore[arg-type]

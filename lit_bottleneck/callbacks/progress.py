@@ -1,4 +1,4 @@
-"""A progress bar for terminals that becomes a line per epoch in a log file."""
+"""Progress bar that writes one line per epoch where there is no terminal."""
 
 import sys
 from typing import Any
@@ -11,15 +11,15 @@ class ProgressBar(TQDMProgressBar):
     """Lightning's bar on a terminal; elsewhere (a file, a pipe, a batch job) one line at the end of each epoch.
 
     Args:
-        refresh_rate: batches between two drawings of the bar.
+        refresh_rate: batches between two updates of the bar.
     """
 
     def __init__(self, refresh_rate: int = 20) -> None:
-        self.on_terminal = sys.stdout.isatty()  # where the bar is drawn
+        self.on_terminal = sys.stdout.isatty()
         super().__init__(refresh_rate=refresh_rate if self.on_terminal else 0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the epoch's line, where there is no terminal."""
+        """Write the epoch's line, if there is no terminal."""
         super().on_train_epoch_end(trainer, pl_module)
         if not self.on_terminal and trainer.is_global_zero:
             metrics = self.get_metrics(trainer, pl_module)

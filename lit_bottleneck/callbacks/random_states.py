@@ -1,4 +1,8 @@
-"""What an exact resume needs beside Lightning's checkpoint: random states and the place in the data."""
+"""Random states and the position in the data, which Lightning's checkpoints do not hold.
+
+Private attributes of Lightning are used where it has no public access: its data fetcher (the iterator over the training
+batches), and whether it validates after a batch or resumes.
+"""
 
 import random
 import warnings
@@ -13,25 +17,26 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 _KEY = "random_states"
-UNDER_WAY = "under_way"  # key in a checkpoint
+UNDER_WAY = "under_way"  # key in a checkpoint: whether it lacks something that an exact resume needs
 States = dict[str, Any]
 
 
 class RandomStates(Callback):
-    """Have a resumed training draw and read what the uninterrupted one would have drawn and read.
+    """Restore random states and the position in the data, so that a resumed run is bit-identical.
 
-    Every checkpoint then holds, for each process, the states of its random generators (torch on the CPU and on the
-    process's device, numpy, Python, and those that the training loader or its sampler was given), now and at the start
-    of the epoch. On resume the epoch's batches are made again from the states of its start, those that were trained on
-    are dropped, and the states of the checkpoint are set: the order of the data, what loader processes draw and the
-    noise of the model go on as if nothing had happened, whatever the loader is. (One that has a ``state_dict`` of its
-    own goes on by that.) What is not known: what loader processes draw that live on from one epoch to the next
-    (``persistent_workers=True``), gradients that are being accumulated, that a validation is due, examples that
-    `SampleQuality` keeps, that an epoch's end will move a ``ReduceLROnPlateau``, and the rest of an epoch that a time
-    limit has ended: a checkpoint of such a moment is marked, and ``lit-bottleneck resume`` goes back to that of
-    `ResumePoint`.
+    Every checkpoint holds, for each process, the states of its random generators (torch on the CPU and on the process's
+    device, numpy, Python, and the generators of the training loader and its sampler), both now and at the start of the
+    epoch. On resume the epoch's batches are drawn again from the states at its start, those that were trained on are
+    dropped, and the states of the checkpoint are set: order of the data, random numbers of loader workers and noise of
+    the model continue, whatever the loader is. (A loader with a ``state_dict`` of its own continues by that.)
 
-    Processes that were seeded alike are also made to draw different noise.
+    Not restored: random numbers of loader workers that live longer than an epoch (``persistent_workers=True``). Not in
+    a checkpoint either: accumulated gradients, a validation or a ``ReduceLROnPlateau`` step that is due, what a
+    callback with ``is_under_way(trainer)`` says it holds (``SampleQuality``), and the rest of an epoch that a time
+    limit ended. A checkpoint written at such a moment is marked, and ``lit-bottleneck resume`` goes back to that of
+    ``ResumePoint``.
+
+    Processes with the same seed also draw different noise with this callback.
     """
 
     def __init__(self) -> None:
@@ -40,18 +45,18 @@ class RandomStates(Callback):
         self._step_before = 0
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store the states of every process, by rank, and whether something is under way."""
+        """Store the random states of every process, by rank, and whether something is under way."""
         batches = trainer.fit_loop.epoch_loop.batch_progress.current
         is_batch_end = batches.processed > batches.completed  # type: ignore[attr-defined]
         has_plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)  # moves at the very end
-        # a validation within accumulated gradients; one, or an epoch's end, that is there because training is ended
+        # validation while gradients accumulate; validation, or the end of an epoch, because training was stopped
         is_within = not trainer.is_last_batch and (trainer.global_step == self._step_before or trainer.should_stop)
         checkpoint[UNDER_WAY] = is_under_way(trainer, self._step_before) if is_batch_end else has_plateau or is_within
         states = {"now": _states(trainer), "epoch_start": self._epoch_start}
         checkpoint[_KEY] = _of_all_processes(trainer, states)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take over the states of this process, of which use is made when training starts."""
+        """Read the states of this process; they are set when training starts."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
         of_ranks = checkpoint.get(_KEY)
@@ -64,14 +69,14 @@ class RandomStates(Callback):
         self._loaded = None if of_ranks is None else of_ranks[trainer.global_rank]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before the loader is made, and the iterator of the first epoch."""
+        """Set the states from which the loader and the iterator of the first epoch are made."""
         if self._loaded is not None:
             warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
             _set_states(trainer, self._loaded["epoch_start"])
         self._epoch_start = _states(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on where the checkpoint was written."""
+        """Continue from the position of the checkpoint; without one, let processes draw different noise."""
         if self._loaded is None:
             if trainer.global_rank > 0:
                 seeds = np.random.SeedSequence((torch.initial_seed(), trainer.global_rank, trainer.global_step))
@@ -84,33 +89,35 @@ class RandomStates(Callback):
         if trained_on and not all(map(_has_state, fetcher.combined_loader.flattened)):
             if trainer.current_epoch > 0:
                 for part in _parts_of_loaders(trainer):
-                    if hasattr(part, "set_epoch"):  # a distributed sampler, which Lightning tells only later
+                    if hasattr(part, "set_epoch"):  # a distributed sampler: Lightning sets its epoch later
                         part.set_epoch(trainer.current_epoch)
                 _set_states(trainer, loaded["epoch_start"])
                 iter(fetcher)
             for _ in range(trained_on):
                 next(fetcher)
-            fetcher.fetched = 0  # Lightning adds those before the restart
+            fetcher.fetched = 0  # Lightning adds the batches before the restart
         self._epoch_start = loaded["epoch_start"]
         _set_states(trainer, loaded["now"])
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Note whether the batch ends a step."""
+        """Remember the step before the batch, to see whether the batch completes one."""
         self._step_before = trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the states that the epoch's iterator is made from."""
+        """Remember the states from which the epoch's iterator is made."""
         if trainer.current_epoch > 0:
             self._epoch_start = _states(trainer)
-            if trainer.fit_loop.is_resuming:  # Lightning would use the iterator that it made before the states were set
+            if trainer.fit_loop.is_resuming:  # else Lightning uses the iterator it made before the states were set
                 iter(_fetcher(trainer))
 
 
 def is_under_way(trainer: Trainer, step_before: int) -> bool:
-    """Whether, at the end of a batch, something is under way that a checkpoint does not hold.
+    """Whether, at the end of a batch, a checkpoint would lack something that an exact resume needs.
+
+    A callback that holds such a thing has a method ``is_under_way(trainer) -> bool``.
 
     Args:
-        trainer: the batch's.
+        trainer: the trainer.
         step_before: its ``global_step`` at the start of the batch.
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -131,7 +138,7 @@ def _has_state(loader: Any) -> bool:
 
 
 def _parts_of_loaders(trainer: Trainer) -> Iterator[Any]:
-    """The training loaders and their samplers."""
+    """Yield the training loaders and their samplers."""
     fetcher = _fetcher(trainer)
     for loader in [] if fetcher is None else fetcher.combined_loader.flattened:
         batches = getattr(loader, "batch_sampler", None)
@@ -139,13 +146,13 @@ def _parts_of_loaders(trainer: Trainer) -> Iterator[Any]:
 
 
 def _generators(trainer: Trainer) -> list[torch.Generator]:
-    """Those that the training loaders and their samplers were given."""
+    """Return the generators of the training loaders and their samplers."""
     found = (getattr(part, "generator", None) for part in _parts_of_loaders(trainer))
     return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
 
 
 def _states(trainer: Trainer) -> States:
-    """The states of this process's generators, as tensors and plain values."""
+    """Return the states of this process's generators, as tensors and plain values."""
     numpy = np.random.get_state(legacy=False)
     device = trainer.strategy.root_device
     return {
@@ -167,7 +174,7 @@ def _set_states(trainer: Trainer, states: States) -> None:
     numpy = states["numpy"]
     np.random.set_state({**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].cpu().numpy()}})
     random.setstate(states["python"])
-    for generator, state in zip(_generators(trainer), states["loaders"], strict=False):  # none before there is a loader
+    for generator, state in zip(_generators(trainer), states["loaders"], strict=False):  # no loaders yet
         generator.set_state(state.cpu())
 
 

@@ -1,4 +1,4 @@
-"""The checkpoint from which a run goes on that was stopped."""
+"""The checkpoint from which a stopped run continues."""
 
 import signal
 import threading
@@ -14,30 +14,30 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lit_bottleneck.callbacks.random_states import is_under_way
 from lit_bottleneck.callbacks.run_folder import run_folder
-from lit_bottleneck.checks import positive, whole_number
+from lit_bottleneck.checks import ConfigurationError, positive, whole_number
 
 FILENAME = "resume.ckpt"
-LOGGER_VERSIONS = "logger_versions"  # key in a checkpoint
+LOGGER_VERSIONS = "logger_versions"  # key in a checkpoint: the version (run) of each logger
 
 
 class ResumePoint(Callback):
-    """Keep ``resume.ckpt`` in the run's folder while it trains: ``lit-bottleneck resume FOLDER`` goes on from there.
+    """Keep ``resume.ckpt`` in the run's folder during training; ``lit-bottleneck resume FOLDER`` continues from it.
 
-    It is written after the first optimizer step, from then on every few minutes, and when the process is told to end
-    (SIGTERM: a time limit, preemption), which it then does with the exit status 143. It is removed when training is
-    through, and stays where a `Timer` (``max_time``) has ended it. With `RandomStates` what follows is to the last bit
-    what would have followed.
+    Written after the first optimizer step, then every few minutes, and on SIGTERM (a time limit, preemption), after
+    which the process exits with status 143. Removed when training is complete; kept if a ``Timer`` (``max_time``) ended
+    it. With ``RandomStates`` the resumed run is bit-identical.
 
-    It is written only where nothing is under way: after a batch with which an optimizer step ended, which is not the
-    last of its epoch, and after which no validation is due, in an epoch whose examples `SampleQuality` does not keep;
-    at the end of an epoch that has no such batch. So a signal may wait for a validation, or for the end of that epoch.
+    Written only after a batch that completes an optimizer step, is not the epoch's last, and triggers no validation, in
+    an epoch of which no callback holds anything (``is_under_way``); in an epoch without such a batch, at its end. So a
+    signal may wait for a validation, or for the end of an epoch.
 
     Args:
-        every_n_minutes: how often it is written.
-        every_n_steps: write it after so many optimizer steps, too.
+        every_n_minutes: minutes between two writes.
+        every_n_steps: optimizer steps after which it is written too.
 
     Raises:
-        ValueError: for arguments that are not positive; in ``setup`` for a strategy whose checkpoints are folders.
+        ConfigurationError: for arguments that are not positive; in ``setup``, for a strategy whose checkpoints are
+            folders.
     """
 
     def __init__(self, every_n_minutes: float = 5.0, every_n_steps: int | None = None) -> None:
@@ -45,14 +45,15 @@ class ResumePoint(Callback):
         self.every_n_steps = None if every_n_steps is None else whole_number("every_n_steps", every_n_steps, 1)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Agree on the place; be asked after the callbacks that a step changes, such as averages of the weights."""
+        """Agree on the file; move this callback after those that change at a step, such as averages of the weights."""
         if stage == "fit":
+            # private, but without it the format of a strategy's checkpoints is known only when one is written
             if getattr(trainer.strategy, "_state_dict_type", "full") != "full":
-                raise ValueError(
+                raise ConfigurationError(
                     "ResumePoint replaces one file by another, and a sharded checkpoint is a folder: set "
                     "trainer.strategy.init_args.state_dict_type=full"
                 )
-            trainer_: Any = trainer  # has callbacks, which it does not declare
+            trainer_: Any = trainer  # its type does not declare callbacks
             others = [callback for callback in trainer_.callbacks if callback is not self]
             first = next((i for i, one in enumerate(others) if isinstance(one, Checkpoint)), len(others))
             trainer_.callbacks = [*others[:first], self, *others[first:]]
@@ -60,7 +61,7 @@ class ResumePoint(Callback):
             self._staged = self._path.with_name(f".{FILENAME}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to SIGTERM from now on (instead of Lightning, which would leave at once)."""
+        """Handle SIGTERM from now on (Lightning's own handler would exit at once)."""
         self._told_to_end = self._leaving = self._is_staged = self._could_write = False
         self._written_at, self._written_at_step = float("-inf"), trainer.global_step
         self._previous: Any = None
@@ -68,17 +69,17 @@ class ResumePoint(Callback):
 
             def note(signum: int, frame: FrameType | None) -> None:
                 if not self._told_to_end and trainer.strategy.launcher is not None:
-                    trainer.strategy.launcher.kill(signum)  # hands it on to the processes that it has started
+                    trainer.strategy.launcher.kill(signum)  # forwards it to the processes it started
                 self._told_to_end = True
 
             self._previous = signal.signal(signal.SIGTERM, note)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to look for a batch after which to write."""
+        """Note that no batch of this epoch allowed a write so far."""
         self._could_write = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Put in its place what was written after the last batch, now that the batch is logged; leave if told to."""
+        """Move the staged file to its place, now that its batch is logged; exit after SIGTERM."""
         self._step_before = trainer.global_step
         self._put_in_place(trainer)
         if self._leaving:
@@ -86,23 +87,23 @@ class ResumePoint(Callback):
             raise SIGTERMException(128 + signal.SIGTERM if trainer.is_global_zero else 0)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Write, if it is time and nothing is under way."""
+        """Write, if it is due and nothing is under way."""
         if not is_under_way(trainer, self._step_before):
             self._could_write = True
             self._write_if_due(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write, if it is time and was not possible after a batch."""
-        if not self._could_write and trainer.is_last_batch:  # not where a time limit cuts the epoch
+        """Write, if it is due and no batch of the epoch allowed it."""
+        if not self._could_write and trainer.is_last_batch:  # not if a time limit cut the epoch
             self._write_if_due(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """With every checkpoint, have loggers write out what they hold, and store which runs are theirs."""
+        """Flush the loggers, and store the versions (runs) of theirs, with every checkpoint."""
         _flush(trainer)
         checkpoint[LOGGER_VERSIONS] = [logger.version for logger in trainer.loggers]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove it if nothing is left to go on with."""
+        """Remove the file, unless a timer ended the training."""
         self._stop_listening()
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         left = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
@@ -114,7 +115,7 @@ class ResumePoint(Callback):
                 trainer.strategy.remove_checkpoint(path)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave SIGTERM to others again."""
+        """Restore the previous handler of SIGTERM."""
         self._stop_listening()
 
     def _write_if_due(self, trainer: Trainer) -> None:

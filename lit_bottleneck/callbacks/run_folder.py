@@ -1,4 +1,4 @@
-"""Where a run keeps its files."""
+"""The folder of a run."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ from lightning.pytorch.loggers import WandbLogger
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """The folder of this run alone: that of its first logger, or the trainer's default folder without one.
+    """Return the folder of this run: that of its first logger, or the trainer's default folder without one.
 
-    (The ``log_dir`` of a WandbLogger is one folder for all runs; its run is told apart by its id, as by its
-    checkpoints.)
+    All runs of a ``WandbLogger`` have the same ``log_dir``; their folders are named by project and run id, as those of
+    their checkpoints are.
     """
     logger = trainer.logger
     if isinstance(logger, WandbLogger) and logger.save_dir is not None:

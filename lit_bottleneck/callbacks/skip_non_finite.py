@@ -1,4 +1,4 @@
-"""Go on where a step is not finite, and count."""
+"""Skip optimizer steps that are not finite."""
 
 from typing import Any
 
@@ -13,38 +13,39 @@ from lit_bottleneck.checks import whole_number
 
 
 class SkipNonFinite(Callback):
-    """Leave out the optimizer steps whose loss, rate or gradient is NaN or infinite, and count them.
+    """Skip optimizer steps whose loss, rate or gradient is NaN or infinite, and count them.
 
-    Without it a loss that is not finite stops the training of this library's models. With it such a step changes
-    neither weights nor the optimizer's state nor beta, on any process; each is told in a warning, and their number is
-    logged as ``train/skipped_steps``. (What the forward pass itself has changed stays: the statistics of a batch norm.)
+    Without this callback, a loss that is not finite stops the training of this library's models. With it, such a step
+    changes neither weights nor the optimizer's state nor beta, on any process; each skip is a warning, and their number
+    is logged as ``train/skipped_steps``. (What the forward pass itself changes, such as batch-norm statistics, stays
+    changed.)
 
     Args:
-        most_in_a_row: how many steps of an optimizer may be left out one after another: its weights do not move
-            meanwhile, so that nothing gets better by itself but the data and the noise.
+        most_in_a_row: number of consecutive steps of an optimizer that may be skipped. Its weights do not move
+            meanwhile: only other data or noise can help.
 
     Raises:
-        ValueError: if ``most_in_a_row`` is less than 1.
-        FloatingPointError: in training, when more than that are not finite in a row.
+        ConfigurationError: if ``most_in_a_row`` is less than 1.
+        FloatingPointError: in training, when more consecutive steps are not finite.
     """
 
     def __init__(self, most_in_a_row: int = 100) -> None:
         self.most_in_a_row = whole_number("most_in_a_row", most_in_a_row, at_least=1)
         self.skipped = 0
-        self._in_a_row: dict[int, int] = {}  # by the place of the optimizer
+        self._in_a_row: dict[int, int] = {}  # by the optimizer's position
 
     @property
     def in_a_row(self) -> int:
-        """How many steps were left out one after another, of the optimizer with the most."""
+        """Number of steps skipped in a row, by the optimizer with the most."""
         return max(self._in_a_row.values(), default=0)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have the module not stop at a loss that is not finite, but give it a gradient that is not either."""
+        """Let a loss that is not finite pass to the gradient, instead of stopping the training."""
         if hasattr(pl_module, "stops_at_non_finite_loss"):
             pl_module.stops_at_non_finite_loss = False  # type: ignore[assignment]
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Take the gradients away, so that the step does nothing."""
+        """Drop gradients that are not finite, so that the step does nothing."""
         place = next((place for place, each in enumerate(trainer.optimizers) if each is optimizer), 0)
         weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None]
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights])
@@ -68,15 +69,15 @@ class SkipNonFinite(Callback):
         pl_module.log("train/skipped_steps", float(self.skipped))
 
     def state_dict(self) -> dict[str, Any]:
-        """The numbers of steps that were left out."""
+        """Return the numbers of skipped steps."""
         return {"skipped": self.skipped, "in_a_row": dict(self._in_a_row)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them over."""
+        """Restore the numbers of skipped steps."""
         self.skipped, self._in_a_row = state_dict["skipped"], dict(state_dict["in_a_row"])
 
 
 def _not_finite(module: LightningModule) -> list[str]:
-    """The parts of a module with a gradient that is not finite."""
+    """Return the names of the submodules with a gradient that is not finite."""
     weights = [(name, weight.grad) for name, weight in module.named_parameters() if weight.grad is not None]
     return sorted({name.split(".")[0] for name, gradient in weights if not gradient.isfinite().all()})

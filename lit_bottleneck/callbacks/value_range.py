@@ -1,4 +1,4 @@
-"""Black and white of the examples of a run."""
+"""The value range of the examples of a run."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from lightning import LightningModule, Trainer
 
 
 def value_range(trainer: Trainer, module: LightningModule) -> tuple[float, float] | None:
-    """What the datamodule, or else the module, tells of the range of its pixels."""
+    """Return the pixels (black, white) of the datamodule's, or else the module's, ``value_range``."""
     data: Any = getattr(trainer, "datamodule", None)
-    told = getattr(data, "value_range", None) or getattr(module, "value_range", None)
-    return None if told is None else (float(told[0]), float(told[1]))
+    known = getattr(data, "value_range", None) or getattr(module, "value_range", None)
+    return None if known is None else (float(known[0]), float(known[1]))

@@ -1,4 +1,4 @@
-"""A moving average of the weights."""
+"""Moving average of the weights."""
 
 from typing import Any
 
@@ -9,23 +9,26 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.training.weight_averaging import MovingAverage
 
 
 class WeightEMA(WeightAveraging):
-    """Exponential moving average of the weights, which validation, test and checkpoints then use.
+    """Exponential moving average of the weights, used in validation, test and checkpoints.
 
-    ``average_t = sum_i decay^(t - i) w_i / sum_i decay^(t - i)``: the weights after each optimizer step so far, not the
-    first ones (which Lightning's ``EMAWeightAveraging`` keeps for the first thousands of steps). Buffers are not
-    averaged. For modules with one optimizer, of which every process has all the weights. The average is in float32 at
-    least, also of weights in half precision, in which it would not move; what is validated is cast to theirs.
+    ``average_t = sum_i decay^(t - i) w_i / sum_i decay^(t - i)``: over the weights after each optimizer step, without
+    the initial ones (which dominate Lightning's ``EMAWeightAveraging`` for thousands of steps). Buffers are not
+    averaged. For modules with one optimizer, whose weights are not sharded. The average has at least float32: in half
+    precision it would not move. Validation uses it in the precision of the weights.
 
     Args:
         decay: share of the average that stays at each optimizer step, in [0, 1).
 
     Raises:
-        ValueError: if ``decay`` is not in [0, 1); in ``setup``, for a strategy that shards the weights.
+        ConfigurationError: if ``decay`` is not in [0, 1); in ``setup``, for a strategy that shards the weights.
     """
+
+    # `_average_model` is private in Lightning's base class, which has no other access to the averaged weights.
 
     def __init__(self, decay: float = 0.999) -> None:
         self._average = MovingAverage(decay)
@@ -36,28 +39,28 @@ class WeightEMA(WeightAveraging):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy the weights."""
         if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
-            raise ValueError(
+            raise ConfigurationError(
                 f"WeightEMA averages weights that every process has as a whole, and {type(trainer.strategy).__name__} "
                 "shards them: leave it out of trainer.callbacks, or set trainer.strategy=ddp"
             )
         super().setup(trainer, pl_module, stage)
-        if self._average_model is not None:  # the weights themselves are not cast yet
+        if self._average_model is not None:  # Lightning casts the module only after setup
             precision = trainer.precision_plugin
             if isinstance(precision, DoublePrecision):
                 self._average_model.double()
             elif isinstance(precision, HalfPrecision):
                 self._average_model.float()
-                # one by one: all at once older releases of torch move only what has the precision of the weights
+                # one by one: with multi_avg_fn older torch updates only averages in the precision of the weights
                 self._average_model.multi_avg_fn, self._average_model.avg_fn = None, self._average.of_one
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Validate with the average, which is cast to the precision of the weights; keep it as it is."""
+        """Validate with the average, cast to the precision of the weights; keep a copy that is not cast."""
         if self._average_model is not None:
             self._averages = [average.detach().clone() for average in self._average_model.parameters()]
         super().on_validation_epoch_start(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the weights back, and the average as it was kept."""
+        """Restore the weights, and the average from its copy."""
         super().on_validation_epoch_end(trainer, pl_module)
         if self._average_model is not None:
             for average, kept in zip(self._average_model.parameters(), self._averages, strict=True):
@@ -65,6 +68,6 @@ class WeightEMA(WeightAveraging):
             self._averages = []
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take up the training where it was; a test after ``fit`` keeps the averaged weights that it has loaded."""
+        """Restore weights and average to go on training; a test keeps the averaged weights that it loaded."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)

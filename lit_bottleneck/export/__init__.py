@@ -1,4 +1,4 @@
-"""What a trained model computes without noise, as a program of `torch.export` or an ONNX file; the command `export`."""
+"""Export the noise-free parts of a trained model, as programs of ``torch.export`` or ONNX files."""
 
 from lit_bottleneck.export.inputs import example_inputs
 from lit_bottleneck.export.parts import deterministic_path, export_onnx, export_program

@@ -1,4 +1,4 @@
-"""Files of what was exported: written whole or not at all, run, and held against the model."""
+"""Exported files: write them whole or not at all, run them, and compare them with the model."""
 
 import importlib
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ from lit_bottleneck.export.inputs import ROWS, batch_of
 
 Run = Callable[[Tensor], Tensor]
 
-SIZES = (1, ROWS)  # of the batches that are compared
+SIZES = (1, ROWS)  # of the compared batches
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a place to write a file to, from where it comes to ``path`` when the whole of it is there.
+    """Yield a path to write a file to, which is moved to ``path`` when it is complete.
 
-    What lies beside it by then comes along, before it. What was there before stays if there is an error.
+    Files written beside it are moved too, before it. On an error, old files stay.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
@@ -31,7 +31,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def runner(file: Path) -> Run | None:
-    """What runs an exported file, ``.onnx`` or ``.pt2``; None for an ``.onnx`` without onnxruntime."""
+    """Return a function that runs an exported ``.pt2`` or ``.onnx`` file; None for ``.onnx`` without onnxruntime."""
     if file.suffix == ".pt2":
         return torch.export.load(file).module()
     try:
@@ -44,15 +44,15 @@ def runner(file: Path) -> Run | None:
 
 
 def largest_difference(plain: nn.Module, run: Run, example: Tensor) -> float:
-    """Find the largest difference between a module and what was exported, in batches of two sizes.
+    """Return the largest difference between a module and its exported program, in batches of two sizes.
 
     Args:
         plain: the module.
-        run: what was exported.
+        run: runs the exported program.
         example: a batch of inputs.
 
     Raises:
-        RuntimeError: if it is not one of rounding, or the shapes differ.
+        RuntimeError: if it is larger than a rounding error, or the shapes differ.
     """
     largest = 0.0
     for size in SIZES:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_bottleneck import VAE
 from lit_bottleneck.callbacks.factors import Factors
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.code import Code, gaussian_code
 from lit_bottleneck.data import Digits, Shapes
 from lit_bottleneck.metrics.disentanglement import DCI, MIG, SAP
@@ -216,7 +217,7 @@ def test_a_module_that_codes_nothing_is_refused_before_it_is_trained() -> None:
         encode = property()  # type: ignore[assignment]
 
     run = trainer(callbacks=[Factors()])
-    with pytest.raises(TypeError, match=r"needs a module with encode.*Plain has neither"):
+    with pytest.raises(ConfigurationError, match=r"needs a module with encode.*Plain has neither"):
         run.fit(Plain(), loader(X, NUMBERS))
     assert run.global_step == 0
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_bottleneck import GaussianBottleneck, VIBClassifier
 from lit_bottleneck.callbacks import Information
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data import Digits
 from lit_bottleneck.metrics import MarginalMoments, MutualInformation, Rate
 from lit_bottleneck.networks import MLP
@@ -108,7 +109,7 @@ def test_a_module_without_codes_is_refused() -> None:
             super().__init__()
             del self.encoder
 
-    with pytest.raises(TypeError, match=r"Information needs a module with encode.*Other has neither"):
+    with pytest.raises(ConfigurationError, match=r"Information needs a module with encode.*Other has neither"):
         trainer(callbacks=[Information()]).test(Other(), datamodule=DATA, verbose=False)
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_bottleneck import VAE, VDBGAN, VIBClassifier
 from lit_bottleneck.callbacks import SampleQuality
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data import Digits, Ring
 from lit_bottleneck.metrics import (
     CodeFeatures,
@@ -350,7 +351,7 @@ def test_too_few_examples_are_said_and_training_goes_on() -> None:
 def test_a_module_that_draws_nothing_is_refused_before_it_is_trained() -> None:
     runner, model = trainer(callbacks=[SampleQuality(RawFeatures(), every_n_epochs=5)]), classifier()
     for refused in (runner.fit, runner.validate, runner.test):
-        with pytest.raises(TypeError, match=r"needs a module with sample\(n\); VIBClassifier has none"):
+        with pytest.raises(ConfigurationError, match=r"needs a module with sample\(n\); VIBClassifier has none"):
             refused(model, datamodule=Digits())
     assert runner.global_step == 0
     runner.predict(model, datamodule=Digits())
