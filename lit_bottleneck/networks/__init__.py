@@ -1,4 +1,4 @@
-"""Encoders, decoders and generators: small, readable, replaceable by any module of the user's."""
+"""Encoders, decoders and generators: small, readable, and replaceable by any ``nn.Module``."""
 
 from lit_bottleneck.networks.backbone import Backbone
 from lit_bottleneck.networks.conv import ConvDecoder, ConvEncoder

@@ -1,30 +1,28 @@
-"""Somebody else's network as an encoder."""
+"""Pretrained networks as encoders."""
 
 from typing import Any, Self
 
 from torch import Tensor, nn
 
-from lit_bottleneck.checks import whole_number
+from lit_bottleneck.checks import ConfigurationError, whole_number
 
 
 class Backbone(nn.Module):
-    """A network that somebody else made, and one linear layer from its features to the moments of a code.
+    """A pretrained network, and one linear layer from its features to the moments of a code.
 
-    A network that ends in ``2 * latent_dim`` numbers by itself, as ``resnet18(num_classes=512)`` does, is an encoder as
-    it is. This is for one that comes with weights, and so with an end of its own:
+    A network that returns ``2 * latent_dim`` numbers, as ``resnet18(num_classes=512)`` does, needs no ``Backbone``.
 
     Args:
-        network: any module from inputs to a tensor of features ``(B, num_features)``, or ``(B, num_features, ...)``,
-            which are averaged over their positions. It is changed in its place, not copied.
-        num_features: width of the features.
-        out_features: what is returned per example: ``2 * latent_dim``.
-        without: name of a part of the network that is left out, such as ``"fc"`` of a ResNet: what goes into it are
-            the features.
-        frozen: whether the network's weights stay as they are, and it in evaluation mode whatever is around it.
+        network: Any module from inputs to features ``(B, num_features)``, or ``(B, num_features, ...)``, which are
+            averaged over positions. It is modified in place, not copied.
+        num_features: Width of the features.
+        out_features: Numbers per example: ``2 * latent_dim``.
+        without: Name of a submodule to replace by the identity, such as ``"fc"`` of a ResNet.
+        frozen: Whether to keep the network's weights, and the network always in evaluation mode.
 
     Raises:
-        ValueError: for sizes below 1, or a part that the network does not have; by ``forward`` for features of another
-            width.
+        ConfigurationError: For sizes below 1, or a submodule that the network does not have; in ``forward`` for
+            features that are no tensor or of another width.
 
     >>> import torch
     >>> from torchvision.models import resnet18
@@ -42,9 +40,9 @@ class Backbone(nn.Module):
         if without is not None:
             parts = dict(network.named_modules())
             if not without or without not in parts:
-                raise ValueError(
-                    f"without={without!r} is no part of {type(network).__name__}; it has "
-                    f"{', '.join(name for name, _ in network.named_children())}"
+                raise ConfigurationError(
+                    f"without must be a submodule of {type(network).__name__}, such as "
+                    f"{', '.join(name for name, _ in network.named_children())}; got {without!r}"
                 )
             owner, _, name = without.rpartition(".")
             setattr(parts[owner], name, nn.Identity())
@@ -58,12 +56,12 @@ class Backbone(nn.Module):
         """Map inputs to ``(B, out_features)``."""
         features: Any = self.network(x)
         if not isinstance(features, Tensor):
-            raise ValueError(
+            raise ConfigurationError(
                 f"network={type(self.network).__name__} must return a tensor of features; got a "
-                f"{type(features).__name__}: wrap it in a module that picks one"
+                f"{type(features).__name__}: wrap it in a module that returns one tensor"
             )
         if features.dim() < 2 or features.shape[1] != self.num_features:
-            raise ValueError(
+            raise ConfigurationError(
                 f"num_features={self.num_features} needs a network that returns (B, {self.num_features}) or "
                 f"(B, {self.num_features}, ...); {type(self.network).__name__} returns {tuple(features.shape)}"
             )
@@ -71,7 +69,7 @@ class Backbone(nn.Module):
         return moments
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of all but a frozen network."""
+        """Set the mode; a frozen network stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.network.eval()

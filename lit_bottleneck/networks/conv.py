@@ -1,4 +1,4 @@
-"""A small convolutional encoder, and the decoder that mirrors it."""
+"""A small convolutional encoder and its mirror-image decoder."""
 
 import math
 from collections.abc import Sequence
@@ -6,25 +6,25 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lit_bottleneck.checks import image_dims, whole_number
+from lit_bottleneck.checks import ConfigurationError, image_dims, whole_number
 
 
 class ConvEncoder(nn.Module):
     """Stages of two 3 x 3 convolutions that halve the image and double the width, then one linear layer.
 
-    Every convolution is followed by batch normalisation and ReLU.
+    Batch normalisation and ReLU follow every convolution.
 
     Args:
-        dims: channels, height and width of the images.
-        out_features: numbers per example that come out: ``2 * latent_dim``.
-        width: channels of the first stage.
-        stages: how often the image is halved.
+        dims: Channels, height and width of the images.
+        out_features: Numbers per example: ``2 * latent_dim``.
+        width: Channels of the first stage.
+        stages: How often the image is halved.
 
     Shape:
         ``(B, C, H, W)`` to ``(B, out_features)``.
 
     Raises:
-        ValueError: for sizes below 1, or if the image cannot be halved so often.
+        ConfigurationError: For sizes below 1, or if the image cannot be halved so often.
 
     >>> ConvEncoder((1, 28, 28), out_features=64, width=8)(torch.zeros(5, 1, 28, 28)).shape
     torch.Size([5, 64])
@@ -52,23 +52,23 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Sequential):
-    """`ConvEncoder` backwards: one linear layer, then stages that double the image and halve the width.
+    """Mirror image of ``ConvEncoder``: one linear layer, then stages that double the image and halve the width.
 
-    A stage repeats every pixel (which leaves no checkerboard, as a strided convolution may) and has two 3 x 3
-    convolutions, each with batch normalisation and ReLU. A last convolution gives the parameters of the likelihood.
+    A stage repeats every pixel (unlike a strided convolution, this leaves no checkerboard) and has two 3 x 3
+    convolutions with batch normalisation and ReLU. A last convolution returns the parameters of the likelihood.
 
     Args:
-        dims: channels, height and width of the images.
-        latent_dim: width of the code.
-        width: channels of the last stage.
-        stages: how often the image is doubled.
-        numbers_per_output: what the likelihood needs, see `MLPDecoder`.
+        dims: Channels, height and width of the images.
+        latent_dim: Width of the code.
+        width: Channels of the last stage.
+        stages: How often the image is doubled.
+        numbers_per_output: Numbers per output that the likelihood needs, see ``MLPDecoder``.
 
     Shape:
         ``(B, latent_dim)`` to ``(B, numbers_per_output * C, H, W)``.
 
     Raises:
-        ValueError: for sizes below 1, or if the image cannot be halved so often.
+        ConfigurationError: For sizes below 1, or if the image cannot be halved so often.
 
     >>> ConvDecoder((1, 28, 28), latent_dim=32, width=8)(torch.zeros(5, 32)).shape
     torch.Size([5, 1, 28, 28])
@@ -96,14 +96,14 @@ class ConvDecoder(nn.Sequential):
 
 
 def _smallest_image(dims: Sequence[int], stages: int) -> tuple[int, int]:
-    """Height and width of an image that was halved ``stages`` times."""
+    """Return height and width of an image after it is halved ``stages`` times."""
     _, height, width = image_dims(dims)
     even = math.gcd(height, width)
     possible = (even & -even).bit_length() - 1  # how often 2 divides both
     if not 1 <= stages <= possible:
-        raise ValueError(
-            f"stages={stages} needs images of a height and width that can be halved so often; those of "
-            f"dims={tuple(dims)} can be {possible} times"
+        raise ConfigurationError(
+            f"stages must be at least 1 and at most {possible}, which is how often height and width of "
+            f"dims={tuple(dims)} can be halved; got {stages}"
         )
     return height >> stages, width >> stages
 

@@ -1,32 +1,36 @@
-"""The DCGAN pair: strided convolutions, no residual connections (arXiv 1511.06434)."""
+"""DCGAN generator and encoder: strided convolutions without residual connections (arXiv 1511.06434)."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from lit_bottleneck.checks import one_of, whole_number
 from lit_bottleneck.networks.images import halvings, moments_layer
+from lit_bottleneck.networks.initialization import initialize
 
 Normalization = Literal["none", "batch", "group"]
+
+_draw_small = partial(nn.init.normal_, std=0.02)  # the paper's; it needs batch normalisation after the layer
 
 
 class DCGANGenerator(nn.Sequential):
     """One linear layer, then 4 x 4 transposed convolutions that double the image and halve the width, then tanh.
 
-    Every layer but the last is followed by batch normalisation and ReLU. Images of 8, 28, 32 and 64 pixels begin as 4,
-    7, 4 and 4.
+    Batch normalisation and ReLU follow every layer but the last. Images of 8, 28, 32 and 64 pixels start from 4, 7, 4
+    and 4 pixels.
 
     Args:
-        noise_dim: width of the noise.
-        dims: channels, height and width of the images.
-        width: channels before the last layer.
+        noise_dim: Width of the noise.
+        dims: Channels, height and width of the images.
+        width: Channels before the last layer.
 
     Shape:
         ``(B, noise_dim)`` to ``(B, C, H, W)`` in [-1, 1].
 
     Raises:
-        ValueError: for sizes below 1, or images that cannot be halved.
+        ConfigurationError: For sizes below 1, or images that cannot be halved.
 
     >>> import torch
     >>> DCGANGenerator(16, (1, 28, 28), width=8)(torch.zeros(5, 16)).shape
@@ -36,8 +40,7 @@ class DCGANGenerator(nn.Sequential):
     def __init__(self, noise_dim: int, dims: Sequence[int], width: int = 64) -> None:
         noise_dim = whole_number("noise_dim", noise_dim, at_least=1)
         width = whole_number("width", width, at_least=1)
-        stages = halvings(dims)
-        height, base_width = dims[1] >> stages, dims[2] >> stages
+        stages, height, base_width = halvings(dims)
         channels = width * 2 ** (stages - 1)
         layers: list[nn.Module] = [
             nn.Linear(noise_dim, channels * height * base_width, bias=False),
@@ -51,25 +54,25 @@ class DCGANGenerator(nn.Sequential):
             layers += [nn.BatchNorm2d(channels), nn.ReLU()]
         super().__init__(*layers, nn.ConvTranspose2d(channels, dims[0], 4, 2, 1), nn.Tanh())
         self.noise_dim, self.dims, self.value_range = noise_dim, tuple(dims), (-1.0, 1.0)
-        _draw_small(self)
+        initialize(self, _draw_small)
 
 
 class DCGANEncoder(nn.Sequential):
-    """4 x 4 convolutions that halve the image and double the width, with LeakyReLU, then the moments of a code.
+    """4 x 4 convolutions with LeakyReLU that halve the image and double the width, then the moments of a code.
 
     Args:
-        dims: channels, height and width of the images.
-        out_features: numbers that come out: ``2 * latent_dim``.
-        width: channels after the first layer.
-        normalization: ``"batch"`` (after every layer but the first, as in the paper), ``"group"`` (of one group, which
-            is of one example) or ``"none"``. Gradient penalties need one of the last two: they are of one example.
-        spatial: a code of each position in place of one of the image.
+        dims: Channels, height and width of the images.
+        out_features: Numbers per example or position: ``2 * latent_dim``.
+        width: Channels after the first layer.
+        normalization: ``"batch"`` (after every layer but the first, as in the paper), ``"group"`` (one group per
+            example) or ``"none"``. Gradient penalties, which are per example, need one of the last two.
+        spatial: Whether every position has a code, instead of the image.
 
     Shape:
         ``(B, C, H, W)`` to ``(B, out_features)``, or ``(B, out_features, h, w)`` if ``spatial``.
 
     Raises:
-        ValueError: for sizes below 1, images that cannot be halved, or an unknown normalisation.
+        ConfigurationError: For sizes below 1, images that cannot be halved, or an unknown normalisation.
 
     >>> import torch
     >>> DCGANEncoder((3, 32, 32), 16, width=8, spatial=True)(torch.zeros(5, 3, 32, 32)).shape
@@ -87,7 +90,7 @@ class DCGANEncoder(nn.Sequential):
         one_of("normalization", normalization, ("none", "batch", "group"))
         out_features = whole_number("out_features", out_features, at_least=1)
         width = whole_number("width", width, at_least=1)
-        stages = halvings(dims)
+        stages, height, last_width = halvings(dims)
         layers: list[nn.Module] = [nn.Conv2d(dims[0], width, 4, 2, 1), nn.LeakyReLU(0.2)]
         channels = width
         for _ in range(stages - 1):
@@ -96,18 +99,8 @@ class DCGANEncoder(nn.Sequential):
             if normalization != "none":
                 layers.append(nn.BatchNorm2d(channels) if normalization == "batch" else nn.GroupNorm(1, channels))
             layers.append(nn.LeakyReLU(0.2))
-        height, last_width = dims[1] >> stages, dims[2] >> stages
         super().__init__(*layers, moments_layer(channels, height, last_width, out_features, spatial))
         self.dims, self.out_features = tuple(dims), out_features
         self.out_dims = (out_features, height, last_width) if spatial else (out_features,)
         if normalization == "batch":
-            _draw_small(self)
-
-
-def _draw_small(network: nn.Module) -> None:
-    """Draw weights with the paper's standard deviation of .02, which needs batch normalisation behind it."""
-    for layer in network.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            nn.init.normal_(layer.weight, std=0.02)
-            if isinstance(layer.bias, Tensor):
-                nn.init.zeros_(layer.bias)
+            initialize(self, _draw_small)

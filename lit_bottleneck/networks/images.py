@@ -1,23 +1,26 @@
-"""What convolutional networks here ask of an image, and how they end in a code."""
+"""Sizes of the images in convolutional networks, and their last layer."""
 
 import math
 from collections.abc import Sequence
 
 from torch import nn
 
-from lit_bottleneck.checks import image_dims
+from lit_bottleneck.checks import ConfigurationError, image_dims
 
-_SMALLEST = 4  # pixels: an image is halved as long as this much is left
+_SMALLEST = 4  # pixels of a side that halving leaves at least
 
 
-def halvings(dims: Sequence[int]) -> int:
-    """How often an image of ``(C, H, W)`` is halved: until a side is odd, or less than 8 pixels.
+def halvings(dims: Sequence[int]) -> tuple[int, int, int]:
+    """Halve an image ``(C, H, W)`` until a side is odd or below 8 pixels.
 
-    >>> [halvings((1, side, side)) for side in (8, 28, 32, 64)]
-    [1, 2, 3, 4]
+    Returns:
+        How often it was halved, and the height and width that are left.
 
     Raises:
-        ValueError: if that is not possible even once.
+        ConfigurationError: If the image cannot be halved once.
+
+    >>> [halvings((1, side, side)) for side in (8, 28, 32, 64)]
+    [(1, 4, 4), (2, 7, 7), (3, 4, 4), (4, 4, 4)]
     """
     _, height, width = image_dims(dims)
     side = math.gcd(height, width)
@@ -25,15 +28,15 @@ def halvings(dims: Sequence[int]) -> int:
     while side % 2 == 0 and min(height, width) >> (count + 1) >= _SMALLEST:
         side, count = side // 2, count + 1
     if count == 0:
-        raise ValueError(
-            f"images need a height and a width that are even and at least {2 * _SMALLEST} (such as 8, 28, 32 or 64); "
-            f"got dims={tuple(dims)}"
+        raise ConfigurationError(
+            f"dims must have a height and a width that are even and at least {2 * _SMALLEST} (such as 8, 28, 32 or "
+            f"64); got {tuple(dims)}"
         )
-    return count
+    return count, height >> count, width >> count
 
 
 def moments_layer(channels: int, height: int, width: int, out_features: int, spatial: bool) -> nn.Module:
-    """From a feature map to the moments of a code: of the whole image, or of each position."""
+    """Return the layer from a feature map to the moments of one code per image, or per position if ``spatial``."""
     if spatial:
         return nn.Conv2d(channels, out_features, 1)
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, out_features))

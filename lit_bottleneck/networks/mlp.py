@@ -7,27 +7,28 @@ from typing import Literal
 
 from torch import nn
 
-from lit_bottleneck.checks import one_of, whole_number, whole_numbers
+from lit_bottleneck.checks import ConfigurationError, one_of, whole_number, whole_numbers
+from lit_bottleneck.networks.initialization import Initialization, initialize
 
 Activation = Literal["relu", "leaky_relu"]
 
 
 class MLP(nn.Sequential):
-    """Flatten, then linear layers with an activation in between.
+    """Multilayer perceptron: flatten, then linear layers with an activation in between.
 
     Args:
-        in_features: numbers per example, for images channels x height x width.
-        hidden: widths of the hidden layers; empty for a linear map.
-        out_features: numbers per example that come out; ``2 * latent_dim`` for an encoder.
-        initialization: ``"torch"`` leaves torch's default; ``"xavier"`` draws weights from the Xavier uniform
-            distribution and sets biases to 0, as TensorFlow-Slim does, with which the VIB paper's authors trained.
-        activation: ``"relu"``, or ``"leaky_relu"`` with a slope of .2, as discriminators have it.
+        in_features: Numbers per input example; for images channels x height x width.
+        hidden: Widths of the hidden layers; empty for a linear map.
+        out_features: Numbers per output example; ``2 * latent_dim`` for an encoder.
+        initialization: ``"torch"`` keeps torch's default; ``"xavier"`` draws weights from the Xavier uniform
+            distribution and sets biases to 0, as TensorFlow-Slim does, which the VIB paper's authors used.
+        activation: ``"relu"``, or ``"leaky_relu"`` with a slope of .2, usual in discriminators.
 
     Shape:
         ``(B, ...)`` with ``in_features`` numbers per example to ``(B, out_features)``.
 
     Raises:
-        ValueError: for widths below 1, or an unknown initialization or activation.
+        ConfigurationError: For widths below 1, or an unknown initialization or activation.
 
     >>> import torch
     >>> MLP(64, [32], 10)(torch.zeros(5, 1, 8, 8)).shape
@@ -39,9 +40,10 @@ class MLP(nn.Sequential):
         in_features: int,
         hidden: Sequence[int],
         out_features: int,
-        initialization: Literal["torch", "xavier"] = "torch",
+        initialization: Initialization = "torch",
         activation: Activation = "relu",
     ) -> None:
+        one_of("initialization", initialization, ("torch", "xavier"))
         one_of("activation", activation, ("relu", "leaky_relu"))
         in_features = whole_number("in_features", in_features, at_least=1)
         out_features = whole_number("out_features", out_features, at_least=1)
@@ -52,31 +54,26 @@ class MLP(nn.Sequential):
         super().__init__(*layers[:-1])
         self.in_features, self.out_features = in_features, out_features
         if initialization == "xavier":
-            for layer in self:
-                if isinstance(layer, nn.Linear):
-                    nn.init.xavier_uniform_(layer.weight)
-                    nn.init.zeros_(layer.bias)
-        elif initialization != "torch":
-            raise ValueError(f"initialization must be 'torch' or 'xavier'; got {initialization!r}")
+            initialize(self, nn.init.xavier_uniform_)
 
 
 class MLPDecoder(nn.Sequential):
-    """An `MLP` from codes to the parameters of a likelihood, in the shape of the data; or from noise to examples.
+    """``MLP`` from codes to a likelihood's parameters in the shape of the data, or from noise to examples.
 
     Args:
-        latent_dim: width of the code.
-        hidden: widths of the hidden layers.
-        dims: shape of an example, such as ``(1, 28, 28)``.
-        numbers_per_output: what the likelihood needs: 1 for ``"bernoulli"`` and most others, 2 for
-            ``"gaussian_per_output"`` and ``"discretized_logistic"``, one for each level for ``"categorical"``.
-        initialization: see `MLP`.
-        activation: see `MLP`.
+        latent_dim: Width of the code.
+        hidden: Widths of the hidden layers.
+        dims: Shape of an example, such as ``(1, 28, 28)``.
+        numbers_per_output: Numbers per output that the likelihood needs: 1 for ``"bernoulli"`` and most others, 2 for
+            ``"gaussian_per_output"`` and ``"discretized_logistic"``, one per level for ``"categorical"``.
+        initialization: See ``MLP``.
+        activation: See ``MLP``.
 
     Shape:
         ``(B, latent_dim)`` to ``(B, numbers_per_output * dims[0], *dims[1:])``.
 
     Raises:
-        ValueError: for sizes below 1, or an unknown initialization or activation.
+        ConfigurationError: For sizes below 1, or an unknown initialization or activation.
 
     >>> import torch
     >>> MLPDecoder(4, [32], (1, 8, 8), numbers_per_output=2)(torch.zeros(5, 4)).shape
@@ -89,14 +86,14 @@ class MLPDecoder(nn.Sequential):
         hidden: Sequence[int],
         dims: Sequence[int],
         numbers_per_output: int = 1,
-        initialization: Literal["torch", "xavier"] = "torch",
+        initialization: Initialization = "torch",
         activation: Activation = "relu",
     ) -> None:
         latent_dim = whole_number("latent_dim", latent_dim, at_least=1)
         numbers_per_output = whole_number("numbers_per_output", numbers_per_output, at_least=1)
         dims = whole_numbers("dims", dims, at_least=1)
         if not dims:
-            raise ValueError("dims must be the shape of an example, such as (1, 28, 28); got none")
+            raise ConfigurationError("dims must be the shape of an example, such as (1, 28, 28); got ()")
         super().__init__(
             MLP(latent_dim, hidden, numbers_per_output * math.prod(dims), initialization, activation),
             nn.Unflatten(1, (numbers_per_output * dims[0], *dims[1:])),

@@ -1,4 +1,4 @@
-"""The residual pair: small, without normalisation (the networks of arXiv 1801.04406, which the VDB paper took over)."""
+"""Small residual generator and encoder without normalisation (arXiv 1801.04406, adopted by the VDB paper)."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ _WIDEST = 16  # in multiples of the first width
 
 
 class ResidualBlock(nn.Module):
-    """``x + 0.1 * two 3 x 3 convolutions of it``, each behind a LeakyReLU.
+    """``x + 0.1 * f(x)`` with two 3 x 3 convolutions ``f``, each after a LeakyReLU.
 
     Args:
-        channels: that come in.
-        out_channels: that go out; where they are others, a 1 x 1 convolution is in the place of ``x``.
+        channels: Input channels.
+        out_channels: Output channels; if they differ, a 1 x 1 convolution replaces the identity ``x``.
     """
 
     def __init__(self, channels: int, out_channels: int) -> None:
@@ -38,15 +38,15 @@ class ResNetGenerator(nn.Sequential):
     """One linear layer, then residual blocks that double the image and halve the width, then tanh.
 
     Args:
-        noise_dim: width of the noise.
-        dims: channels, height and width of the images.
-        width: channels of the last block.
+        noise_dim: Width of the noise.
+        dims: Channels, height and width of the images.
+        width: Channels of the last block.
 
     Shape:
         ``(B, noise_dim)`` to ``(B, C, H, W)`` in [-1, 1].
 
     Raises:
-        ValueError: for sizes below 1, or images that cannot be halved.
+        ConfigurationError: For sizes below 1, or images that cannot be halved.
 
     >>> import torch
     >>> ResNetGenerator(16, (3, 32, 32), width=8)(torch.zeros(5, 16)).shape
@@ -56,8 +56,7 @@ class ResNetGenerator(nn.Sequential):
     def __init__(self, noise_dim: int, dims: Sequence[int], width: int = 64) -> None:
         noise_dim = whole_number("noise_dim", noise_dim, at_least=1)
         width = whole_number("width", width, at_least=1)
-        stages = halvings(dims)
-        height, base_width = dims[1] >> stages, dims[2] >> stages
+        stages, height, base_width = halvings(dims)
         channels = width * min(2**stages, _WIDEST)
         layers: list[nn.Module] = [
             nn.Linear(noise_dim, channels * height * base_width),
@@ -76,16 +75,16 @@ class ResNetEncoder(nn.Sequential):
     """A convolution, then residual blocks that halve the image and double the width, then the moments of a code.
 
     Args:
-        dims: channels, height and width of the images.
-        out_features: numbers that come out: ``2 * latent_dim``.
-        width: channels of the first block.
-        spatial: a code of each position in place of one of the image; 4 x 4 of them for images of 32 pixels.
+        dims: Channels, height and width of the images.
+        out_features: Numbers per example or position: ``2 * latent_dim``.
+        width: Channels of the first block.
+        spatial: Whether every position has a code, instead of the image; images of 32 pixels have 4 x 4 positions.
 
     Shape:
         ``(B, C, H, W)`` to ``(B, out_features)``, or ``(B, out_features, h, w)`` if ``spatial``.
 
     Raises:
-        ValueError: for sizes below 1, or images that cannot be halved.
+        ConfigurationError: For sizes below 1, or images that cannot be halved.
 
     >>> import torch
     >>> ResNetEncoder((3, 32, 32), 16, width=8, spatial=True)(torch.zeros(5, 3, 32, 32)).shape
@@ -95,14 +94,13 @@ class ResNetEncoder(nn.Sequential):
     def __init__(self, dims: Sequence[int], out_features: int, width: int = 64, spatial: bool = False) -> None:
         out_features = whole_number("out_features", out_features, at_least=1)
         width = whole_number("width", width, at_least=1)
-        stages = halvings(dims)
+        stages, height, last_width = halvings(dims)
         layers: list[nn.Module] = [nn.Conv2d(dims[0], width, 3, padding=1), ResidualBlock(width, width)]
         channels = width
         for stage in range(stages):
             out_channels = width * min(2 ** (stage + 1), _WIDEST)
             layers += [nn.AvgPool2d(3, 2, 1), ResidualBlock(channels, out_channels)]
             channels = out_channels
-        height, last_width = dims[1] >> stages, dims[2] >> stages
         moments = moments_layer(channels, height, last_width, out_features, spatial)
         super().__init__(*layers, nn.LeakyReLU(_SLOPE), moments)
         self.dims, self.out_features = tuple(dims), out_features
@@ -110,16 +108,16 @@ class ResNetEncoder(nn.Sequential):
 
 
 class LogitHead(nn.Sequential):
-    """Flatten a code, LeakyReLU, and one linear layer to a logit: the head of the VDB authors' code.
+    """Flatten, LeakyReLU, and one linear layer from a code to a logit: the head of the VDB authors' code.
 
     Args:
-        in_features: numbers of a code, all positions together.
+        in_features: Numbers per code, all positions together.
 
     Shape:
         ``(B, ...)`` to ``(B, 1)``.
 
     Raises:
-        ValueError: for an ``in_features`` below 1.
+        ConfigurationError: For an ``in_features`` below 1.
     """
 
     def __init__(self, in_features: int) -> None:

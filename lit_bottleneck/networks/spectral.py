@@ -1,4 +1,4 @@
-"""The spectral norm of whole networks."""
+"""Spectral normalisation of whole networks."""
 
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -7,9 +7,9 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def add_spectral_norm(*networks: nn.Module) -> None:
-    """Hold the gain of all linear and convolutional layers at 1, in place (arXiv 1802.05957).
+    """Add spectral normalisation to all linear and convolutional layers, in place (arXiv 1802.05957).
 
-    Layers that have a norm of their weight already are left alone.
+    Layers whose weight is already parametrized stay as they are.
 
     >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
     >>> add_spectral_norm(network)

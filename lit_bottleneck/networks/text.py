@@ -1,47 +1,46 @@
-"""A convolutional encoder of texts, whose training on a CPU costs a quarter to a third of the plain form's."""
+"""A convolutional text encoder that trains three to four times as fast on a CPU as torch's convolutions."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from lit_bottleneck.checks import one_of, whole_number
+from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
+from lit_bottleneck.networks.initialization import Initialization, initialize
 
-_TEXTS_AT_ONCE = 8  # of 400 positions and 250 filters: a few megabytes of sums
+_TEXTS_AT_ONCE = 8  # with 400 positions and 250 filters their sums take a few megabytes
 
 
 class TextEncoder(nn.Module):
-    """Embedding, convolutions over the positions with ReLU, the maximum over all positions, then one linear layer.
+    """Embedding, convolutions over positions with ReLU, maximum over all positions, then one linear layer.
 
-    The network of arXiv 1408.5882, without its dropout. The convolutions are valid ones: they add nothing at the ends.
-    Padding is a token like any other, and its embedding is learned.
+    The network of arXiv 1408.5882 without dropout. The convolutions are not padded. Padding is a token like any other,
+    with a learned embedding.
 
-    On a CPU the features are found through tables, see `tabulated_maximum`: the same function and the same gradient,
-    for a fraction of the work. One thing differs: where several different windows share the maximum, `torch.amax` (the
-    plain form, which other devices, other precisions, compilers and function transforms take) divides the gradient
-    among them, and the tables give it to one.
+    On a CPU ``tabulated_maximum`` computes the features: the same function and gradient for a fraction of the work. One
+    thing differs: if several different windows share the maximum, ``torch.amax`` (used on other devices, in other
+    precisions, under compilation and function transforms) divides the gradient among them; the tables give it to one.
 
     Args:
-        vocabulary_size: number V of different tokens.
-        embedding_dim: width E of a token's embedding.
-        filters: number of filters of each kernel size.
-        kernel_sizes: how many tokens a filter sees, one convolution for each size.
-        out_features: numbers per text that come out: ``2 * latent_dim``. With None the features themselves are the
-            means, without a layer between, and as many zeros the raw scales: for a deterministic bottleneck on them.
-        initialization: ``"torch"`` leaves torch's default, embeddings from N(0, 1); ``"xavier"`` draws embeddings
-            uniformly from [-.05, .05], other weights from the Xavier uniform distribution and sets biases to 0, as
+        vocabulary_size: Number V of different tokens.
+        embedding_dim: Width E of a token's embedding.
+        filters: Number of filters per kernel size.
+        kernel_sizes: How many tokens a filter sees; one convolution per size.
+        out_features: Numbers per text: ``2 * latent_dim``. With None the features themselves are the means, and the raw
+            scales are zeros: for a deterministic bottleneck.
+        initialization: ``"torch"`` keeps torch's default, embeddings from N(0, 1); ``"xavier"`` draws embeddings
+            uniformly from [-.05, .05] and other weights from the Xavier uniform distribution, and sets biases to 0, as
             Keras does.
 
     Shape:
-        integers ``(B, L)`` in ``[0, V)`` to ``(B, out_features)``, or to ``(B, 2 * filters * len(kernel_sizes))``.
+        Integers ``(B, L)`` in ``[0, V)`` to ``(B, out_features)``, or to ``(B, 2 * filters * len(kernel_sizes))``.
 
     Raises:
-        ValueError: at construction for sizes below 1 or no kernel size. At a batch, for what is not a matrix of whole
-            numbers, texts that are shorter than a kernel, and (on a CPU; other devices have their own way to say so)
-            tokens outside of the vocabulary.
+        ConfigurationError: At construction for sizes below 1 or no kernel size. In ``forward`` for tokens that are not
+            a matrix of whole numbers, texts shorter than a kernel, and (on a CPU) tokens outside the vocabulary.
 
     >>> encoder = TextEncoder(vocabulary_size=100, filters=8, kernel_sizes=(2, 3), out_features=16)
     >>> encoder(torch.arange(60).view(5, 12)).shape
@@ -57,7 +56,7 @@ class TextEncoder(nn.Module):
         filters: int = 250,
         kernel_sizes: Sequence[int] = (3,),
         out_features: int | None = 256,
-        initialization: Literal["torch", "xavier"] = "torch",
+        initialization: Initialization = "torch",
     ) -> None:
         super().__init__()
         self.vocabulary_size = whole_number("vocabulary_size", vocabulary_size, at_least=1)
@@ -65,7 +64,7 @@ class TextEncoder(nn.Module):
         filters = whole_number("filters", filters, at_least=1)
         self.kernel_sizes = tuple(whole_number("kernel_sizes", size, at_least=1) for size in kernel_sizes)
         if not self.kernel_sizes:
-            raise ValueError("kernel_sizes must hold at least one size, such as (3,); got none")
+            raise ConfigurationError("kernel_sizes must hold at least one size, such as (3,); got ()")
         pooled = filters * len(self.kernel_sizes)
         self.out_features = 2 * pooled if out_features is None else whole_number("out_features", out_features, 1)
         self.embedding = nn.Embedding(self.vocabulary_size, embedding_dim)
@@ -73,10 +72,7 @@ class TextEncoder(nn.Module):
         self.moments = None if out_features is None else nn.Linear(pooled, self.out_features)
         if one_of("initialization", initialization, ("torch", "xavier")) == "xavier":
             nn.init.uniform_(self.embedding.weight, -0.05, 0.05)
-            for layer in self.modules():
-                if isinstance(layer, (nn.Conv1d, nn.Linear)):
-                    nn.init.xavier_uniform_(layer.weight)
-                    nn.init.zeros_(cast("Tensor", layer.bias))
+            initialize(self, nn.init.xavier_uniform_)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode a batch of texts."""
@@ -109,18 +105,18 @@ class TextEncoder(nn.Module):
 
     def _checked(self, tokens: Tensor) -> Tensor:
         if tokens.dim() != 2 or tokens.dtype == torch.bool or tokens.is_floating_point() or tokens.is_complex():
-            raise ValueError(
+            raise ConfigurationError(
                 f"tokens must be whole numbers of shape (texts, positions); got {tokens.dtype} of {tuple(tokens.shape)}"
             )
         if tokens.shape[1] < max(self.kernel_sizes):
-            raise ValueError(
-                f"kernel_sizes={self.kernel_sizes} needs texts of at least {max(self.kernel_sizes)} tokens: pad "
-                f"them; got {tokens.shape[1]}"
+            raise ConfigurationError(
+                f"kernel_sizes={self.kernel_sizes} needs texts of at least {max(self.kernel_sizes)} tokens; "
+                f"got {tokens.shape[1]}: pad them"
             )
         if _can_read(tokens):
             lowest, highest = (int(end) for end in tokens.aminmax())
             if lowest < 0 or highest >= self.vocabulary_size:
-                raise ValueError(
+                raise ConfigurationError(
                     f"vocabulary_size={self.vocabulary_size} needs tokens from 0 to {self.vocabulary_size - 1}; "
                     f"got {lowest} to {highest}"
                 )
@@ -128,26 +124,25 @@ class TextEncoder(nn.Module):
 
 
 def _can_read(tokens: Tensor) -> bool:
-    """Whether there are tokens whose values can decide what is done, without waiting for a device."""
+    """Return whether the tokens' values can be read without waiting for a device."""
     transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     return tokens.device.type == "cpu" and tokens.numel() > 0 and not transformed
 
 
 def tabulated_maximum(tokens: Tensor, embedded: Tensor, weight: Tensor) -> Tensor:
-    """Convolve embedded tokens and take the maximum over all positions, by a table of what each token adds.
+    """Convolve embedded tokens and take the maximum over all positions, by a table of each token's contributions.
 
-    A filter's value at a window is a sum over its k places of what the token there adds. All that can be added is in
-    one table with a row for each token and place, as few tokens as there are different ones in the batch. A pass
-    without gradients sums rows and finds each filter's winning window. Autograd then sees the winners alone, which are
-    the only ones that have a gradient.
+    A filter's value at a window is the sum of the contributions of the tokens at its k places. A table has one row of
+    contributions for each place and each of the batch's different tokens. A pass without gradients sums rows and finds
+    each filter's winning window; autograd then sees only the winners, which alone have a gradient.
 
     Args:
-        tokens: ``(B, L)``, rows of ``embedded``.
-        embedded: ``(U, E)``.
-        weight: of a convolution, ``(F, E, k)``.
+        tokens: ``(B, L)``, row indices into ``embedded``.
+        embedded: ``(U, E)``, the embeddings of the different tokens.
+        weight: ``(F, E, k)``, the weight of a convolution.
 
     Returns:
-        ``(B, F)``; the gradient of several windows that share a maximum is at one of them.
+        ``(B, F)``; if several windows share a maximum, one of them gets its gradient.
 
     >>> tokens, embedded, weight = torch.tensor([[0, 1, 2, 1]]), torch.randn(3, 5), torch.randn(7, 5, 2)
     >>> plain = F.conv1d(embedded[tokens].mT, weight).amax(2)
@@ -166,9 +161,9 @@ def tabulated_maximum(tokens: Tensor, embedded: Tensor, weight: Tensor) -> Tenso
 
 
 def _maxima(rows: Tensor, table: Tensor, starts: Tensor, stops: Tensor, places: bool) -> Tensor:
-    """The maxima over a text's windows ``(B, F)``, or the places where they are.
+    """Return the maxima over a text's windows ``(B, F)``, or their places.
 
-    A few texts of similar length at a time: their sums stay in the cache, and few windows are copies.
+    A few texts of similar length are read at a time, so that their sums stay in the cache and few windows are copies.
     """
     found = torch.empty(len(rows), table.shape[1], dtype=rows.dtype if places else table.dtype)
     for texts in (stops - starts).argsort().split(_TEXTS_AT_ONCE):
@@ -180,7 +175,7 @@ def _maxima(rows: Tensor, table: Tensor, starts: Tensor, stops: Tensor, places: 
 
 
 def _different_windows(tokens: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """First and last (exclusive) window of each text, without copies of one at either end, as padding makes them.
+    """Return first and last (exclusive) window of each text, without the copies of a window that padding makes.
 
     >>> _different_windows(torch.tensor([[0, 0, 0, 0, 0, 7, 8], [7, 8, 9, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0]]), size=2)
     (tensor([3, 0, 5]), tensor([6, 4, 6]))
@@ -192,5 +187,5 @@ def _different_windows(tokens: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _leading_run(tokens: Tensor) -> Tensor:
-    """How often a text's first token stands at its beginning."""
+    """Return how many times a text repeats its first token at its beginning."""
     return (tokens == tokens[:, :1]).cumprod(1).sum(1)
