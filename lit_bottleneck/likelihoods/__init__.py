@@ -1,12 +1,13 @@
-"""What a decoder's output means: likelihoods ``q(x|z)``, true densities in nats, summed over the outputs.
+"""Likelihoods ``q(x|z)`` of a decoder: true log-densities in nats, summed over the outputs.
 
-A decoder returns ``numbers_per_output`` numbers for every output: the shape of ``x`` with its first dimension after the
-batch multiplied by that, ``(B, n D1, ...)``, all means first, then all scales, and so on.
+For ``x`` of shape ``(B, D1, ...)`` a decoder returns ``(B, n D1, ...)``, where n is the likelihood's
+``numbers_per_output``: all means first, then all scales, and so on.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.hparams import from_description
 from lit_bottleneck.likelihoods.base import Likelihood
 from lit_bottleneck.likelihoods.bernoulli import Bernoulli, ContinuousBernoulli
@@ -42,18 +43,16 @@ for _kind in (Likelihood, *_BY_NAME.values()):
 
 
 def likelihood_from(likelihood: str | Likelihood | Mapping[str, Any]) -> Likelihood:
-    """Take a likelihood by its name, as an object, or as the description of one that checkpoints keep.
+    """Return a likelihood as it is, or build one from its name or its description in a checkpoint.
 
     Raises:
-        ValueError: for an unknown name, with the known ones, or for a description of another class.
-        TypeError: for anything else.
+        ConfigurationError: For an unknown name, listing the known ones; for a description of a class that is not an
+            imported ``Likelihood``; and for anything else.
     """
     if isinstance(likelihood, Likelihood):
         return likelihood
     if isinstance(likelihood, Mapping):
         return from_description(Likelihood, "likelihood", likelihood)  # type: ignore[type-abstract]
-    if not isinstance(likelihood, str):
-        raise TypeError(f"likelihood must be a name or a Likelihood; got {likelihood!r}")
-    if likelihood not in _BY_NAME:
-        raise ValueError(f"likelihood={likelihood!r} is unknown; it is one of {', '.join(_BY_NAME)}, or a Likelihood")
+    if not isinstance(likelihood, str) or likelihood not in _BY_NAME:
+        raise ConfigurationError(f"likelihood must be a Likelihood or one of {', '.join(_BY_NAME)}; got {likelihood!r}")
     return _BY_NAME[likelihood]()

@@ -1,4 +1,4 @@
-"""Bernoulli likelihoods: of binary data, and of grey levels."""
+"""Bernoulli likelihoods of binary data and of grey levels."""
 
 import math
 
@@ -11,14 +11,14 @@ from lit_bottleneck.likelihoods.base import Likelihood
 
 
 class Bernoulli(Likelihood):
-    """Bernoulli, for binary data: the decoder returns logits.
+    """Bernoulli of binary data; the decoder returns logits.
 
     >>> import torch
     >>> Bernoulli().log_prob(torch.zeros(1, 3), torch.tensor([[0.0, 1.0, 1.0]]))
     tensor([-2.0794])
     """
 
-    support = "0 and 1 alone"
+    support = "0 or 1"
 
     def distribution(self, parameters: Tensor) -> Distribution:
         return distributions.Bernoulli(logits=at_least_float32(parameters), validate_args=False)
@@ -28,14 +28,14 @@ class Bernoulli(Likelihood):
 
 
 class ContinuousBernoulli(Likelihood):
-    """Continuous Bernoulli (arXiv 1907.06845), a density on [0, 1]: the decoder returns logits.
+    """Continuous Bernoulli (arXiv 1907.06845), a density on [0, 1]; the decoder returns logits.
 
     >>> import torch
     >>> ContinuousBernoulli().log_prob(torch.zeros(1, 3), torch.rand(1, 3)).abs() < 1e-6
     tensor([True])
     """
 
-    support = "numbers from 0 to 1"
+    support = "in [0, 1]"
 
     def distribution(self, parameters: Tensor) -> Distribution:
         return _ContinuousBernoulli(logits=at_least_float32(parameters), validate_args=False)
@@ -45,14 +45,14 @@ class ContinuousBernoulli(Likelihood):
 
 
 class _ContinuousBernoulli(distributions.ContinuousBernoulli):
-    """torch's, right for every logit.
+    """torch's continuous Bernoulli, made accurate for every logit.
 
-    torch computes by the probability, which it clamps: from a logit of 16 on its normaliser, mean and draws stay those
-    of 16 (at a logit of 100 a density integrates to .16), and at 15 they are off by a hundredth.
+    torch computes from the clamped probability: beyond a logit of 16 its normaliser, mean and draws stay those of 16
+    (at a logit of 100 the density integrates to .16), and at 15 they are off by a hundredth.
     """
 
     def _cont_bern_log_norm(self) -> Tensor:
-        """``log(l / tanh(l / 2))`` of the logit l, which is ``log 2`` at 0."""
+        """Return ``log(l / tanh(l / 2))`` of the logit l, which is ``log 2`` at 0."""
         half = 0.5 * self.logits
         return math.log(2) + torch.log1p(half * _langevin(half))
 
@@ -61,7 +61,7 @@ class _ContinuousBernoulli(distributions.ContinuousBernoulli):
         return 0.5 + 0.5 * _langevin(0.5 * self.logits)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """By the falling density, of which the rising one is the mirror image; draws are made of it."""
+        """Invert the CDF of the falling density, of which the rising one is the mirror image; draws use this."""
         rising, falling = self.logits > 0, -self.logits.abs()
         flat = falling > -1e-4
         safe = falling.where(~flat, -1.0)
@@ -71,9 +71,9 @@ class _ContinuousBernoulli(distributions.ContinuousBernoulli):
 
 
 def _langevin(x: Tensor) -> Tensor:
-    """``coth(x) - 1 / x``, near 0, where the difference cancels, by its series."""
+    """Return ``coth(x) - 1 / x``; near 0, where the difference cancels, by its series."""
     small = x.abs() < 0.3
-    near, far = x.clamp(-0.3, 0.3), x.where(~small, 1.0)  # so that neither branch has a gradient of NaN
+    near, far = x.clamp(-0.3, 0.3), x.where(~small, 1.0)  # keeps NaN out of the gradient of both branches
     square = near.square()
     series = 1 / 3 - square * (1 / 45 - square * (2 / 945 - square * (1 / 4725 - square * (2 / 93555))))
     return torch.where(small, near * series, 1 / far.tanh() - 1 / far)

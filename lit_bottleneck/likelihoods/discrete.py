@@ -1,4 +1,4 @@
-"""Likelihoods of images of few or 256 grey levels, which have a probability each."""
+"""Likelihoods of images with discrete grey levels: a probability for each level."""
 
 import math
 
@@ -11,18 +11,16 @@ from lit_bottleneck.checks import whole_number
 from lit_bottleneck.functional import bounded_log_var
 from lit_bottleneck.likelihoods.base import Likelihood, nearest_level, slack_of_levels
 
-_MOST_LEVELS = 2**16  # each has a step in the mean of a logistic, or a number of the decoder's
+_MOST_LEVELS = 2**16  # each level costs an output of the decoder, or a step in the mean of a logistic
 
 
 class _OfLevels(Likelihood):
-    """Base of both: data on the grid."""
+    """Base of the likelihoods of grey levels."""
 
     def __init__(self, levels: int = 256) -> None:
         super().__init__()
-        self.levels = whole_number("levels", levels, at_least=2)
-        if self.levels > _MOST_LEVELS:
-            raise ValueError(f"levels must be at most {_MOST_LEVELS}, those of 16 bits; got {levels!r}")
-        self.support = f"{self.levels} levels, k / {self.levels - 1}"
+        self.levels = whole_number("levels", levels, at_least=2, at_most=_MOST_LEVELS)
+        self.support = f"one of {self.levels} levels, k / {self.levels - 1}"
 
     def nearest(self, x: Tensor) -> Tensor:
         return nearest_level(x, self.levels)
@@ -32,13 +30,13 @@ class _OfLevels(Likelihood):
 
 
 class Categorical(_OfLevels):
-    """A probability of every level, for images of few or 256 grey levels: the decoder returns a logit for each.
+    """Categorical distribution over grey levels; the decoder returns a logit per level.
 
     Args:
-        levels: data are ``0, 1 / (levels - 1), ..., 1``.
+        levels: Number of levels; data are ``0, 1 / (levels - 1), ..., 1``.
 
     Raises:
-        ValueError: for fewer than two levels, or more than 65536.
+        ConfigurationError: For fewer than two levels, or more than 65536.
 
     >>> import torch
     >>> Categorical(4).log_prob(torch.zeros(1, 4), torch.ones(1, 1)).exp()
@@ -53,12 +51,12 @@ class Categorical(_OfLevels):
         return _Categorical(self.split(parameters).movedim(1, -1))
 
     def log_prob_per_output(self, parameters: Tensor, x: Tensor) -> Tensor:
-        # That of the distribution, in half the time: it would make several copies of numbers that are levels times x.
+        # The distribution's log_prob in half the time: it would copy a tensor of ``levels`` times the size of x.
         return -F.cross_entropy(self.split(parameters), (x * (self.levels - 1)).round().long(), reduction="none")
 
 
 class _Categorical(distributions.Categorical):
-    """torch's, with levels between 0 and 1."""
+    """torch's categorical distribution, with levels between 0 and 1."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__(logits=logits, validate_args=False)
@@ -71,7 +69,7 @@ class _Categorical(distributions.Categorical):
     @property
     def mean(self) -> Tensor:
         levels = torch.linspace(0, 1, self.steps + 1, dtype=self.probs.dtype, device=self.probs.device)
-        return (self.probs * levels).sum(-1)  # a matrix product would be in half precision under autocast
+        return (self.probs * levels).sum(-1)  # autocast would run a matrix product in half precision
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         draw: Tensor = super().sample(torch.Size(sample_shape))  # type: ignore[no-untyped-call]
@@ -79,16 +77,16 @@ class _Categorical(distributions.Categorical):
 
 
 class DiscretizedLogistic(_OfLevels):
-    """The probabilities that a logistic distribution gives the bins around the levels (arXiv 1606.04934, 1701.05517).
+    """Logistic distribution discretized to the bins around the grey levels (arXiv 1606.04934, 1701.05517).
 
-    The first and the last bin have the tails, so that the levels have all the probability. The decoder returns the mean
-    and the raw scale of every output; the scale is .1 at 0 and stays within (.00009, 5.4).
+    The first and last bin include the tails, so that the probabilities sum to 1. The decoder returns mean and raw scale
+    of every output; the scale is .1 at a raw scale of 0 and stays within (.00009, 5.4).
 
     Args:
-        levels: data are ``0, 1 / (levels - 1), ..., 1``.
+        levels: Number of levels; data are ``0, 1 / (levels - 1), ..., 1``.
 
     Raises:
-        ValueError: for fewer than two levels, or more than 65536.
+        ConfigurationError: For fewer than two levels, or more than 65536.
 
     >>> import torch
     >>> parameters = torch.tensor([[0.5, 0.0]]).expand(3, 2)
@@ -104,7 +102,7 @@ class DiscretizedLogistic(_OfLevels):
 
 
 class _DiscretizedLogistic(Distribution):
-    """Bins of a logistic distribution of the given mean and log-scale."""
+    """Bins of a logistic distribution with the given mean and log-scale."""
 
     arg_constraints = {}  # noqa: RUF012
 
@@ -113,7 +111,7 @@ class _DiscretizedLogistic(Distribution):
         self.loc, self.log_scale, self.steps = loc, log_scale, levels - 1
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Stable where both edges are far in one tail: ``s(a) - s(b) = s(a) s(-b) (1 - exp(b - a))``."""
+        """Return the log-probability, by ``s(a) - s(b) = s(a) s(-b) (1 - exp(b - a))``: stable far in a tail."""
         precision, level = torch.exp(-self.log_scale), (value * self.steps).round()
         upper = ((level + 0.5) / self.steps - self.loc) * precision
         lower = ((level - 0.5) / self.steps - self.loc) * precision
@@ -124,9 +122,9 @@ class _DiscretizedLogistic(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The sum of the probabilities of being above each edge between bins."""
+        """The sum of the probabilities of being above each edge between bins, over the number of edges."""
         precision, total = torch.exp(-self.log_scale), torch.zeros_like(self.loc)
-        for edge in range(self.steps):  # one at a time: they need as much memory as an image each
+        for edge in range(self.steps):  # one at a time: each needs the memory of an image
             total += torch.sigmoid((self.loc - (edge + 0.5) / self.steps) * precision)
         return total / self.steps
 

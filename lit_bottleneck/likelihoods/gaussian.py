@@ -1,29 +1,29 @@
-"""Gaussian likelihoods, by where their standard deviation comes from."""
+"""Gaussian likelihoods with a given, learned, predicted or optimal standard deviation."""
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
+from lit_bottleneck.checks import ConfigurationError, decay, positive
 from lit_bottleneck.functional import at_least_float32, bounded_log_var
 from lit_bottleneck.likelihoods.base import Likelihood
 from lit_bottleneck.training.precision import without_casts, without_half_casts
 
-_LEAST_VARIANCE = math.exp(-14)  # of a Gaussian's outputs: where they are all the same, the density has no bound
+_LEAST_VARIANCE = math.exp(-14)  # the density of constant outputs would be unbounded
 
 
 class Gaussian(Likelihood):
-    """Gaussian with a standard deviation that is given.
+    """Gaussian with a given standard deviation.
 
     Args:
-        sigma: the standard deviation of every output.
+        sigma: Standard deviation of every output.
 
     Raises:
-        ValueError: for a sigma that is not positive and finite.
+        ConfigurationError: For a sigma that is not positive and finite.
 
     >>> import torch
     >>> Gaussian(1.0).log_prob(torch.zeros(1, 2), torch.zeros(1, 2))
@@ -32,7 +32,7 @@ class Gaussian(Likelihood):
 
     def __init__(self, sigma: float = 1.0) -> None:
         super().__init__()
-        self.sigma = _positive("sigma", sigma)
+        self.sigma = positive("sigma", sigma)
 
     def distribution(self, parameters: Tensor) -> Distribution:
         mean = at_least_float32(parameters)
@@ -40,17 +40,17 @@ class Gaussian(Likelihood):
 
 
 class LearnedGaussian(Likelihood):
-    """Gaussian with a standard deviation that is learned: one for all outputs, or one for each.
+    """Gaussian with a learned standard deviation, shared by all outputs or one per output.
 
-    It stays within (.0009, 54), smoothly (`functional.bounded_log_var`), and in float32 where the model is cast to half
-    precision, in which its small steps would be lost.
+    It stays within (.0009, 54) (``functional.bounded_log_var``), and in float32 if the model is cast to half precision,
+    which would round its small steps away.
 
     Args:
-        dims: the shape of ``x``, ``(D1, ...)``, for a sigma of each output. Default: one sigma.
-        sigma_init: what it is at first.
+        dims: Shape of ``x``, ``(D1, ...)``, for one sigma per output. Default: one shared sigma.
+        sigma_init: Initial sigma.
 
     Raises:
-        ValueError: for a ``sigma_init`` outside the range.
+        ConfigurationError: For a ``sigma_init`` outside (.0009, 54).
 
     >>> import torch
     >>> LearnedGaussian(dims=(2,), sigma_init=0.5).distribution(torch.zeros(1, 2)).stddev.tolist()
@@ -59,10 +59,10 @@ class LearnedGaussian(Likelihood):
 
     def __init__(self, dims: Sequence[int] | None = None, sigma_init: float = 1.0) -> None:
         super().__init__()
-        log_var = 2 * math.log(_positive("sigma_init", sigma_init))
+        log_var = 2 * math.log(positive("sigma_init", sigma_init))
         bound = 8.0 if log_var > 0 else 14.0
         if abs(log_var) >= bound:
-            raise ValueError(f"sigma_init must be in (.0009, 54); got {sigma_init}")
+            raise ConfigurationError(f"sigma_init must be in (.0009, 54); got {sigma_init}")
         raw = log_var / math.sqrt(1 - (log_var / bound) ** 2)  # the inverse of bounded_log_var
         self.raw = nn.Parameter(torch.full(() if dims is None else tuple(dims), raw))
 
@@ -71,11 +71,11 @@ class LearnedGaussian(Likelihood):
         sigma = (0.5 * bounded_log_var(self.raw)).exp().to(mean.dtype)
         if sigma.dim():
             if mean.shape[1:].numel() != sigma.numel():
-                raise ValueError(
+                raise ConfigurationError(
                     f"LearnedGaussian(dims={tuple(sigma.shape)}) needs as many means per example; got "
                     f"{tuple(mean.shape[1:])}"
                 )
-            sigma = sigma.reshape(mean.shape[1:])  # a decoder may be flat
+            sigma = sigma.reshape(mean.shape[1:])  # a decoder may return flat outputs
         return Normal(mean, sigma, validate_args=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -83,9 +83,9 @@ class LearnedGaussian(Likelihood):
 
 
 class PerOutputGaussian(Likelihood):
-    """Gaussian of which the decoder returns the mean and the raw scale of every output.
+    """Gaussian of which the decoder returns mean and raw scale of every output.
 
-    Sigma is 1 at a raw scale of 0 and stays within (.0009, 54), smoothly (`functional.bounded_log_var`).
+    Sigma is 1 at a raw scale of 0 and stays within (.0009, 54) (``functional.bounded_log_var``).
 
     >>> import torch
     >>> PerOutputGaussian().log_prob(torch.zeros(1, 4), torch.zeros(1, 2))
@@ -100,19 +100,19 @@ class PerOutputGaussian(Likelihood):
 
 
 class OptimalGaussian(Likelihood):
-    """Gaussian whose variance is the best for the decoder at hand (sigma-VAE, arXiv 2006.13202).
+    """Gaussian with the variance of maximum likelihood (sigma-VAE, arXiv 2006.13202).
 
-    In training that is the mean squared error of the batch, one for all outputs; its gradient is that of the likelihood
-    with the variance put in, ``D/2 log MSE``. In evaluation a density must not look at what it rates: the variance is
-    a moving average of those of the training steps (1 before any). Neither is less than ``exp(-14)``, a sigma of .0009.
+    In training the variance is the batch's mean squared error over all outputs, which gives the gradient of
+    ``D/2 log MSE``. In evaluation, where a density must not depend on the data that it rates, it is a moving average of
+    the training variances (1 before the first step). Both are at least ``exp(-14)``, a sigma of .0009.
 
-    Over several processes each takes the error of its own share of the batch, as a batch norm does.
+    With several processes each uses the error of its own part of the batch, as batch normalisation does.
 
     Args:
-        momentum: share of the average that stays at each step, in [0, 1).
+        momentum: Decay of the moving average, in [0, 1).
 
     Raises:
-        ValueError: for a momentum out of range.
+        ConfigurationError: For a momentum outside [0, 1).
 
     >>> import torch
     >>> likelihood, x = OptimalGaussian(), torch.full((4, 2), 3.0)
@@ -126,16 +126,14 @@ class OptimalGaussian(Likelihood):
 
     def __init__(self, momentum: float = 0.99) -> None:
         super().__init__()
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1); got {momentum}")
-        self.momentum = momentum
-        # The average, times the share of it that is not 0's; and that share.
+        self.momentum = decay("momentum", momentum)
+        # The average from an initial 0, and the total weight of the variances in it, by which it is corrected.
         self.register_buffer("error", torch.zeros((), dtype=torch.float32))
         self.register_buffer("weight", torch.zeros((), dtype=torch.float32))
 
     @property
     def variance(self) -> Tensor:
-        """That of evaluation."""
+        """The variance in evaluation."""
         seen = self.weight > 0
         return torch.where(seen, self.error / self.weight.where(seen, 1), 1).clamp(min=_LEAST_VARIANCE)
 
@@ -149,7 +147,7 @@ class OptimalGaussian(Likelihood):
 
     @torch.no_grad()
     def _learn(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """The variance of a training batch, which moves the average unless it is not finite."""
+        """Return the variance of a training batch, and add it to the average if it is finite."""
         variance = (x - parameters).square().mean().clamp(min=_LEAST_VARIANCE)
         error = variance.to(self.error.dtype)
         share = (1 - self.momentum) * error.isfinite()
@@ -158,16 +156,10 @@ class OptimalGaussian(Likelihood):
         return variance
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # An average in half precision would stop moving, far from what it averages.
+        # An average in half precision would stop moving far from the true one.
         return super()._apply(without_casts(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]
 
     @staticmethod
     def _normal(parameters: Tensor, variance: Tensor) -> Normal:
         mean = at_least_float32(parameters)
         return Normal(mean, variance.to(mean.dtype).sqrt(), validate_args=False)
-
-
-def _positive(name: str, value: float) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool) or not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be positive and finite; got {value!r}")
-    return float(value)

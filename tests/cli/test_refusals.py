@@ -227,8 +227,8 @@ def of_greys(grey_from: int) -> list[str]:
 def test_data_that_do_not_fit_are_refused_with_the_first_batch_and_break_the_training_later(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert "Bernoulli gives 0.5 no density" in refusal(of_greys(0), capsys)
-    with pytest.raises(ValueError, match=r"Bernoulli gives 0\.5 no density"):
+    assert "x must be 0 or 1 for Bernoulli; got 0.5" in refusal(of_greys(0), capsys)
+    with pytest.raises(ValueError, match=r"x must be 0 or 1 for Bernoulli; got 0\.5"):
         main(of_greys(1))
 
 
