@@ -1,5 +1,46 @@
-"""The command line: Lightning's commands from YAML recipes, with `recipes`, `resume`, `sample`, `export`, `compare`."""
+"""Lightning's commands from YAML recipes, and ``recipes``, ``resume``, ``sample``, ``export``, ``compare``.
 
-from lit_bottleneck.cli.app import BottleneckCLI, fit_configuration, main
+Each command imports what it needs: ``lit-bottleneck recipes`` needs neither torch nor Lightning.
+"""
 
-__all__ = ["BottleneckCLI", "fit_configuration", "main"]
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+_NOT_FOR_USERS = (
+    ".*does not have many workers.*",  # data in memory is loaded fastest by the process itself
+    "Total length of `list` across ranks is zero",  # val_size=0 is what the user asked for
+    ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own business
+)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: the arguments. Default: those of the process.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    command = arguments[0] if arguments else ""
+    for message in _NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", message=message)
+    if command in ("recipes", "sample", "export"):
+        import_module(f"lit_bottleneck.cli.{command}").main(arguments[1:])
+        return
+    from lit_bottleneck.cli import app, resume
+
+    if command == "resume":
+        resume.main(arguments[1:], fit=app.BottleneckCLI)
+    elif command == "compare":
+        import_module("lit_bottleneck.cli.compare").main(arguments[1:], configure=app.fit_configuration)
+    else:
+        app.BottleneckCLI(args if args is None else arguments)
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``BottleneckCLI`` and ``fit_configuration`` on first use."""
+    if name in ("BottleneckCLI", "fit_configuration"):
+        return getattr(import_module("lit_bottleneck.cli.app"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

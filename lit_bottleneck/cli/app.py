@@ -1,9 +1,7 @@
 """The command line: Lightning's commands from YAML recipes, with `recipes`, `resume`, `sample`, `export`, `compare`."""
 
 import sys
-import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +13,21 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_info
+from torch import Tensor
 
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, RandomStates, ResumePoint, run_folder
-from lit_bottleneck.cli import compare, recipes, resume, sample
-from lit_bottleneck.cli.export import main as export_command
-from lit_bottleneck.cli.refusals import FirstBatch, Parser, told_in_one_line
+from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.cli import resume
+from lit_bottleneck.cli.errors import REFUSALS, Parser, refusing, told_in_one_line
 from lit_bottleneck.models.gan_checks import check_trainer
 from lit_bottleneck.models.vdb import VDBGAN
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO
 from lit_bottleneck.training.loading import check_checkpoint
 from lit_bottleneck.training.memory import keep_freed_memory
 
-_NOT_FOR_USERS = (
-    ".*does not have many workers.*",  # data in memory is loaded fastest by the process itself
-    "Total length of `list` across ranks is zero",  # val_size=0 is what the user asked for
-    ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own business
-)
 _EPILOG = (
     "Further commands: 'lit-bottleneck recipes' lists the recipes that come with the package, and copies one to edit; "
     "'lit-bottleneck resume' goes on with a run that was stopped; 'lit-bottleneck sample' draws images from a trained "
@@ -72,55 +67,64 @@ class BottleneckCLI(LightningCLI):
         keep_freed_memory()
         self._stopped_run = stopped_run
         words = sys.argv[1:] if args is None else args
-        self._asked_for = words[0] if isinstance(words, list) and words and words[0] in self.subcommands() else None
-        self._first_batch = FirstBatch()
-        with told_in_one_line(self, self._first_batch):
+        self._first_word = words[0] if isinstance(words, list) and words else None
+        with told_in_one_line(self):
             super().__init__(
                 save_config_callback=SaveConfig if stopped_run is None else None,
-                trainer_defaults={"callbacks": [PredictionWriter(), self._first_batch]},
+                trainer_defaults={"callbacks": [PredictionWriter()]},
                 parser_kwargs={"prog": "lit-bottleneck", "epilog": _EPILOG},
                 parser_class=Parser,
                 auto_configure_optimizers=False,
                 args=args,
             )
 
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """Leave out the options of the commands that are not asked for, which take their time."""
-        if self._asked_for in (None, subcommand):
-            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        return self.init_parser(**kwargs)
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the command that was asked for, or all: the options of each take a second to collect."""
+        known = super().subcommands()
+        return {name: skip for name, skip in known.items() if name == self._first_word} or known
 
-    def _set_seed(self) -> None:
-        try:
-            super()._set_seed()
-        except ValueError as error:
-            raise ValueError(f"seed_everything: {error}") from error
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the arguments; refuse a seed that is out of range, and a section of the trainer that is none."""
+        with refusing(kinds=(*REFUSALS, TypeError)):
+            super().parse_arguments(parser, args)
+        command = self.config[self.config["subcommand"]]
+        if not isinstance(command.trainer, Namespace):
+            raise ConfigurationError(f"trainer: must hold keys and their values; got {command.trainer!r}")
+        seed = command.seed_everything
+        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+            raise ConfigurationError(f"seed_everything: must be at least 0 and below 2**32; got {seed}")
+
+    def _parse_ckpt_path(self) -> None:
+        """Keep the model that the command gives, which Lightning would replace by the checkpoint's without a word.
+
+        LightningCLI does so in this method alone, and has no argument that turns it off.
+        """
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a section of the trainer that is none, and a checkpoint that cannot be read."""
+        """Refuse a checkpoint that cannot be read, or that holds weights alone where training should go on."""
         command = self.config[self.subcommand]
-        if not isinstance(command.trainer, Namespace):
-            raise ValueError(f"trainer: must hold keys and their values; got {command.trainer!r}")
-        if command.ckpt_path:
-            try:
-                check_checkpoint(command.ckpt_path, weights_only=command.weights_only is not False)
-            except (FileNotFoundError, ValueError) as error:
-                raise ValueError(f"--ckpt_path: {error}") from error
+        path = command.ckpt_path
+        if path == "best":
+            raise ConfigurationError("--ckpt_path: must be a file; got 'best', which only a training itself knows")
+        if path:
+            with refusing("--ckpt_path: "):
+                checkpoint = check_checkpoint(path, weights_only=command.weights_only is not False)
+            if self.subcommand == "fit" and checkpoint and "optimizer_states" not in checkpoint:
+                raise ConfigurationError(f"--ckpt_path: {path} holds weights alone, from which no training goes on")
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer."""
-        super().instantiate_classes()
-        if getattr(self.datamodule, "val_size", None) == 0:
-            for callback in self.trainer.checkpoint_callbacks:
-                if isinstance(callback, ModelCheckpoint) and (callback.monitor or "").startswith("val/"):
-                    callback.monitor, callback.filename = None, "last"  # nothing to choose by
-            _drop_repeated_and_idle(self.trainer)
+        with refusing():
+            super().instantiate_classes()
         command = self.config_init[self.subcommand]
+        path = command.get("ckpt_path")
+        if path:
+            self.model.register_load_state_dict_pre_hook(_check_weights)
+            reads_files = type(self.trainer.strategy).load_checkpoint is Strategy.load_checkpoint
+            if reads_files and Path(path).is_dir():
+                raise ConfigurationError(f"--ckpt_path: {path} is no checkpoint: it is a folder")
         if command.get("weights_only") is None:
             command["weights_only"] = True  # nothing in a checkpoint of ours needs more
-
-    def _parse_ckpt_path(self) -> None:
-        """Keep the model that the command gives, which Lightning would silently overwrite by the checkpoint's."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with our progress bar and what an exact resume needs, unless configured otherwise."""
@@ -130,10 +134,14 @@ class BottleneckCLI(LightningCLI):
         wanted: list[tuple[type[Callback], type[Callback]]] = [(RandomStates, RandomStates)]
         if configured.get("enable_progress_bar") is not False:
             wanted.append((LightningProgressBar, ProgressBar))
-        if configured.get("enable_checkpointing") is not False and not configured.get("fast_dev_run"):
+        is_saved = configured.get("enable_checkpointing") is not False and not configured.get("fast_dev_run")
+        if is_saved:
             wanted.append((ResumePoint, ResumePoint))
         missing = [ours() for kind, ours in wanted if not any(isinstance(callback, kind) for callback in callbacks)]
-        trainer = super().instantiate_trainer(**kwargs, callbacks=[*callbacks, *missing])
+        if getattr(self.datamodule, "val_size", None) == 0:
+            missing += _without_validation(callbacks, is_saved)
+        with refusing("trainer: "):
+            trainer = super().instantiate_trainer(**kwargs, callbacks=[*callbacks, *missing])
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
         return trainer
@@ -141,7 +149,7 @@ class BottleneckCLI(LightningCLI):
     def before_fit(self) -> None:
         """Refuse to train on nothing, or a GAN by a trainer that cannot; keep what a resumed run has logged."""
         if self.datamodule is None and not is_overridden("train_dataloader", self.model):
-            raise ValueError("data: must be given to train on; there are those of lit_bottleneck.data (--data)")
+            raise ConfigurationError("data: must be given to train on; there are those of lit_bottleneck.data (--data)")
         if isinstance(self.model, VDBGAN):
             check_trainer(self.trainer)
         if self._stopped_run is not None:
@@ -151,7 +159,7 @@ class BottleneckCLI(LightningCLI):
     def before_validate(self) -> None:
         """Refuse to validate on nothing; keep what was logged."""
         if getattr(self.datamodule, "val_size", None) == 0:
-            raise ValueError("val_size=0 holds out nothing to validate on (--data.init_args.val_size)")
+            raise ConfigurationError("val_size=0 holds out nothing to validate on (--data.init_args.val_size)")
         resume.keep_logged(self.trainer)
 
     def before_test(self) -> None:
@@ -166,15 +174,15 @@ class BottleneckCLI(LightningCLI):
         What is logged of a further one begins with the name of its file in place of ``test``: ``last/accuracy``.
         """
         trainer = self.trainer
-        checkpoints = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
-        checkpoint, others = next(iter(checkpoints), ""), checkpoints[1:]
+        paths = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
+        checkpoint, *others = [path for path in paths if path] or [""]
         if not checkpoint:
             rank_zero_info("no checkpoint was written, and nothing tested")
             return
         data = self.datamodule or self.model
         if is_overridden("test_dataloader", data) and is_overridden("test_step", self.model):
             self._test(checkpoint)
-            for other in filter(None, others):
+            for other in others:
                 self._test_beside(other)
         if trainer.is_global_zero:
             print(f"run folder: {run_folder(trainer)}\ncheckpoint: {checkpoint}")
@@ -200,69 +208,56 @@ class BottleneckCLI(LightningCLI):
             logger.save()
 
 
-def _drop_repeated_and_idle(trainer: Any) -> None:
-    """Without validation, leave out what waits for it, and all but the first of checkpoints that are now the same."""
-    kept: list[Callback] = []
-    places: set[tuple[Any, ...]] = set()
-    for callback in trainer.callbacks:
-        if isinstance(callback, EarlyStopping) and callback.monitor.startswith("val/"):
-            continue
-        if isinstance(callback, ModelCheckpoint):
-            place = (callback.dirpath, callback.filename, callback.monitor)
-            if place in places:
-                continue
-            places.add(place)
-        kept.append(callback)
-    trainer.callbacks = kept
+def _without_validation(callbacks: list[Callback], is_saved: bool) -> list[Callback]:
+    """Name the callbacks that wait for validation; return the one that keeps the last weights in their place."""
+    waiting: list[Any] = [one for one in callbacks if str(getattr(one, "monitor", None)).startswith("val/")]
+    if waiting:
+        named = ", ".join(f"{type(callback).__name__}(monitor={callback.monitor!r})" for callback in waiting)
+        rank_zero_info(f"val_size=0: nothing is validated, and these do nothing: {named}")
+    for callback in waiting:
+        if isinstance(callback, EarlyStopping):
+            callback.strict = False  # else it ends the training where its metric is not logged
+    keeps_last = any(isinstance(callback, ModelCheckpoint) and callback not in waiting for callback in callbacks)
+    return [ModelCheckpoint(filename="last")] if is_saved and not keeps_last else []
+
+
+def _check_weights(model: LightningModule, state_dict: dict[str, Any], *args: Any) -> None:
+    """Refuse the weights of another model, before torch does at the end of its message of many lines."""
+    if not model.strict_loading:
+        return
+    own = model.state_dict()
+    wrong = [f"it lacks {name}" for name in own if name not in state_dict]
+    wrong += [f"it has {name}" for name in state_dict if name not in own]
+    wrong += [
+        f"{name} is of the shape {tuple(value.shape)}, not {tuple(own[name].shape)}"
+        for name, value in state_dict.items()
+        if isinstance(value, Tensor) and isinstance(own.get(name), Tensor) and value.shape != own[name].shape
+    ]
+    if wrong:
+        raise ConfigurationError(f"--ckpt_path: of another model than this {type(model).__name__}: {'; '.join(wrong)}")
+
+
+class _Parsed(BaseException):
+    """Carries the configuration out of a command, before anything is built."""
 
 
 class _Configuring(BottleneckCLI):
-    """Reads arguments, and builds nothing of them."""
+    """Read arguments, and build nothing of them."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Without the warning that there are others on the command line."""
-        self.config = parser.parse_args(args)  # type: ignore[arg-type]
-
-    def _set_seed(self) -> None:
-        """Do not."""
-
-    def instantiate_classes(self) -> None:
-        """Do not."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Do not."""
+        """End the command with the configuration, without Lightning's warning of other arguments of the process."""
+        raise _Parsed(parser.dump(parser.parse_args(args), skip_none=False))  # type: ignore[arg-type]
 
 
 def fit_configuration(arguments: Sequence[str]) -> dict[str, Any]:
-    """The configuration that ``lit-bottleneck fit`` makes of its arguments, as plain collections.
+    """Return the configuration that ``lit-bottleneck fit`` makes of its arguments, as plain collections.
 
     Raises:
-        SystemExit: with status 2 where they are wrong, which is said.
+        SystemExit: with status 2 and a message where they are wrong.
     """
-    command = _Configuring(["fit", *arguments])
-    configuration: dict[str, Any] = yaml.safe_load(command.parser.dump(command.config, skip_none=False))["fit"]
-    return configuration
-
-
-_COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "recipes": recipes.main,
-    "sample": sample.main,
-    "export": export_command,
-    "resume": partial(resume.main, fit=BottleneckCLI),
-    "compare": partial(compare.main, configure=fit_configuration),
-}
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line.
-
-    Args:
-        args: the arguments. Default: those of the process.
-    """
-    arguments = list(sys.argv[1:] if args is None else args)
-    for message in _NOT_FOR_USERS:
-        warnings.filterwarnings("ignore", message=message)
-    if arguments[:1] and arguments[0] in _COMMANDS:
-        _COMMANDS[arguments[0]](arguments[1:])
-        return
-    BottleneckCLI(args if args is None else arguments)
+    try:
+        _Configuring(["fit", *arguments])
+    except _Parsed as parsed:
+        configuration: dict[str, Any] = yaml.safe_load(str(parsed))["fit"]
+        return configuration
+    raise AssertionError("unreachable")

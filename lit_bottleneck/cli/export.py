@@ -8,7 +8,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from lit_bottleneck.cli.reasons import in_one_line
+from lit_bottleneck.cli.messages import in_one_line
 from lit_bottleneck.export.files import SIZES, largest_difference, runner, whole_file
 from lit_bottleneck.export.inputs import example_inputs
 from lit_bottleneck.export.parts import deterministic_path, export_onnx, export_program

@@ -9,7 +9,7 @@ import torch
 from lightning import LightningModule
 
 from lit_bottleneck.callbacks.pictures import image_grid, point_plot
-from lit_bottleneck.cli.reasons import in_one_line
+from lit_bottleneck.cli.messages import in_one_line
 from lit_bottleneck.training.loading import read_checkpoint
 
 

@@ -35,13 +35,12 @@ def read_checkpoint(path: str | Path, weights_only: bool = True) -> dict[str, An
     return checkpoint
 
 
-def check_checkpoint(ckpt_path: str, weights_only: bool) -> None:
-    """Refuse a checkpoint that cannot be read, before anything is built; names, addresses and folders are Lightning's.
+def check_checkpoint(ckpt_path: str, weights_only: bool) -> dict[str, Any] | None:
+    """Read a checkpoint before anything is built; names, addresses and folders are left to Lightning.
 
     Raises:
-        FileNotFoundError: see `read_checkpoint`.
-        ValueError: see `read_checkpoint`.
+        FileNotFoundError: see ``read_checkpoint``.
+        ValueError: see ``read_checkpoint``.
     """
     named = ckpt_path in ("best", "last", "hpc") or ckpt_path.startswith("registry") or "://" in ckpt_path
-    if not named and not Path(ckpt_path).is_dir():
-        read_checkpoint(ckpt_path, weights_only)
+    return None if named or Path(ckpt_path).is_dir() else read_checkpoint(ckpt_path, weights_only)

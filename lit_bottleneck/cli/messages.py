@@ -1,17 +1,10 @@
 """What an error says of a configuration, in one line that names the key and the value."""
 
 import ast
-import inspect
 import re
-from collections.abc import Iterator
-from traceback import walk_tb
-from types import FrameType
-from typing import Any, NamedTuple
-
-from lightning.pytorch.cli import LightningCLI
+from typing import NamedTuple
 
 _LONGEST = 1000  # characters
-_RESTORING = "lightning.pytorch.trainer.connectors.checkpoint_connector"
 
 # What jsonargparse writes
 _KEY = re.compile(r'Parser key "([^"]+)":\s*')
@@ -112,59 +105,3 @@ def _value(given: str) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
-
-
-def reason_of(error: BaseException) -> str:
-    """What an error says, and what it may have left out: the option or the arguments that it is about.
-
-    One that comes of restoring a checkpoint names the option. One that names no argument of what was being built has
-    before it the innermost class that was given some, with those.
-    """
-    words = in_one_line(str(error).partition("Exception raised from")[0] or type(error).__name__)  # without C++ frames
-    frames = [frame for link in chain_of(error) for frame in reversed(frames_of(link))]
-    if any(frame.f_globals.get("__name__") == _RESTORING for frame in frames) and "ckpt_path" not in words:
-        return f"--ckpt_path: {words}"
-    built = [_Built.by(frame) for frame in frames if frame.f_code.co_name == "__init__"]
-    built = [one for one in built if not issubclass(one.kind, LightningCLI)]
-    if any(re.search(rf"\b{name}\b", words) for one in built for name in one.arguments):
-        return words
-    return next((f"{given}: {words}" for one in built if (given := one.given())), words)
-
-
-def chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that it was made of."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-
-
-def frames_of(error: BaseException) -> list[FrameType]:
-    """What was at work, the innermost last."""
-    return [frame for frame, _ in walk_tb(error.__traceback__)]
-
-
-class _Built(NamedTuple):
-    """A class whose constructor is at work, and its arguments."""
-
-    kind: type
-    arguments: dict[str, Any]
-
-    @classmethod
-    def by(cls, frame: FrameType) -> "_Built":
-        names, _, _, values = inspect.getargvalues(frame)
-        return cls(type(values[names[0]]), {name: values[name] for name in names[1:]})
-
-    def given(self) -> str:
-        """The class, if it is public, and its arguments that are numbers, words or lists of them, and no defaults."""
-        defaults = {name: parameter.default for name, parameter in inspect.signature(self.kind).parameters.items()}
-        given = ", ".join(
-            f"{name}={value!r}"
-            for name, value in self.arguments.items()
-            if _is_plain(value) and value != defaults.get(name, inspect.Parameter.empty)
-        )
-        return given if not given or self.kind.__name__.startswith("_") else f"{self.kind.__name__}({given})"
-
-
-def _is_plain(value: Any) -> bool:
-    items = value if isinstance(value, (list, tuple)) else [value]
-    return all(item is None or isinstance(item, (bool, int, float, str)) for item in items)

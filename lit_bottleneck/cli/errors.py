@@ -1,0 +1,215 @@
+"""Errors of a configuration, each of which ends the command with exit status 2 and one line that names the key.
+
+Whose fault an error is follows from when it happens and what it is. While arguments are parsed and the objects that
+they name are built, the kinds in ``REFUSALS`` are the configuration's. From then on only ``ConfigurationError`` and
+Lightning's ``MisconfigurationException`` are. All other errors keep their traceback.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from subprocess import Popen, TimeoutExpired
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import Namespace
+from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.cli.messages import in_one_line
+
+REFUSALS = (
+    ValueError, ImportError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError,
+    MisconfigurationException,
+)  # fmt: skip
+_TRACEBACK = "LIT_BOTTLENECK_TRACEBACK"
+_STATUS = 2  # the exit status of parsers
+_PATIENCE = 10.0  # seconds that other processes leave to the first one
+
+
+class _BuildingFailed(BaseException):
+    """Carries an error past jsonargparse, which catches each ``Exception`` to try the next type of a union."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser, with errors of one line, options written in full, and the key of what fails to be built."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        self._instantiators_of_lightning: list[tuple[Callable[..., Any], type, bool]] = []
+        self._is_building = False
+
+    def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Add the arguments of a class; whole numbers stay whole where fractions may come too."""
+        added = super().add_lightning_class_args(*args, **kwargs)
+        _prefer_whole_numbers(self)
+        return added
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End with the exit status 2, the usage and one line.
+
+        Of several processes the first one speaks, and ends those that it has started. The others leave it some time for
+        that, and speak themselves if they are still there: then only they have met the error.
+        """
+        if not self.exit_on_error:
+            super().error(message, ex)  # becomes a part of a longer message
+        if os.environ.get(_TRACEBACK):
+            raise ConfigurationError(message) from ex
+        if vars(rank_zero_only).get("rank"):
+            time.sleep(_PATIENCE)
+        super().error(f"{in_one_line(message)} ({_TRACEBACK}=1 shows the traceback)", ex)
+
+    def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Read a configuration file, and name the one that cannot be read."""
+        path = Path(str(cfg_path))
+        if path.is_file():
+            try:
+                content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                self.error(f"argument --config: {path} is no YAML file: {error}", error)
+            if not isinstance(content, dict):
+                kind = "nothing" if content is None else f"a {type(content).__name__}"
+                self.error(f"argument --config: {path} must hold keys and their values; it holds {kind}")
+        return super().parse_path(cfg_path, *args, **kwargs)
+
+    def add_instantiator(
+        self, instantiator: Callable[..., Any], class_type: type, subclasses: bool = True, prepend: bool = False
+    ) -> None:
+        """Keep what Lightning builds models and data with, for ``instantiate``."""
+        self._instantiators_of_lightning.append((instantiator, class_type, subclasses))
+
+    def instantiate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> Any:
+        """Build what a configuration names; an error of the configuration says the key and class it arose in.
+
+        Raises:
+            ConfigurationError: for the kinds of error in ``REFUSALS``; others are raised as they are.
+        """
+        if not self._instantiators_of_lightning:  # a parser of a part, which the outermost one calls
+            return super().instantiate(namespace, *args, **kwargs)
+        configuration = namespace[namespace["subcommand"]].as_dict()
+        known = [*self._instantiators_of_lightning, (_call, object, True)]
+        watched = [(self._watch(build, configuration), kind, subclasses) for build, kind, subclasses in known]
+        self._is_building, failed = True, None
+        try:
+            return super().instantiate(namespace, *args, instantiators=watched, **kwargs)
+        except _BuildingFailed as failure:
+            failed = failure.error
+        finally:
+            self._is_building = False
+        raise failed
+
+    def _watch(self, build: Callable[..., Any], configuration: dict[str, Any]) -> Callable[..., Any]:
+        """Return an instantiator whose errors name key and class, optimizers' too, which are built much later."""
+
+        def watched(class_type: type, *args: Any, applied_instantiation_links: Any, **kwargs: Any) -> Any:
+            try:
+                with refusing(f"{_key_of(class_type, kwargs, configuration)} ({class_type.__name__}): "):
+                    return build(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
+            except Exception as error:
+                if self._is_building:
+                    raise _BuildingFailed(error) from error
+                raise
+
+        return watched
+
+
+def _call(class_type: type, *args: Any, applied_instantiation_links: Any, **kwargs: Any) -> Any:
+    return class_type(*args, **kwargs)
+
+
+def _prefer_whole_numbers(parser: LightningArgumentParser) -> None:
+    """Have ``int | float`` try int first: a limit of 1 is one batch, and a limit of 1.0 is all batches.
+
+    Python caches ``int | float`` and ``float | int`` as one type, whose order is that of the first use in the process,
+    and jsonargparse tries the types in that order; it has no public way to set the type of an argument that it has read
+    from a signature. See https://github.com/Lightning-AI/pytorch-lightning/issues/21259.
+    """
+    for action in parser._actions:
+        if getattr(action, "_typehint", None) == int | float | None:
+            vars(action)["_typehint"] = int | float | None
+
+
+def _key_of(kind: type, arguments: dict[str, Any], configuration: dict[str, Any]) -> str:
+    """Return the key of a class in the configuration: of several places the one with most of these arguments."""
+
+    def agreement(section: dict[str, Any]) -> int:
+        return sum(arguments.get(name) == value for name, value in (section.get("init_args") or {}).items())
+
+    named = [
+        (agreement(section), key)
+        for key, section in _sections(configuration)
+        if section["class_path"].rpartition(".")[2] == kind.__name__
+    ]
+    return max(named, key=lambda place: place[0], default=(0, ""))[1]
+
+
+def _sections(tree: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield key and content of all sections that name a class."""
+    if isinstance(tree, list):
+        for item in tree:
+            yield from _sections(item, key)
+    elif isinstance(tree, dict):
+        if isinstance(tree.get("class_path"), str):
+            yield key, tree
+        for name, value in tree.items():
+            yield from _sections(value, f"{key}.{name}" if key else name)
+
+
+@contextmanager
+def refusing(place: str = "", kinds: tuple[type[Exception], ...] = REFUSALS) -> Iterator[None]:
+    """Make a ``ConfigurationError`` that begins with the place of errors that are the configuration's."""
+    try:
+        yield
+    except kinds as error:
+        raise ConfigurationError(f"{place}{error}") from error
+
+
+@contextmanager
+def told_in_one_line(cli: LightningCLI) -> Iterator[None]:
+    """End the command with the exit status 2 and one line at an error of the configuration."""
+    try:
+        yield
+    except (ConfigurationError, MisconfigurationException) as error:
+        trainer = getattr(cli, "trainer", None)
+        if trainer is not None and trainer.is_global_zero:
+            for process in _take_processes(trainer):
+                process.kill()  # it may wait for this one, where it hears nothing else
+                process.wait()
+            _remove_empty_folders(trainer)
+        if os.environ.get(_TRACEBACK):
+            raise
+        cli.parser.error(str(error), error)
+    except RuntimeError:  # a connection is broken: by a process that was refused something?
+        trainer = getattr(cli, "trainer", None)
+        processes = [] if trainer is None else _take_processes(trainer)
+        with suppress(TimeoutExpired):
+            if any([process.wait(_PATIENCE) == _STATUS for process in processes]):
+                raise SystemExit(_STATUS) from None  # that process has spoken
+        raise
+
+
+def _take_processes(trainer: Trainer) -> list[Popen[bytes]]:
+    """Return the processes that this one has started, whose end Lightning's observer would end this one at."""
+    processes = getattr(trainer.strategy.launcher, "procs", [])
+    taken = [process for process in processes if isinstance(process, Popen)]
+    processes.clear()
+    return taken
+
+
+def _remove_empty_folders(trainer: Trainer) -> None:
+    """Remove what the loggers have made for a run that did not begin."""
+    for logger in trainer.loggers:
+        folder, top = (None if place is None else Path(place) for place in (logger.log_dir, logger.save_dir))
+        with suppress(OSError):  # not there, or not empty
+            while folder is not None and top is not None and folder.is_relative_to(top):
+                folder.rmdir()
+                folder = folder.parent
