@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_bottleneck.checks import ConfigurationError, is_number, one_of, positive
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.hparams import Described, from_description
+from lit_bottleneck.hparams import RecordsArguments, from_config
 
 LossName = Literal["non_saturating", "hinge", "wasserstein"]
 
@@ -46,7 +46,7 @@ def adversarial_loss(name: LossName) -> AdversarialLoss:
     return _LOSSES[one_of("loss", name, tuple(_LOSSES))]
 
 
-class GradientPenalty(Described, ABC):
+class GradientPenalty(RecordsArguments, ABC):
     """Base of penalties on the gradient of the discriminator's logit with respect to its input, per example.
 
     Undefined for a discriminator whose logits depend on other examples (batch normalisation).
@@ -118,7 +118,7 @@ def penalty_from(penalty: float | GradientPenalty | Mapping[str, Any] | None) ->
     if penalty is None or isinstance(penalty, GradientPenalty):
         return penalty
     if isinstance(penalty, Mapping):
-        return from_description(GradientPenalty, "gradient_penalty", penalty)  # type: ignore[type-abstract]
+        return from_config(GradientPenalty, "gradient_penalty", penalty)  # type: ignore[type-abstract]
     if not is_number(penalty):
         raise ConfigurationError(f"gradient_penalty must be a number, a GradientPenalty or None; got {penalty!r}")
     return R1(float(penalty)) if penalty else None

@@ -1,65 +1,131 @@
-"""Objects that know how they were made, so that a checkpoint can say it in numbers and strings."""
+"""Record the arguments that an object was constructed with, and rebuild the object from plain values.
+
+Checkpoints hold numbers, strings and collections of them, so that they load under ``weights_only=True``.
+"""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
-DescribedT = TypeVar("DescribedT", bound="Described")
+import numpy as np
+
+RecordsT = TypeVar("RecordsT", bound="RecordsArguments")
+
+_OLD_MARK = "not stored: "  # what checkpoints before version 0.1.0 hold in the place of a network or function
 
 
-class Described:
-    """Base of prices, likelihoods and objectives: what a model is given beside networks.
+class NotPlainError(TypeError):
+    """A value that is no number, string, collection of these or ``RecordsArguments`` object."""
+
+
+class RecordsArguments:
+    """Base of controllers, likelihoods, objectives and penalties: objects that record their constructor's arguments.
 
     Attributes:
-        arguments: the constructor's arguments by name, with the defaults.
+        arguments: the constructor's arguments by name, with its defaults.
     """
 
     arguments: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Note the arguments; the constructor itself need not know of it."""
-        described = super().__new__(cls)
-        bound = inspect.signature(cls).bind_partial(*args, **kwargs)
+        """Record the arguments; the constructor itself need not know of it."""
+        instance = super().__new__(cls)
+        instance.arguments = constructor_arguments(cls, args, kwargs)
+        return instance
+
+
+def constructor_arguments(
+    cls: type, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Return the arguments of a constructor by name, with the defaults.
+
+    Positional arguments behind ``*args`` have the names of the next constructor in the method resolution order. The
+    defaults behind ``**kwargs`` are recorded for this library's own constructors, which pass all of them on.
+
+    >>> class Base:
+    ...     def __init__(self, width, depth=2): ...
+    >>> class Mine(Base):
+    ...     def __init__(self, *args, gain=1.0): ...
+    >>> constructor_arguments(Mine, [64], {})
+    {'gain': 1.0, 'width': 64, 'depth': 2}
+    """
+    arguments: dict[str, Any] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]  # type: ignore[misc]
+        bound = inspect.Signature(parameters).bind_partial(*args, **kwargs)
         bound.apply_defaults()
-        arguments = dict(bound.arguments)
-        for parameter in bound.signature.parameters.values():  # so that the class, called with them, gives it again
-            if parameter.kind is parameter.VAR_KEYWORD:
-                arguments.update(arguments.pop(parameter.name, {}))
-            elif parameter.kind is parameter.VAR_POSITIONAL:
-                arguments.pop(parameter.name, None)
-        described.arguments = arguments
-        return described
+        of_kind = {parameter.kind: parameter.name for parameter in parameters}
+        args = bound.arguments.pop(of_kind.get(inspect.Parameter.VAR_POSITIONAL, ""), ())
+        kwargs = bound.arguments.pop(of_kind.get(inspect.Parameter.VAR_KEYWORD, ""), {})
+        arguments |= {name: value for name, value in bound.arguments.items() if name not in arguments}
+        passes_all_on = inspect.Parameter.VAR_KEYWORD in of_kind and base.__module__.startswith("lit_bottleneck.")
+        if not args and not passes_all_on:
+            break
+    return {**arguments, **kwargs}
 
 
-def description_of(described: Described) -> dict[str, Any]:
-    """What `from_description` makes the object of again: ``{"class_path": ..., "init_args": {...}}``."""
-    return {"class_path": _class_path(type(described)), "init_args": described.arguments}
+def to_config(instance: RecordsArguments) -> dict[str, Any]:
+    """Return ``{"class_path": ..., "init_args": {...}}``, from which ``from_config`` rebuilds the object."""
+    return {"class_path": class_path(type(instance)), "init_args": instance.arguments}
 
 
-def from_description(kind: type[DescribedT], argument: str, description: Mapping[str, Any]) -> DescribedT:
-    """Make an object of its description.
+def from_config(kind: type[RecordsT], argument: str, config: Mapping[str, Any]) -> RecordsT:
+    """Rebuild an object.
 
     Args:
-        kind: the base class that it must have.
-        argument: the name of the argument that it is for.
-        description: as `description_of` gives it.
+        kind: base class that the object must have.
+        argument: name of the argument that the object is for.
+        config: as ``to_config`` returns it.
 
     Raises:
-        ValueError: for a class that is not a ``kind`` imported by now: a checkpoint may name a class, but never have a
-            module imported.
+        ValueError: for a class that is not an imported subclass of ``kind``. A checkpoint may name a class, but never
+            cause an import.
     """
-    known = {_class_path(found): found for found in _subclasses(kind)}
-    path = description.get("class_path")
+    known = {class_path(found): found for found in _subclasses(kind)}
+    path = config.get("class_path")
     if path not in known:
-        raise ValueError(
-            f"{argument} has the class_path {path!r}, which is not a {kind.__name__} that has been imported"
-        )
-    return known[path](**description.get("init_args", {}))
+        raise ValueError(f"{argument} has the class_path {path!r}, which is no imported subclass of {kind.__name__}")
+    return known[path](**config.get("init_args", {}))
 
 
-def _class_path(kind: type) -> str:
+def plain(value: Any) -> Any:
+    """Return a value as a checkpoint may hold it: numbers, strings and collections, also for numpy's numbers.
+
+    Raises:
+        NotPlainError: for anything else, such as a network or a function.
+
+    >>> plain((np.float64(0.5), {"axes": [np.int64(1)]}))
+    [0.5, {'axes': [1]}]
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, RecordsArguments):
+        return plain(to_config(value))
+    raise NotPlainError(class_path(type(value)))
+
+
+def is_old_mark(value: Any) -> bool:
+    """Return whether a value is, or holds, the mark of what a checkpoint before version 0.1.0 does not hold."""
+    if isinstance(value, (list, tuple)):
+        return any(map(is_old_mark, value))
+    if isinstance(value, Mapping):
+        return any(map(is_old_mark, value.values()))
+    return isinstance(value, str) and value.startswith(_OLD_MARK)
+
+
+def class_path(kind: type) -> str:
+    """Return the import path of a class."""
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _subclasses(kind: type[DescribedT]) -> list[type[DescribedT]]:
+def _subclasses(kind: type[RecordsT]) -> list[type[RecordsT]]:
     return [found for child in kind.__subclasses__() for found in (child, *_subclasses(child))]

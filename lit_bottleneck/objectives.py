@@ -15,7 +15,7 @@ from torch import Tensor
 from lit_bottleneck.checks import ConfigurationError, not_negative, whole_number
 from lit_bottleneck.code import Code
 from lit_bottleneck.functional import log_density, log_ratio
-from lit_bottleneck.hparams import Described, from_description
+from lit_bottleneck.hparams import RecordsArguments, from_config
 from lit_bottleneck.training.distributed import gather_rows
 
 
@@ -40,7 +40,7 @@ class CodedBatch:
     dataset_size: int | None = None
 
 
-class Objective(Described, ABC):
+class Objective(RecordsArguments, ABC):
     """Base of the objectives.
 
     Attributes:
@@ -137,7 +137,7 @@ def objective_from(objective: Objective | Mapping[str, Any]) -> Objective:
         ConfigurationError: For anything else, and for a description of a class that is not an imported ``Objective``.
     """
     if isinstance(objective, Mapping):
-        return from_description(Objective, "objective", objective)  # type: ignore[type-abstract]
+        return from_config(Objective, "objective", objective)  # type: ignore[type-abstract]
     if not isinstance(objective, Objective):
         raise ConfigurationError(f"objective must be an Objective, such as ELBO(); got {objective!r}")
     return objective

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lit_bottleneck.adversarial import R1, WGANGP, GradientPenalty, adversarial_loss, input_gradient, penalty_from
-from lit_bottleneck.hparams import description_of
+from lit_bottleneck.hparams import to_config
 
 PENALTIES = [R1(3.0), WGANGP(3.0)]
 logits = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8)
@@ -293,7 +293,7 @@ def test_an_object_is_itself() -> None:
 
 @pytest.mark.parametrize("penalty", [R1(), R1(0.5), WGANGP(), WGANGP(weight=2.0)])
 def test_a_penalty_is_made_again_of_its_description(penalty: GradientPenalty) -> None:
-    again = penalty_from(description_of(penalty))
+    again = penalty_from(to_config(penalty))
     assert type(again) is type(penalty)
     assert vars(again) == vars(penalty)
 
@@ -313,7 +313,7 @@ class Lipschitz(R1):
 
 
 def test_a_penalty_of_the_user_is_described_and_made_again() -> None:
-    again = penalty_from(description_of(Lipschitz(4.0)))
+    again = penalty_from(to_config(Lipschitz(4.0)))
     assert type(again) is Lipschitz
     assert again.forward(torch.tensor([[3.0, 0.0], [0.5, 0.0]])).item() == 8.0
 
@@ -346,7 +346,7 @@ def test_anything_else_is_refused(value: Any) -> None:
 def test_a_description_of_anything_else_is_refused(path: str | None) -> None:
     description = {} if path is None else {"class_path": path}
     with pytest.raises(
-        ValueError, match=r"gradient_penalty has the class_path .*, which is not a GradientPenalty"
+        ValueError, match=r"gradient_penalty has the class_path .*, which is no imported subclass of GradientPenalty"
     ) as error:
         penalty_from(description)
     assert repr(path) in str(error.value)

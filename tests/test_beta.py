@@ -22,7 +22,7 @@ from lit_bottleneck.beta import (
     ScheduledBeta,
     controller_from,
 )
-from lit_bottleneck.hparams import description_of
+from lit_bottleneck.hparams import to_config
 
 RATES = st.lists(st.floats(0, 1000), min_size=1, max_size=40)
 KINDS: dict[str, Callable[[], BetaController]] = {
@@ -344,7 +344,7 @@ def test_state_goes_through_a_checkpoint_exactly(kind: str) -> None:
 def test_state_is_not_rounded_by_anything(kind: str, treat) -> None:
     treated, untouched = treat(moved(kind)), moved(kind)
     assert treated.get_extra_state() == untouched.get_extra_state()
-    assert description_of(treated) == description_of(untouched)
+    assert to_config(treated) == to_config(untouched)
     assert same_future(treated, untouched)
 
 
@@ -496,11 +496,11 @@ def test_a_tensor_is_no_price() -> None:
 @pytest.mark.parametrize("kind", [*KINDS, "constant"])
 def test_a_description_rebuilds_the_controller(kind: str) -> None:
     controller = ConstantBeta(0.25) if kind == "constant" else KINDS[kind]()
-    description = description_of(controller)
+    description = to_config(controller)
     rebuilt = controller_from(description)
     assert type(rebuilt) is type(controller)
     assert rebuilt is not controller
-    assert description_of(rebuilt) == description
+    assert to_config(rebuilt) == description
     assert description["class_path"] == f"lit_bottleneck.beta.{type(controller).__name__}"
     assert same_future(rebuilt, controller)
 
@@ -508,7 +508,7 @@ def test_a_description_rebuilds_the_controller(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_description_survives_a_weights_only_checkpoint(kind: str) -> None:
     file = io.BytesIO()
-    torch.save(description_of(KINDS[kind]()), file)
+    torch.save(to_config(KINDS[kind]()), file)
     file.seek(0)
     assert same_future(controller_from(torch.load(file, weights_only=True)), KINDS[kind]())
 
@@ -541,9 +541,9 @@ class Annealed(BetaController):
 )
 def test_a_description_rebuilds_a_users_controller(build) -> None:
     controller = build()
-    rebuilt = controller_from(description_of(controller))
+    rebuilt = controller_from(to_config(controller))
     assert type(rebuilt) is type(controller)
-    assert description_of(rebuilt) == description_of(controller)
+    assert to_config(rebuilt) == to_config(controller)
     assert same_future(rebuilt, controller)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
 from lit_bottleneck.code import gaussian_code
-from lit_bottleneck.hparams import description_of
+from lit_bottleneck.hparams import to_config
 from lit_bottleneck.objectives import ELBO, IWAE, BetaTC, CodedBatch, objective_from, total_correlation
 
 
@@ -149,7 +149,7 @@ def test_a_batch_of_one_has_no_total_correlation_and_keeps_its_graph() -> None:
 
 @pytest.mark.parametrize("objective", [ELBO(), IWAE(3), BetaTC(2.0, dataset_size=40)])
 def test_an_objective_is_made_again_of_its_description(objective: object) -> None:
-    again = objective_from(description_of(objective))
+    again = objective_from(to_config(objective))
     assert type(again) is type(objective)
     assert vars(again) == vars(objective)
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from lit_bottleneck.checks import ConfigurationError, is_number, not_negative
-from lit_bottleneck.hparams import Described, from_description
+from lit_bottleneck.hparams import RecordsArguments, from_config
 
 
-class BetaController(Described, nn.Module, ABC):
+class BetaController(RecordsArguments, nn.Module, ABC):
     """Base of the controllers of beta.
 
     A subclass defines ``beta`` and ``advance`` (or ``update``), and lists its state in ``state_names``.
@@ -133,7 +133,7 @@ def controller_from(beta: float | BetaController | Mapping[str, Any]) -> BetaCon
     if isinstance(beta, BetaController):
         return beta
     if isinstance(beta, Mapping):
-        return from_description(BetaController, "beta", beta)  # type: ignore[type-abstract]
+        return from_config(BetaController, "beta", beta)  # type: ignore[type-abstract]
     if not is_number(beta):
         raise ConfigurationError(f"beta must be a number or a BetaController; got {beta!r}")
     return ConstantBeta(beta)

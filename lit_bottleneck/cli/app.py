@@ -24,8 +24,7 @@ from lit_bottleneck.cli import resume
 from lit_bottleneck.cli.errors import REFUSALS, Parser, refusing, told_in_one_line
 from lit_bottleneck.models.gan_checks import check_trainer
 from lit_bottleneck.models.vdb import VDBGAN
-from lit_bottleneck.training.checkpoints import WholeCheckpointIO
-from lit_bottleneck.training.loading import check_checkpoint
+from lit_bottleneck.training.checkpoints import WholeCheckpointIO, check_checkpoint
 from lit_bottleneck.training.memory import keep_freed_memory
 
 _EPILOG = (

@@ -12,7 +12,7 @@ from lit_bottleneck.cli.messages import in_one_line
 from lit_bottleneck.export.files import SIZES, largest_difference, runner, whole_file
 from lit_bottleneck.export.inputs import example_inputs
 from lit_bottleneck.export.parts import deterministic_path, export_onnx, export_program
-from lit_bottleneck.training.loading import read_checkpoint
+from lit_bottleneck.training.checkpoints import read_checkpoint
 
 _PARTS = ("code", "logits", "reconstruction", "decoder", "generator")
 

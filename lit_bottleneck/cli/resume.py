@@ -15,7 +15,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 from lit_bottleneck.callbacks import run_folder
 from lit_bottleneck.callbacks.random_states import UNDER_WAY
 from lit_bottleneck.callbacks.resume_point import FILENAME, LOGGER_VERSIONS
-from lit_bottleneck.training.loading import read_checkpoint
+from lit_bottleneck.training.checkpoints import read_checkpoint
 
 _CONFIGURATION = "config.yaml"
 

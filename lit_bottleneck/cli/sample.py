@@ -10,7 +10,7 @@ from lightning import LightningModule
 
 from lit_bottleneck.callbacks.pictures import image_grid, point_plot
 from lit_bottleneck.cli.messages import in_one_line
-from lit_bottleneck.training.loading import read_checkpoint
+from lit_bottleneck.training.checkpoints import read_checkpoint
 
 
 def main(args: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.hparams import from_description
+from lit_bottleneck.hparams import from_config
 from lit_bottleneck.likelihoods.base import Likelihood
 from lit_bottleneck.likelihoods.bernoulli import Bernoulli, ContinuousBernoulli
 from lit_bottleneck.likelihoods.discrete import Categorical, DiscretizedLogistic
@@ -52,7 +52,7 @@ def likelihood_from(likelihood: str | Likelihood | Mapping[str, Any]) -> Likelih
     if isinstance(likelihood, Likelihood):
         return likelihood
     if isinstance(likelihood, Mapping):
-        return from_description(Likelihood, "likelihood", likelihood)  # type: ignore[type-abstract]
+        return from_config(Likelihood, "likelihood", likelihood)  # type: ignore[type-abstract]
     if not isinstance(likelihood, str) or likelihood not in _BY_NAME:
         raise ConfigurationError(f"likelihood must be a Likelihood or one of {', '.join(_BY_NAME)}; got {likelihood!r}")
     return _BY_NAME[likelihood]()

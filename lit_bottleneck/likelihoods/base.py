@@ -8,10 +8,10 @@ from torch.distributions import Distribution
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.hparams import Described
+from lit_bottleneck.hparams import RecordsArguments
 
 
-class Likelihood(Described, nn.Module, ABC):
+class Likelihood(RecordsArguments, nn.Module, ABC):
     """Base of the likelihoods.
 
     A subclass defines ``distribution``, and ``nearest`` if its support is not all numbers.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import OptimizerCallable
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Adam
@@ -13,7 +13,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.checks import ConfigurationError, decay, one_of, positive, whole_number
-from lit_bottleneck.code import Scale
 from lit_bottleneck.models.base import BottleneckModule
 from lit_bottleneck.models.gan_checks import check_trainer
 from lit_bottleneck.training.weight_averaging import AveragedNetwork
@@ -30,12 +29,26 @@ class AlternatingModule(BottleneckModule, ABC):
     batches. What belongs to a step is logged where one ends with a batch that the logger writes: let
     ``log_every_n_steps`` be a multiple of ``accumulate_grad_batches * discriminator_steps``.
 
-    The arguments are those of `VDBGAN`.
+    Args:
+        generator: any module from noise to examples.
+        encoder: any module from examples to means and raw scales.
+        latent_dim: width K of the code.
+        beta: price of a nat, see ``GaussianBottleneck``.
+        discriminator_steps: per generator step, each on a batch of its own.
+        generator_ema: decay of the moving average of the generator's weights, in [0, 1).
+        discriminator_optimizer: makes the discriminator's optimizer. Default: what ``optimizer`` makes.
+        gradient_clip_val: bound of the gradient of each of the two networks. Default: none.
+        gradient_clip_algorithm: bound its ``"norm"`` or each ``"value"``.
+        accumulate_grad_batches: batches of a discriminator step; the generator's takes as many draws of noise.
+        **kwargs: those of ``BottleneckModule``; ``optimizer`` and ``lr_scheduler`` are for both networks, and
+            ``optimizer`` is by default Adam with a learning rate of 2e-4 and betas of .5 and .999.
 
     Attributes:
-        averaged_generator: an `AveragedNetwork` of the generator.
+        averaged_generator: an ``AveragedNetwork`` of the generator.
         steps_taken: by ``"generator"`` and ``"discriminator"``; in the checkpoint.
     """
+
+    only_for_training = ("optimizer", "lr_scheduler", "discriminator_optimizer")
 
     def __init__(
         self,
@@ -43,21 +56,16 @@ class AlternatingModule(BottleneckModule, ABC):
         encoder: nn.Module,
         latent_dim: int,
         beta: float | BetaController,
-        discriminator_steps: int,
-        generator_ema: float,
-        optimizer: OptimizerCallable | None,
-        discriminator_optimizer: OptimizerCallable | None,
-        lr_scheduler: LRSchedulerCallable | None,
-        lr_scheduler_interval: Literal["epoch", "step"],
-        gradient_clip_val: float | None,
-        gradient_clip_algorithm: Literal["norm", "value"],
-        accumulate_grad_batches: int,
-        deterministic: bool,
-        scale: Scale,
+        *,
+        discriminator_steps: int = 1,
+        generator_ema: float = 0.999,
+        discriminator_optimizer: OptimizerCallable | None = None,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Literal["norm", "value"] = "norm",
+        accumulate_grad_batches: int = 1,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            encoder, latent_dim, beta, deterministic, scale, optimizer, lr_scheduler, lr_scheduler_interval
-        )
+        super().__init__(encoder=encoder, latent_dim=latent_dim, beta=beta, **kwargs)
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator_steps = whole_number("discriminator_steps", discriminator_steps, at_least=1)

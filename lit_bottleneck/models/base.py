@@ -1,16 +1,12 @@
-"""What the models share beyond the bottleneck: encoder, arguments in the checkpoint, optimizer, the sum of a loss."""
+"""Base of the models: encoder, optimizer, the sum of a loss, and metrics of a split."""
 
-import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
-import numpy as np
 import torch
-from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.plugins import DoublePrecision
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -19,71 +15,64 @@ from lit_bottleneck.beta import BetaController
 from lit_bottleneck.bottleneck import GaussianBottleneck
 from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.code import Code, Scale
-from lit_bottleneck.hparams import Described, description_of
 from lit_bottleneck.models.export_parts import ExportPart, mean_code
+from lit_bottleneck.models.stored_arguments import StoredArguments
 from lit_bottleneck.training.compilation import uncompiled
-from lit_bottleneck.training.precision import without_casts
-
-_NOT_STORED = "not stored: "
+from lit_bottleneck.training.precision import Mean, Move, without_casts
 
 
-class BottleneckModule(GaussianBottleneck, LightningModule):
-    """Base of the library's models: an encoder and a `GaussianBottleneck` over a LightningModule.
+class BottleneckModule(GaussianBottleneck, StoredArguments):
+    """Base of the library's models: an encoder and a ``GaussianBottleneck`` over a LightningModule.
 
-    The constructor's arguments are kept as hyperparameters, in a form that loads under ``weights_only=True``: numbers
-    and strings as they are, prices, likelihoods and objectives as their descriptions. Networks and functions are not
-    kept (their weights are, of course): pass them to ``load_from_checkpoint`` again. A model that was built by a
-    LightningCLI needs nothing passed.
+    The constructor's arguments are in the checkpoint, see ``StoredArguments``.
 
     Args:
         encoder: any module from inputs to ``2 * latent_dim`` numbers per example: means and raw scales.
         latent_dim: width K of the code.
-        beta: the price of a nat, see `GaussianBottleneck`.
-        deterministic: the model's plain twin, see `GaussianBottleneck`.
-        scale: see `gaussian_code`.
+        beta: price of a nat, see ``GaussianBottleneck``.
         optimizer: makes the optimizer of the parameters. Default: Adam with a learning rate of 1e-3.
         lr_scheduler: makes the learning-rate scheduler of the optimizer. Default: none.
         lr_scheduler_interval: whether it moves after every ``"epoch"`` or every optimizer ``"step"``.
+        deterministic: the plain twin of the model: the code is the mean, at no cost.
+        scale: how a raw scale becomes a log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"`` (the VIB paper's
+            ``softplus(raw - 5)``), ``"exp"`` (the VDB authors'), or a function.
 
     Raises:
-        ValueError: for a ``latent_dim`` below 1, or an encoder that returns another number than ``2 * latent_dim``: at
-            construction where the encoder tells its width (``out_features``), else at the first batch.
+        ConfigurationError: for a ``latent_dim`` below 1, or an encoder that returns another number than
+            ``2 * latent_dim``: at construction where the encoder has ``out_features``, else at the first batch.
 
     Attributes:
-        stops_at_non_finite_loss: see `training_loss`; `callbacks.SkipNonFinite` sets it to False.
+        mean_names: what ``measure`` averages over a split.
+        progress_bar_metric: which metric of the validation the progress bar shows.
+        stops_at_non_finite_loss: see ``training_loss``; ``callbacks.SkipNonFinite`` sets it to False.
     """
 
+    mean_names: ClassVar[tuple[str, ...]] = ()
+    progress_bar_metric: ClassVar[str] = ""
     stops_at_non_finite_loss = True
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Refuse what a checkpoint has kept in the place of a network, before any constructor meets it."""
-        _refuse_missing(cls, kwargs)
-        return super().__new__(cls)
 
     def __init__(
         self,
         encoder: nn.Module,
         latent_dim: int,
         beta: float | BetaController,
-        deterministic: bool = False,
-        scale: Scale = "bounded",
+        *,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
+        deterministic: bool = False,
+        scale: Scale = "bounded",
     ) -> None:
-        arguments = _constructor_arguments(self)
         super().__init__(beta=beta, deterministic=deterministic, scale=scale)
-        given = _given_hyperparameters.get()
-        if given is not None and {name for name in given if not name.startswith("_")} <= set(arguments):
-            self.save_hyperparameters()  # the parsed configuration of a LightningCLI, plain already
-        else:
-            self.save_hyperparameters({name: _plain(value) for name, value in arguments.items()})
         self.encoder = encoder
         self.latent_dim = whole_number("latent_dim", latent_dim, at_least=1)
         self._check_width(output_width(encoder))
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.lr_scheduler_interval = lr_scheduler_interval
+        self.metrics = nn.ModuleDict(
+            {stage: SplitMetrics({name: Mean() for name in self.mean_names}) for stage in ("val", "test")}
+        )
 
     def encode(self, x: Tensor, sample: bool | None = None) -> Code:
         """Code a batch of inputs; ``sample`` as in `bottleneck`.
@@ -135,6 +124,28 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
             self.log_dict({f"train/{name}": term for name, term in terms.items() if name != "rate_penalty"})
         return loss
 
+    def measure(self, stage: str, rows: int, **values: Tensor) -> None:
+        """Take values into the means of a split, and log these as ``val/...`` or ``test/...``.
+
+        Args:
+            stage: ``"val"`` or ``"test"``.
+            rows: examples of the batch.
+            **values: under names of ``mean_names``: ``(rows,)``, or a mean over the examples.
+        """
+        for name, value in values.items():
+            mean = cast(Mean, self.split_metrics(stage)[name])
+            mean.update(value, weight=1.0 if value.dim() else rows)
+            self.log_metric(stage, name)
+
+    def log_metric(self, stage: str, name: str) -> None:
+        """Log a metric of a split as ``val/...`` or ``test/...``."""
+        metric = cast(Metric, self.split_metrics(stage)[name])
+        self.log(f"{stage}/{name}", metric, prog_bar=(stage, name) == ("val", self.progress_bar_metric))
+
+    def split_metrics(self, stage: str) -> "SplitMetrics":
+        """Return the metrics of the split ``"val"`` or ``"test"``."""
+        return cast(SplitMetrics, self.metrics[stage])
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to write weights that are not finite, perhaps over the last good ones.
 
@@ -148,17 +159,17 @@ class BottleneckModule(GaussianBottleneck, LightningModule):
                 f"the weights of {broken} are not finite, and are not written to a checkpoint: the last one is kept"
             )
 
-    def on_fit_start(self) -> None:
-        """Begin all metrics anew: ``validate`` leaves tensors of its inference mode, which training cannot change."""
-        super().on_fit_start()
-        for metric in (part for part in self.modules() if isinstance(part, Metric)):
-            metric.reset()
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take float64 weights as they are, under ``precision="64-true"``: Lightning casts the module only after it."""
+        """Cast to float64 under ``precision="64-true"``, which Lightning does only after it has loaded the weights."""
         super().on_load_checkpoint(checkpoint)
         if self._trainer is not None and isinstance(self._trainer.precision_plugin, DoublePrecision):
             self.double()
+
+    def on_fit_start(self) -> None:
+        """Reset all metrics: ``validate`` leaves tensors of its inference mode, which training cannot change."""
+        super().on_fit_start()
+        for metric in (part for part in self.modules() if isinstance(part, Metric)):
+            metric.reset()
 
     def export_parts(self) -> dict[str, ExportPart]:
         """Return the parts that can be exported, by name."""
@@ -206,10 +217,10 @@ def output_width(network: nn.Module) -> int | None:
     return width if isinstance(width, int) else None
 
 
-class SplitMetrics(nn.Module):
-    """Metrics over a whole split, which keep their dtype and their value when the module around them is cast."""
+class SplitMetrics(nn.ModuleDict):
+    """Metrics over a whole split, by name. They keep dtype and value when the module around them is cast."""
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Move, recurse: bool = True) -> Self:
         return super()._apply(without_casts(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -223,52 +234,3 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
-
-
-def _constructor_arguments(module: BottleneckModule) -> dict[str, Any]:
-    """The arguments of the outermost constructor that is at work on ``module``, by name."""
-    arguments: dict[str, Any] = {}
-    frame = inspect.currentframe()
-    frame = frame.f_back if frame else None
-    while frame is not None and frame.f_code.co_name == "__init__":
-        names, positional, keywords, values = inspect.getargvalues(frame)
-        if not names or values[names[0]] is not module:
-            break
-        inner = arguments if positional and values[positional] else {}  # what *args holds has its names further in
-        arguments = {**inner, **{name: values[name] for name in names[1:]}, **(values[keywords] if keywords else {})}
-        frame = frame.f_back
-    return arguments
-
-
-def _plain(value: Any) -> Any:
-    """What a checkpoint may hold: numbers, strings and collections of them; of everything else, that it is missing."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Described):
-        return _plain(description_of(value))
-    return f"{_NOT_STORED}{type(value).__module__}.{type(value).__qualname__}"
-
-
-def _is_missing(value: Any) -> bool:
-    """Whether a value, or one in a collection, is what `_plain` leaves of what a checkpoint does not hold."""
-    if isinstance(value, (list, tuple)):
-        return any(map(_is_missing, value))
-    if isinstance(value, Mapping):
-        return any(map(_is_missing, value.values()))
-    return isinstance(value, str) and value.startswith(_NOT_STORED)
-
-
-def _refuse_missing(model: type, arguments: Mapping[str, Any]) -> None:
-    missing = {name: value for name, value in arguments.items() if _is_missing(value)}
-    if missing:
-        raise TypeError(
-            f"the checkpoint of a {model.__name__} does not hold its {', '.join(missing)} "
-            f"({', '.join(map(str, missing.values()))}): load_from_checkpoint(path, weights_only=True, "
-            f"{', '.join(f'{name}=...' for name in missing)})"
-        )

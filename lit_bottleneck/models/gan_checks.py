@@ -1,10 +1,8 @@
 """What is refused before a GAN trains for nothing: networks, data and trainers that do not fit."""
 
-from __future__ import annotations
-
 import warnings
-from collections.abc import Collection, Sequence, Sized
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping, Sequence, Sized
+from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
@@ -13,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import _SpectralNorm
 
+from lit_bottleneck.adversarial import GradientPenalty
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.models.setup_checks import dummy_zeros, try_forward
+from lit_bottleneck.code import Code
+from lit_bottleneck.models.setup_checks import try_forward
 from lit_bottleneck.training.compilation import is_compiled, uncompiled
 
-if TYPE_CHECKING:
-    from lit_bottleneck.models.vdb import VDBGAN
+ValueRange = tuple[float, float]
 
 _TOLERANCE = 1e-3  # of the range of pixels
 _ONE_EXAMPLE = (
@@ -59,26 +58,32 @@ def check_trainer(trainer: Trainer) -> None:
         )
 
 
-def check_compiled(model: VDBGAN, names: Collection[str] = ()) -> None:
-    """Refuse a compiled discriminator that has to be gone back through twice, or after its state has changed.
+def check_compilable(
+    discriminator: Mapping[str, nn.Module],
+    penalty: GradientPenalty | None,
+    names: Collection[str] = (),
+    whole: bool = False,
+) -> None:
+    """Refuse a compiled discriminator that has to be differentiated twice, or after its state has changed.
 
     Args:
-        model: whose networks may be compiled already.
-        names: of networks that are going to be.
+        discriminator: its networks by name, which may be compiled already.
+        penalty: the gradient penalty, if there is one.
+        names: networks that are going to be compiled.
+        whole: whether the model as a whole is compiled.
 
     Raises:
-        ConfigurationError: for a compiled encoder or head with a gradient penalty or a spectral norm.
+        ConfigurationError: for compiled networks with a gradient penalty or a spectral norm.
     """
-    whole = model._compiler_ctx is not None  # trainer.fit(torch.compile(model))
-    compiled = [name for name in ("encoder", "head") if whole or name in names or is_compiled(getattr(model, name))]
+    compiled = [name for name, network in discriminator.items() if whole or name in names or is_compiled(network)]
     what = "the whole model" if whole else " and ".join(compiled)
     leave = f"do not compile {what} (the callback Compile: networks=['generator'])"
-    if compiled and model.gradient_penalty is not None:
+    if compiled and penalty is not None:
         raise ConfigurationError(
-            f"gradient_penalty={type(model.gradient_penalty).__name__} needs the gradient of a gradient, which "
-            f"torch.compile does not give: {leave}, or set gradient_penalty=None"
+            f"gradient_penalty={type(penalty).__name__} needs the gradient of a gradient, which torch.compile does not "
+            f"give: {leave}, or set gradient_penalty=None"
         )
-    parts = [part for name in compiled for part in getattr(model, name).modules()]
+    parts = [part for name in compiled for part in discriminator[name].modules()]
     if any(isinstance(part, _SpectralNorm) for part in parts):
         raise ConfigurationError(
             "a spectral norm changes its state in each of the discriminator's passes, through which compiled networks"
@@ -109,34 +114,48 @@ def check_head(head: nn.Module) -> None:
         raise ConfigurationError("head must return logits, which nothing bounds; this one ends in a Sigmoid or a Tanh")
 
 
-def check_networks(model: VDBGAN, data: Any) -> tuple[int, ...]:
-    """Have the networks work once, on zeros, and hold what they make against the data.
+def check_networks(
+    noise: Tensor,
+    generate: Callable[[Tensor], Tensor],
+    encode: Callable[[Tensor], Code],
+    discriminate: Callable[[Tensor], Tensor],
+    data: Any,
+) -> tuple[int, ...]:
+    """Dry-run the networks on dummy noise, and compare what they generate with the data.
 
     Args:
-        model: in evaluation mode.
-        data: a datamodule that may tell the ``dims`` and the ``value_range`` of its examples, or None.
+        noise: ``(B, noise_dim)``.
+        generate: the generator.
+        encode: from examples to mean codes.
+        discriminate: from examples to logits.
+        data: a datamodule that may have the ``dims`` of its examples, or None.
 
     Returns:
         The shape of a generated example.
 
     Raises:
-        ConfigurationError: for noise, examples, codes or ranges that do not fit.
+        ConfigurationError: for noise, examples or codes that do not fit.
     """
-    noise = dummy_zeros(model, model.noise_dim)
-    generated = try_forward(f"the generator does not take noise of noise_dim={model.noise_dim}", model.generator, noise)
+    generated = try_forward(f"the generator does not take noise of noise_dim={noise.shape[1]}", generate, noise)
     made = tuple(generated.shape[1:])
     _check_dims(made, getattr(data, "dims", None), type(data).__name__)
-    code = try_forward(
-        f"the encoder does not take examples of the shape {made}", lambda x: model.encode(x, sample=False), generated
-    )
-    try_forward(f"the head does not take codes of the shape {tuple(code.z.shape[1:])}", model.discriminate, generated)
-    ours, theirs = model.value_range, getattr(data, "value_range", None)
+    code = try_forward(f"the encoder does not take examples of the shape {made}", encode, generated)
+    try_forward(f"the head does not take codes of the shape {tuple(code.z.shape[1:])}", discriminate, generated)
+    return made
+
+
+def check_value_range(ours: ValueRange | None, data: Any) -> None:
+    """Refuse a generator of another range than the ``value_range`` of the data, where both are known.
+
+    Raises:
+        ConfigurationError: with both ranges.
+    """
+    theirs = getattr(data, "value_range", None)
     if ours is not None and theirs is not None and ours != tuple(map(float, theirs)):
         raise ConfigurationError(
             f"the generator's values are in {ours} and those of {type(data).__name__} in {tuple(theirs)}: set "
             f"value_range={list(ours)} of the data (--data.init_args.value_range), or another generator"
         )
-    return made
 
 
 def check_batch(real: Any, example_dims: tuple[int, ...] | None, has_batch_norm: bool) -> None:
@@ -178,15 +197,15 @@ def has_batch_norm(*networks: nn.Module) -> bool:
     return any(isinstance(layer, _BatchNorm) and not isinstance(layer, nn.SyncBatchNorm) for layer in layers)
 
 
-def check_range(model: VDBGAN, real: Tensor) -> None:
+def check_values(value_range: ValueRange | None, real: Tensor) -> None:
     """Refuse examples out of the range of what the generator can make, where it tells; warn if they look it.
 
     Raises:
         ConfigurationError: with both ranges.
     """
-    if model.value_range is None:
+    if value_range is None:
         return
-    low, high = model.value_range
+    low, high = value_range
     least, most = real.min().item(), real.max().item()
     margin = _TOLERANCE * (high - low)
     ranges = f"the generator's values are in [{low:g}, {high:g}] and those of the data in [{least:g}, {most:g}]"

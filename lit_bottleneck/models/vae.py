@@ -3,25 +3,21 @@
 import math
 from collections.abc import Sequence, Sized
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.checks import ConfigurationError, not_negative, whole_number
-from lit_bottleneck.code import Code, Scale
+from lit_bottleneck.code import Code
 from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpolate, log_ratio
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from
-from lit_bottleneck.models.base import BottleneckModule, SplitMetrics, evaluating
+from lit_bottleneck.models.base import BottleneckModule, evaluating
 from lit_bottleneck.models.export_parts import ExportPart, call, mean_code
 from lit_bottleneck.models.setup_checks import dummy_batch, dummy_code, try_forward
-from lit_bottleneck.objectives import ELBO, IWAE, BetaTC, CodedBatch, Objective, objective_from
+from lit_bottleneck.objectives import ELBO, CodedBatch, Objective, objective_from
 from lit_bottleneck.training.distributed import mean_over_processes
-from lit_bottleneck.training.precision import Mean
-
-__all__ = ["ELBO", "IWAE", "VAE", "BetaTC"]  # with what it may minimise
 
 _NUMBERS_AT_ONCE = 2**23  # of the decoder's output, when an example is decoded from many codes
 
@@ -49,11 +45,8 @@ class VAE(BottleneckModule):
             against them is the mean over the batches of all processes together, of accumulated batches each by itself.
         eval_samples: draws per example in validation and test.
         likelihood_samples: draws per example for the log-likelihood in test and predict; 0 leaves it out.
-        optimizer: makes the optimizer of the parameters. Default: Adam with a learning rate of 1e-3.
-        lr_scheduler: makes the learning-rate scheduler of the optimizer. Default: none.
-        lr_scheduler_interval: whether it moves after every ``"epoch"`` or every optimizer ``"step"``.
-        deterministic: the plain autoencoder of the same networks: the code is the mean, at no cost.
-        scale: how a raw scale becomes a log-variance: see `gaussian_code`.
+        **kwargs: ``optimizer``, ``lr_scheduler``, ``lr_scheduler_interval``, ``deterministic`` (the plain autoencoder)
+            and ``scale`` of ``BottleneckModule``.
 
     Raises:
         ValueError: for sizes out of range, an unknown likelihood, an encoder that returns another number than
@@ -68,6 +61,9 @@ class VAE(BottleneckModule):
     (torch.Size([5, 1, 8, 8]), torch.Size([3, 64]))
     """
 
+    mean_names = ("loss", "elbo", "distortion", "rate", "log_likelihood")
+    progress_bar_metric = "elbo"
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -76,18 +72,13 @@ class VAE(BottleneckModule):
         likelihood: Likelihood | str,
         beta: float | BetaController = 1.0,
         objective: Objective | None = None,
+        *,
         free_bits: float = 0.0,
         eval_samples: int = 1,
         likelihood_samples: int = 16,
-        optimizer: OptimizerCallable | None = None,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
-        deterministic: bool = False,
-        scale: Scale = "bounded",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            encoder, latent_dim, beta, deterministic, scale, optimizer, lr_scheduler, lr_scheduler_interval
-        )
+        super().__init__(encoder=encoder, latent_dim=latent_dim, beta=beta, **kwargs)
         self.decoder = decoder
         self.likelihood = likelihood_from(likelihood)
         self.objective = ELBO() if objective is None else objective_from(objective)
@@ -96,7 +87,6 @@ class VAE(BottleneckModule):
         self.likelihood_samples = whole_number("likelihood_samples", likelihood_samples, at_least=0)
         self._check_decoder()
         self._check_objective()
-        self.metrics = nn.ModuleDict({stage: _Metrics() for stage in ("val", "test")})
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct by the mean code: the means of the outputs, in the shape of ``x``."""
@@ -166,7 +156,7 @@ class VAE(BottleneckModule):
         """
         whole_number("steps", steps, at_least=2)
         if x1.shape != x2.shape:
-            raise ValueError(
+            raise ConfigurationError(
                 f"x1 and x2 need as many examples of the same shape; got {tuple(x1.shape)} and {tuple(x2.shape)}"
             )
         with evaluating(self):
@@ -232,9 +222,7 @@ class VAE(BottleneckModule):
         """Measure a batch."""
         x = self._evaluate(batch, "test")
         if self.likelihood_samples and not self.deterministic:
-            metric = cast(_Metrics, self.metrics["test"]).log_likelihood
-            metric.update(self.log_likelihood(x, self.likelihood_samples))
-            self.log("test/log_likelihood", metric)
+            self.measure("test", len(x), log_likelihood=self.log_likelihood(x, self.likelihood_samples))
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Mean code ``(B, K)``; rate, elbo and log-likelihood ``(B,)`` in nats; and labels if there are."""
@@ -264,13 +252,8 @@ class VAE(BottleneckModule):
         x = self._supported(batch)
         code = self.encode(x, sample=True)
         distortion = self.distortion(self._draws(code), x).mean(0)
-        metrics = cast(_Metrics, self.metrics[stage])
-        metrics.loss.update(distortion.mean() + self._price(code, distortion), weight=len(x))
-        metrics.elbo.update(-(distortion + code.rate))
-        metrics.distortion.update(distortion)
-        metrics.rate.update(code.rate)
-        for name in ("loss", "elbo", "distortion", "rate"):
-            self.log(f"{stage}/{name}", getattr(metrics, name), prog_bar=stage == "val" and name == "elbo")
+        elbo, loss = -(distortion + code.rate), distortion.mean() + self._price(code, distortion)
+        self.measure(stage, len(x), loss=loss, elbo=elbo, distortion=distortion, rate=code.rate)
         return x
 
     def _price(self, code: Code, distortion: Tensor) -> Tensor:
@@ -350,15 +333,3 @@ class VAE(BottleneckModule):
                 f"objective={objective} needs a penalty of beta times the rate, and "
                 f"beta={type(self.beta_controller).__name__} asks for another"
             )
-
-
-class _Metrics(SplitMetrics):
-    """What is measured over a whole split, under the names that are logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loss = Mean()
-        self.elbo = Mean()
-        self.distortion = Mean()
-        self.rate = Mean()
-        self.log_likelihood = Mean()

@@ -2,35 +2,35 @@
 
 from collections.abc import Collection
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from lit_bottleneck.adversarial import GradientPenalty, LossName, adversarial_loss, input_gradient, penalty_from
 from lit_bottleneck.beta import BetaController, DualBeta
 from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
-from lit_bottleneck.code import Code, Scale
+from lit_bottleneck.code import Code
 from lit_bottleneck.functional import InterpolationMode, at_least_float32, interpolate
 from lit_bottleneck.models.alternating import AlternatingModule
-from lit_bottleneck.models.base import SplitMetrics, evaluating
+from lit_bottleneck.models.base import evaluating
 from lit_bottleneck.models.export_parts import ExportPart, mean_code
 from lit_bottleneck.models.gan_checks import (
     check_batch,
-    check_compiled,
+    check_compilable,
     check_head,
     check_loader,
     check_networks,
     check_noise,
-    check_range,
+    check_value_range,
+    check_values,
     has_batch_norm,
     output_range,
 )
+from lit_bottleneck.models.setup_checks import dummy_zeros
 from lit_bottleneck.networks.spectral import add_spectral_norm
 from lit_bottleneck.training.compilation import run_as_written
-from lit_bottleneck.training.precision import Mean
 
 _PAPER_CAPACITY = 0.1  # nats, of the paper's CIFAR-10
 
@@ -72,15 +72,9 @@ class VDBGAN(AlternatingModule):
             code (the authors' code: a capacity of .1 on 4 x 4 positions is 1.6 nats an image).
         spectral_norm: put a spectral norm on the linear and convolutional layers of encoder and head, in place, see
             `networks.add_spectral_norm`.
-        optimizer: makes the optimizers. Default: Adam with a learning rate of 2e-4 and betas of .5 and .999.
-        discriminator_optimizer: makes the discriminator's, where it is to be another.
-        lr_scheduler: makes the learning-rate schedulers of both optimizers. Default: none.
-        lr_scheduler_interval: whether they move after every ``"epoch"`` or every ``"step"`` of their own optimizer.
-        gradient_clip_val: bound of the gradient of each of the two networks. Default: none.
-        gradient_clip_algorithm: bound its ``"norm"`` or each ``"value"``.
-        accumulate_grad_batches: batches of a discriminator step; the generator's takes as many draws of noise.
-        deterministic: the plain GAN of the same networks: the code is the mean, at no cost.
-        scale: how a raw scale becomes a log-variance, see `gaussian_code`; ``"exp"`` is that of the authors' code.
+        **kwargs: those of ``AlternatingModule`` and ``BottleneckModule``: ``discriminator_optimizer``,
+            ``gradient_clip_val``, ``gradient_clip_algorithm``, ``accumulate_grad_batches``, ``optimizer``,
+            ``lr_scheduler``, ``lr_scheduler_interval``, ``deterministic``, ``scale``.
 
     Raises:
         ValueError: for sizes out of range or unknown names. For networks that do not fit each other, the noise, the
@@ -96,6 +90,8 @@ class VDBGAN(AlternatingModule):
     (torch.Size([5, 2]), torch.Size([5]))
     """
 
+    mean_names = ("loss", "rate", "rate_real", "rate_generated", "accuracy", "accuracy_sampled")
+
     def __init__(
         self,
         generator: nn.Module,
@@ -109,34 +105,19 @@ class VDBGAN(AlternatingModule):
         discriminator_steps: int = 1,
         generator_sees: Literal["mean", "sample"] = "mean",
         generator_ema: float = 0.999,
+        *,
         rate_per: Literal["image", "position"] = "image",
         spectral_norm: bool = False,
-        optimizer: OptimizerCallable | None = None,
-        discriminator_optimizer: OptimizerCallable | None = None,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: Literal["norm", "value"] = "norm",
-        accumulate_grad_batches: int = 1,
-        deterministic: bool = False,
-        scale: Scale = "bounded",
+        **kwargs: Any,
     ) -> None:
         super().__init__(
-            generator,
-            encoder,
-            latent_dim,
-            DualBeta.paper(_PAPER_CAPACITY) if beta is None else beta,
-            discriminator_steps,
-            generator_ema,
-            optimizer,
-            discriminator_optimizer,
-            lr_scheduler,
-            lr_scheduler_interval,
-            gradient_clip_val,
-            gradient_clip_algorithm,
-            accumulate_grad_batches,
-            deterministic,
-            scale,
+            generator=generator,
+            encoder=encoder,
+            latent_dim=latent_dim,
+            beta=DualBeta.paper(_PAPER_CAPACITY) if beta is None else beta,
+            discriminator_steps=discriminator_steps,
+            generator_ema=generator_ema,
+            **kwargs,
         )
         self.noise_dim = whole_number("noise_dim", noise_dim, at_least=1)
         check_noise(self.noise_dim, generator)
@@ -149,7 +130,6 @@ class VDBGAN(AlternatingModule):
         self.spectral_norm = spectral_norm
         if spectral_norm:
             add_spectral_norm(self.encoder, self.head)
-        self.metrics = nn.ModuleDict({stage: _Metrics() for stage in ("val", "test")})
         self._example_dims: tuple[int, ...] | None = None
         self._has_batch_norm = has_batch_norm(self.generator, self.encoder, self.head)
         self._range_is_checked = False
@@ -223,7 +203,7 @@ class VDBGAN(AlternatingModule):
         real = self.inputs(batch)
         check_batch(real, self._example_dims, self._has_batch_norm)
         if not self._range_is_checked:
-            check_range(self, real)
+            check_values(self.value_range, real)
             self._range_is_checked = True
         return real, self.generator(self.draw_noise(len(real)))
 
@@ -268,10 +248,27 @@ class VDBGAN(AlternatingModule):
         """Hold the networks against each other and against the examples, where the datamodule tells their shape."""
         super().setup(stage)
         if stage == "fit":
-            check_compiled(self)
+            self.check_compilable()
         self._range_is_checked = False
+        data = getattr(self.trainer, "datamodule", None)
         with torch.no_grad(), evaluating(self):
-            self._example_dims = check_networks(self, getattr(self.trainer, "datamodule", None))
+            noise = dummy_zeros(self, self.noise_dim)
+            encode = partial(self.encode, sample=False)
+            self._example_dims = check_networks(noise, self.generator, encode, self.discriminate, data)
+        check_value_range(self.value_range, data)
+
+    def check_compilable(self, names: Collection[str] = ()) -> None:
+        """Refuse networks that cannot be compiled, where they are or are going to be.
+
+        Args:
+            names: networks that are going to be compiled.
+
+        Raises:
+            ConfigurationError: for encoder or head with a gradient penalty or a spectral norm.
+        """
+        discriminator = {"encoder": self.encoder, "head": self.head}
+        whole = self._compiler_ctx is not None  # trainer.fit(torch.compile(model)); Lightning has no public name for it
+        check_compilable(discriminator, self.gradient_penalty, names, whole)
 
     def on_train_start(self) -> None:
         """Look at how the loader cuts its batches."""
@@ -314,10 +311,6 @@ class VDBGAN(AlternatingModule):
             "generator": ExportPart(generate, ("generator", "encoder", "head", "metrics"), "noise", draw_noise),
         }
 
-    def check_compilable(self, networks: Collection[str]) -> None:
-        """Refuse to compile an encoder or head with a gradient penalty or a spectral norm."""
-        check_compiled(self, networks)
-
     def _default_head(self) -> nn.Module:
         """One linear layer on the flattened code."""
         positions = torch.Size(getattr(self.encoder, "out_dims", ())[1:]).numel()
@@ -357,10 +350,7 @@ class VDBGAN(AlternatingModule):
         mixture = _mixture(*rates)
         measured = {"loss": halves + self.rate_penalty(mixture), "rate": mixture.mean()}
         measured |= self._knowledge(codes, rates, logits)
-        metrics = cast(_Metrics, self.metrics[stage])
-        for name, metric in metrics.named_children():
-            cast(Mean, metric).update(measured[name], weight=len(real))
-            self.log(f"{stage}/{name}", cast(Metric, metric))
+        self.measure(stage, len(real), **measured)
 
 
 def _mixture(real: Tensor, generated: Tensor) -> Tensor:
@@ -371,16 +361,3 @@ def _mixture(real: Tensor, generated: Tensor) -> Tensor:
 
 def _accuracy(real_logits: Tensor, generated_logits: Tensor) -> Tensor:
     return ((real_logits > 0).float().mean() + (generated_logits <= 0).float().mean()) / 2
-
-
-class _Metrics(SplitMetrics):
-    """What is measured over a whole split, under the names that are logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loss = Mean()
-        self.rate = Mean()
-        self.rate_real = Mean()
-        self.rate_generated = Mean()
-        self.accuracy = Mean()
-        self.accuracy_sampled = Mean()

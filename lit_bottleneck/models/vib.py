@@ -1,22 +1,22 @@
 """The variational information bottleneck classifier."""
 
 import math
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.checks import ConfigurationError, whole_number
-from lit_bottleneck.code import Code, Scale
+from lit_bottleneck.code import Code
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.models.base import BottleneckModule, SplitMetrics, evaluating, output_width
+from lit_bottleneck.models.base import BottleneckModule, evaluating, output_width
 from lit_bottleneck.models.export_parts import ExportPart, call
 from lit_bottleneck.models.setup_checks import dummy_batch, dummy_code, try_forward
-from lit_bottleneck.training.precision import Mean
 
 
 class VIBClassifier(BottleneckModule):
@@ -34,27 +34,27 @@ class VIBClassifier(BottleneckModule):
         encoder: any module from inputs to ``2 * latent_dim`` numbers per example: means and raw scales.
         latent_dim: width K of the code.
         num_classes: number of labels.
-        beta: price of a nat: a number, or a `BetaController`.
+        beta: price of a nat: a number, or a ``BetaController``.
         eval_samples: draws per example in evaluation; 0 is the mean code.
         decoder: any module from codes ``(B, K)`` to logits ``(B, num_classes)``. Default: one linear layer.
         optimizer: makes the optimizer of the parameters. Default: Adam with a learning rate of 1e-3.
         lr_scheduler: makes the learning-rate scheduler of the optimizer. Default: none.
-        lr_scheduler_interval: whether it moves after every ``"epoch"`` or every optimizer ``"step"``.
-        deterministic: the plain classifier of the same networks: the code is the mean, at no cost.
-        scale: how a raw scale becomes a log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"`` (the paper's
-            ``softplus(raw - 5)``), or a function.
+        **kwargs: ``lr_scheduler_interval``, ``deterministic`` and ``scale`` of ``BottleneckModule``.
 
     Raises:
-        ValueError: for sizes below 1, or an encoder that returns another number than ``2 * latent_dim`` or a decoder
-            that returns another than ``num_classes``: at construction where they tell their widths (``out_features``),
-            else in ``setup`` where the datamodule tells the ``dims`` of an example, else at the first batch. In
-            ``setup``, too: for networks that do not take what they get.
+        ConfigurationError: for sizes below 1, or an encoder that returns another number than ``2 * latent_dim`` or a
+            decoder that returns another than ``num_classes``: at construction where they have ``out_features``, else
+            in ``setup`` where the datamodule has the ``dims`` of an example, else at the first batch. In ``setup``,
+            too: for networks that do not take what they get.
 
     >>> from lit_bottleneck.networks import MLP
     >>> model = VIBClassifier(MLP(64, [32], 2 * 8), latent_dim=8, num_classes=10, beta=1e-3)
     >>> model(torch.zeros(5, 1, 8, 8)).shape
     torch.Size([5, 10])
     """
+
+    mean_names = ("loss", "cross_entropy", "cross_entropy_sampled", "rate")
+    progress_bar_metric = "accuracy"
 
     def __init__(
         self,
@@ -66,18 +66,24 @@ class VIBClassifier(BottleneckModule):
         decoder: nn.Module | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
-        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
-        deterministic: bool = False,
-        scale: Scale = "bounded",
+        **kwargs: Any,
     ) -> None:
         super().__init__(
-            encoder, latent_dim, beta, deterministic, scale, optimizer, lr_scheduler, lr_scheduler_interval
+            encoder=encoder,
+            latent_dim=latent_dim,
+            beta=beta,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            **kwargs,
         )
         self.num_classes = whole_number("num_classes", num_classes, at_least=2)
         self.eval_samples = whole_number("eval_samples", eval_samples, at_least=0)
         self.decoder = nn.Linear(self.latent_dim, self.num_classes) if decoder is None else decoder
         self._check_logits(output_width(self.decoder))
-        self.metrics = nn.ModuleDict({stage: _Metrics(self.num_classes) for stage in ("val", "test")})
+        for stage in ("val", "test"):
+            metrics = self.split_metrics(stage)
+            metrics["accuracy"] = MulticlassAccuracy(self.num_classes, average="micro")
+            metrics["calibration_error"] = MulticlassCalibrationError(self.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify by the mean code: inputs ``(B, ...)`` to logits ``(B, num_classes)``."""
@@ -129,9 +135,7 @@ class VIBClassifier(BottleneckModule):
         """Measure a batch."""
         code, labels = self._evaluate(batch, "test")
         drawn = self._logits(code.sample(1)[0])
-        metric = cast(_Metrics, self.metrics["test"]).cross_entropy_sampled
-        metric.update(F.cross_entropy(drawn, labels, reduction="none"))
-        self.log("test/cross_entropy_sampled", metric)
+        self.measure("test", len(labels), cross_entropy_sampled=F.cross_entropy(drawn, labels, reduction="none"))
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Probabilities ``(B, num_classes)``, rate ``(B,)`` in nats, mean code ``(B, K)``, and labels if there are."""
@@ -161,14 +165,10 @@ class VIBClassifier(BottleneckModule):
         log_probabilities = self.log_probabilities(code)
         cross_entropy = F.nll_loss(log_probabilities, labels, reduction="none")
         loss = cross_entropy.mean() + self.rate_penalty(code.rate)
-        metrics = cast(_Metrics, self.metrics[stage])
-        metrics.loss.update(loss, weight=len(labels))
-        metrics.cross_entropy.update(cross_entropy)
-        metrics.rate.update(code.rate)
-        metrics.accuracy.update(log_probabilities.exp(), labels)
-        metrics.calibration_error.update(log_probabilities.exp(), labels)
-        for name in ("loss", "cross_entropy", "rate", "accuracy", "calibration_error"):
-            self.log(f"{stage}/{name}", getattr(metrics, name), prog_bar=stage == "val" and name == "accuracy")
+        self.measure(stage, len(labels), loss=loss, cross_entropy=cross_entropy, rate=code.rate)
+        for name in ("accuracy", "calibration_error"):
+            cast(Metric, self.split_metrics(stage)[name]).update(log_probabilities.exp(), labels)
+            self.log_metric(stage, name)
         return code, labels
 
     def _labelled(self, batch: Any) -> tuple[Tensor, Tensor]:
@@ -181,16 +181,3 @@ class VIBClassifier(BottleneckModule):
                     f"num_classes={self.num_classes} needs labels 0 to {self.num_classes - 1}; got {outside[0].item()}"
                 )
         return x, labels
-
-
-class _Metrics(SplitMetrics):
-    """What is measured over a whole split, under the names that are logged."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.loss = Mean()
-        self.cross_entropy = Mean()
-        self.cross_entropy_sampled = Mean()
-        self.rate = Mean()
-        self.accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.calibration_error = MulticlassCalibrationError(num_classes)

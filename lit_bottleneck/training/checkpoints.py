@@ -1,26 +1,30 @@
-"""Checkpoints that are on the disk whole or not at all."""
+"""Checkpoints: written whole or not at all, read with what is wrong with them, and loaded as a model."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import LightningModule
 from lightning.fabric.plugins import TorchCheckpointIO
+
+from lit_bottleneck.checks import ConfigurationError
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Write a checkpoint beside its place, see that it is on the disk, and rename it.
+    """Write a checkpoint beside its final path, flush it to the disk, and rename it.
 
-    (Lightning writes it in the folder for temporary files, from where it is copied if that is another file system: a
-    process that is killed, or a disk that fills, then leaves half a checkpoint in the place of the last whole one.)
-    For ``Trainer(plugins=[WholeCheckpointIO()])``; the command line has it.
+    Lightning writes to the folder for temporary files and copies from there if that is another file system: a process
+    that is killed, or a full disk, then leaves half a checkpoint in the place of the last whole one. Pass it as
+    ``Trainer(plugins=[WholeCheckpointIO()])``; the command line does so by itself.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint; what was in its place stays until the whole of it is there.
+        """Write a checkpoint; the previous file stays until the new one is complete.
 
         Raises:
-            OSError: where it cannot be written, with the path.
+            OSError: if it cannot be written, with the path.
         """
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -34,8 +38,63 @@ class WholeCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
-        except (OSError, RuntimeError) as error:  # torch's own words for a write that failed are a RuntimeError
-            kept = "; the one that was there before is whole" if path.exists() else ""
+        except (OSError, RuntimeError) as error:  # torch raises a RuntimeError for a write that failed
+            kept = "; the previous one is complete" if path.exists() else ""
             raise OSError(f"the checkpoint {path} could not be written{kept}: {error}") from error
         finally:
             part.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | Path, weights_only: bool = True) -> dict[str, Any]:
+    """Read a checkpoint; tensors are mapped into memory and read on first use.
+
+    Args:
+        path: the file.
+        weights_only: whether it may hold tensors and plain values only.
+
+    Raises:
+        ConfigurationError: if there is no such file, or it is no complete checkpoint of a trainer.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigurationError(
+            f"{path} is no checkpoint: {'it is a folder' if path.is_dir() else 'it does not exist'}"
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # torch's unpickler may raise anything at bytes that are no checkpoint
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
+        raise ConfigurationError(
+            f"{path} is no complete checkpoint of tensors and plain values: {reason.splitlines()[0]}"
+        ) from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise ConfigurationError(f"{path} is no checkpoint of a trainer: it has no state_dict")
+    return checkpoint
+
+
+def check_checkpoint(ckpt_path: str, weights_only: bool) -> None:
+    """Refuse a file that ``read_checkpoint`` refuses; names, addresses and folders are left to Lightning.
+
+    Raises:
+        ConfigurationError: see ``read_checkpoint``.
+    """
+    named = ckpt_path in ("best", "last", "hpc") or ckpt_path.startswith("registry") or "://" in ckpt_path
+    if not named and not Path(ckpt_path).is_dir():
+        read_checkpoint(ckpt_path, weights_only)
+
+
+def load_model(path: str | Path) -> LightningModule:
+    """Load the model of a checkpoint that ``lit-bottleneck fit`` (or any LightningCLI) wrote, onto the CPU.
+
+    Such a checkpoint says how the model is built, so that nothing else is needed.
+
+    Raises:
+        ConfigurationError: see ``read_checkpoint``; also for a checkpoint that was written from Python.
+    """
+    hyperparameters = read_checkpoint(path).get("hyper_parameters", {})
+    if "_class_path" not in hyperparameters:
+        raise ConfigurationError(
+            f"{path} does not say how its model is built, as checkpoints of 'lit-bottleneck fit' do: load it in "
+            "Python, such as VAE.load_from_checkpoint(path, weights_only=True, encoder=..., decoder=...)"
+        )
+    return LightningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)

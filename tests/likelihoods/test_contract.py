@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, distributions
 
 from lit_bottleneck.functional import bounded_log_var
-from lit_bottleneck.hparams import description_of
+from lit_bottleneck.hparams import to_config
 from lit_bottleneck.likelihoods import (
     Bernoulli,
     Categorical,
@@ -173,7 +173,7 @@ def test_half_precision_rounds_the_inputs_alone(name: str, dtype: torch.dtype) -
 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_a_state_dict_restores_learned_and_averaged_variances(name: str) -> None:
-    moved, again = copy.deepcopy(OBJECTS[name]), likelihood_from(description_of(OBJECTS[name]))
+    moved, again = copy.deepcopy(OBJECTS[name]), likelihood_from(to_config(OBJECTS[name]))
     given, x = parameters(moved), data(moved)
     moved.train().log_prob(given, x)
     with torch.no_grad():
@@ -191,7 +191,7 @@ def test_a_state_dict_restores_learned_and_averaged_variances(name: str) -> None
 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_names_and_descriptions_build_the_likelihood(name: str) -> None:
-    again = likelihood_from(description_of(OBJECTS[name]))
+    again = likelihood_from(to_config(OBJECTS[name]))
     assert type(again) is type(OBJECTS[name])
     assert again.arguments == OBJECTS[name].arguments
     assert likelihood_from(again) is again

@@ -118,7 +118,7 @@ def test_commands_refuse_a_checkpoint_that_holds_more(
     assert refused.value.code == 2
     [message] = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     assert "--ckpt_path" in message
-    assert "evil.ckpt is no checkpoint of tensors and plain values" in message
+    assert "evil.ckpt is no complete checkpoint of tensors and plain values" in message
     assert list(evil.parent.iterdir()) == [evil]
 
 
@@ -230,7 +230,7 @@ def test_prices_of_a_model_made_in_python_are_not_imported(tmp_path: Path, stran
     runner.strategy.connect(model)
     model.hparams["beta"] = {"class_path": "stranger.anything", "init_args": {}}
     runner.save_checkpoint(tmp_path / "theirs.ckpt")
-    with pytest.raises(ValueError, match=r"'stranger\.anything', which is not a BetaController that has been imported"):
+    with pytest.raises(ValueError, match=r"'stranger\.anything', which is no imported subclass of BetaController"):
         VIBClassifier.load_from_checkpoint(tmp_path / "theirs.ckpt", weights_only=True, encoder=nn.Linear(6, 8))
     assert stranger() == set()
 

@@ -658,7 +658,7 @@ def test_a_checkpoint_loads_with_weights_only_and_its_networks_passed_again(tmp_
     drawn = model.sample(4)
     torch.manual_seed(2)
     assert torch.equal(again.sample(4), drawn)
-    with pytest.raises(TypeError, match=r"generator=\.\.\., encoder=\.\.\."):
+    with pytest.raises(TypeError, match="2 required positional arguments: 'generator' and 'encoder'"):
         VDBGAN.load_from_checkpoint(tmp_path / "gan.ckpt", weights_only=True)
 
 
