@@ -72,15 +72,14 @@ def read_checkpoint(path: str | Path, weights_only: bool = True) -> dict[str, An
     return checkpoint
 
 
-def check_checkpoint(ckpt_path: str, weights_only: bool) -> None:
-    """Refuse a file that ``read_checkpoint`` refuses; names, addresses and folders are left to Lightning.
+def check_checkpoint(ckpt_path: str, weights_only: bool) -> dict[str, Any] | None:
+    """Read a checkpoint before anything is built; names, addresses and folders are left to Lightning.
 
     Raises:
         ConfigurationError: see ``read_checkpoint``.
     """
     named = ckpt_path in ("best", "last", "hpc") or ckpt_path.startswith("registry") or "://" in ckpt_path
-    if not named and not Path(ckpt_path).is_dir():
-        read_checkpoint(ckpt_path, weights_only)
+    return None if named or Path(ckpt_path).is_dir() else read_checkpoint(ckpt_path, weights_only)
 
 
 def load_model(path: str | Path) -> LightningModule:
