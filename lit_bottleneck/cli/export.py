@@ -1,4 +1,4 @@
-"""The command `export`: a part of a trained model as an ONNX file or a program of `torch.export`."""
+"""The command ``export``: write a part of a trained model as an ONNX file or a program of ``torch.export``."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,17 +8,18 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from lit_bottleneck.cli.errors import REFUSALS
 from lit_bottleneck.cli.messages import in_one_line
 from lit_bottleneck.export.files import SIZES, largest_difference, runner, whole_file
 from lit_bottleneck.export.inputs import example_inputs
 from lit_bottleneck.export.parts import deterministic_path, export_onnx, export_program
-from lit_bottleneck.training.checkpoints import read_checkpoint
+from lit_bottleneck.training.checkpoints import load_model
 
 _PARTS = ("code", "logits", "reconstruction", "decoder", "generator")
 
 
 def main(args: Sequence[str]) -> None:
-    """Load a model, write a part of it, and hold the file against the model."""
+    """Load a model, write a part of it, and compare the file's numbers with the model's."""
     parser = _parser()
     arguments = parser.parse_args(args)
     part, out, dims = arguments.part, arguments.out, arguments.dims
@@ -27,8 +28,8 @@ def main(args: Sequence[str]) -> None:
     if dims is not None and min(dims) < 1:
         parser.error(f"argument --dims: must be whole numbers, at least 1; got {dims}")
     try:
-        model = _load(arguments.ckpt_path)
-    except (OSError, ValueError, TypeError, RuntimeError, argparse.ArgumentError) as error:
+        model = load_model(arguments.ckpt_path)
+    except (*REFUSALS, argparse.ArgumentError) as error:
         parser.error(f"argument --ckpt_path: {in_one_line(str(error))}")
     try:
         plain = deterministic_path(model, part)
@@ -43,7 +44,7 @@ def main(args: Sequence[str]) -> None:
         parser.error(f"argument --out: {error}")
     except (RuntimeError, ImportError) as error:
         parser.error(str(error))
-    print(f"written: {out}, of inputs of the shape {tuple(x.shape[1:])}")
+    print(f"written: {out}, for inputs of the shape {tuple(x.shape[1:])}")
     run = runner(out)
     if run is None:
         print("not compared with the model: pip install onnxruntime")
@@ -55,7 +56,7 @@ def main(args: Sequence[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "lit-bottleneck export",
-        description="Write what a trained model computes without noise to a file that needs this library no more.",
+        description="Write a trained model's noise-free computation to a file that runs without this library.",
     )
     parser.add_argument("--ckpt_path", metavar="FILE", type=Path, required=True, help="a checkpoint of fit")
     parser.add_argument(
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         help="ends in .onnx, or in .pt2 for a program of torch.export",
     )  # fmt: skip
     parser.add_argument(
-        "--dims", metavar="N", type=int, nargs="+", help="the shape of an input, where the networks do not tell it"
+        "--dims", metavar="N", type=int, nargs="+", help="shape of an input, if the networks do not define it"
     )
     return parser
 
@@ -80,14 +81,3 @@ def _write(model: LightningModule, part: str, out: Path, x: Tensor) -> None:
     program = export_program(model, part, x)
     with whole_file(out) as file:
         torch.export.save(program, file)
-
-
-def _load(path: Path) -> LightningModule:
-    """The model of a checkpoint that the command line has written, which needs nothing passed."""
-    checkpoint = read_checkpoint(path)
-    if "_class_path" not in checkpoint.get("hyper_parameters", {}):
-        raise ValueError(
-            f"{path} does not say how its model is built, as those do that 'lit-bottleneck fit' writes: load it in "
-            "Python with load_from_checkpoint, and call export_onnx() or export_program() of lit_bottleneck.export"
-        )
-    return LightningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)

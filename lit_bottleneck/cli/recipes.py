@@ -1,24 +1,30 @@
-"""The recipes that come with the package: find them, list them, copy one."""
+"""The recipes that come with the package, and the command ``recipes``, which lists or copies them."""
 
 import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 # Beside this file in an installed package, beside the package in a checkout.
 _PLACES = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[2] / "recipes")
 
 
 def recipe_folder() -> Path:
-    """The folder of the recipes."""
+    """Return the folder of the recipes."""
     return next(place for place in _PLACES if place.is_dir())
 
 
 def recipe_paths() -> dict[str, Path]:
-    """The recipes and overlays by name, such as ``vib_digits`` or ``trainer/ddp``."""
+    """Return the paths of recipes and overlays by name, such as ``vib_digits`` or ``trainer/ddp``."""
     folder = recipe_folder()
     paths = sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.relative_to(folder).parts), path))
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+
+
+def as_list(configured: Any) -> list[dict[str, Any]]:
+    """Return the objects of a recipe's setting that may hold one, several or none (loggers also True or False)."""
+    return [configured] if isinstance(configured, dict) else configured if isinstance(configured, list) else []
 
 
 def main(args: Sequence[str]) -> None:
@@ -37,11 +43,11 @@ def main(args: Sequence[str]) -> None:
         return
     name = arguments.copy.removesuffix(".yaml")
     if name not in paths:
-        parser.error(f"argument --copy: there is no recipe {name!r}; there are {', '.join(paths)}")
+        parser.error(f"argument --copy: must be one of {', '.join(paths)}; got {name!r}")
     path = paths[name]
     target = arguments.to / path.relative_to(recipe_folder())
     if target.exists():
-        parser.error(f"argument --copy: {target} exists already; give another folder with --to")
+        parser.error(f"argument --copy: {target} exists already; give another folder by --to")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -51,5 +57,5 @@ def main(args: Sequence[str]) -> None:
 
 
 def _title(path: Path) -> str:
-    """The first line of a recipe, which says what it trains."""
+    """Return the first line of a recipe, which says what it trains."""
     return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")

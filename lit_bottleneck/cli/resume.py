@@ -1,4 +1,4 @@
-"""The command `resume`: go on with a run that was stopped, in its own folder and under its own name."""
+"""The command ``resume``: continue an interrupted run in its own folder and under its own name."""
 
 import argparse
 import csv
@@ -15,17 +15,19 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 from lit_bottleneck.callbacks import run_folder
 from lit_bottleneck.callbacks.random_states import UNDER_WAY
 from lit_bottleneck.callbacks.resume_point import FILENAME, LOGGER_VERSIONS
+from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.cli.recipes import as_list
 from lit_bottleneck.training.checkpoints import read_checkpoint
 
 _CONFIGURATION = "config.yaml"
 
 
 class StoppedRun(NamedTuple):
-    """A run to go on with.
+    """A run to continue.
 
     Attributes:
-        folder: of the run.
-        logged_until: the last step of which the files of its loggers keep what was logged.
+        folder: the run's folder.
+        logged_until: the last step whose logged rows are kept.
     """
 
     folder: Path
@@ -33,24 +35,24 @@ class StoppedRun(NamedTuple):
 
 
 def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) -> None:
-    """Find where a run stopped, and go on.
+    """Find a run's newest checkpoint, and continue training from it.
 
     Args:
-        args: of the command.
-        fit: what trains: takes the arguments of ``fit``, and the run.
+        args: the command's arguments.
+        fit: trains; takes the arguments of ``fit`` and the run.
     """
     parser = argparse.ArgumentParser(
         "lit-bottleneck resume",
-        description="Go on with a run that was stopped, from the newest checkpoint in its folder, as if it had not "
-        "been. What follows the folder are options of fit, laid over the configuration that the run was started with, "
-        "for this time. Call it from where the run was started.",
+        description="Continue an interrupted run from the newest checkpoint in its folder, as if it had not been "
+        "interrupted. Options of fit after the folder override the run's configuration, this time only. Call it from "
+        "the folder in which the run was started.",
     )
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="of the run, as fit names it")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the run's folder, as fit prints it")
     arguments, settings = parser.parse_known_args(args)
     try:
         configuration = _configuration_of(arguments.folder)
         path, checkpoint = _newest_checkpoint(arguments.folder)
-    except (FileNotFoundError, ValueError) as error:
+    except ConfigurationError as error:
         parser.error(f"argument FOLDER: {error}")
     _continue_loggers(configuration["trainer"], checkpoint.get(LOGGER_VERSIONS, []))
     rank_zero_info(f"going on from {path}, step {checkpoint['global_step']}")
@@ -59,33 +61,33 @@ def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) ->
 
 
 def check_folder(trainer: Trainer, run: StoppedRun) -> None:
-    """Refuse to go on in another folder.
+    """Check that the run continues in its own folder.
 
     Raises:
-        ValueError: that says which one it would be.
+        ConfigurationError: if it would continue in another one, with its path.
     """
     folder = run_folder(trainer).resolve()
     if folder != run.folder.resolve():
-        raise ValueError(
+        raise ConfigurationError(
             f"{run.folder} would go on in {folder}: call resume from where the run was started, and give "
-            "trainer.logger by its class_path (with true or false its folder is another one each time: "
+            "trainer.logger by its class_path (with true or false every run has a new folder: "
             f"'fit --config {run.folder}/{_CONFIGURATION} --ckpt_path {run.folder}/{FILENAME}' goes on in a new one)"
         )
 
 
 @rank_zero_only
 def keep_logged(trainer: Trainer, until: int | None = None) -> None:
-    """Keep the rows that a run has logged, which Lightning's CSVLogger would delete when it writes into its folder.
+    """Keep the rows that a run has logged, which Lightning's CSVLogger would delete when it reopens the folder.
 
     Args:
-        trainer: whose loggers have not begun.
-        until: the last step to keep, if what was logged after it will be logged again.
+        trainer: a trainer whose loggers have not written yet.
+        until: the last step to keep, if later steps will be logged again.
     """
     for logger in trainer.loggers:
         if not isinstance(logger, CSVLogger):
             continue
         file = Path(logger.log_dir, "metrics.csv")
-        kept = file.with_name("metrics.kept.csv")  # is there already if this very function was killed
+        kept = file.with_name("metrics.kept.csv")  # left over if the process was killed within this function
         if file.exists() and not kept.exists():
             file.replace(kept)
         with warnings.catch_warnings():
@@ -98,7 +100,7 @@ def keep_logged(trainer: Trainer, until: int | None = None) -> None:
 
 
 def _rows(file: Path, until: int | None) -> list[dict[str, Any]]:
-    """All rows, or those up to a step: what comes after the first later one, or after one that was cut, is left."""
+    """Read all rows, or those before the first one that is later than a step or was cut off."""
     rows: list[dict[str, Any]] = []
     step = 0
     with file.open(newline="") as lines:
@@ -114,42 +116,40 @@ def _rows(file: Path, until: int | None) -> list[dict[str, Any]]:
 def _configuration_of(folder: Path) -> dict[str, Any]:
     file = folder / _CONFIGURATION
     if not file.exists():
-        raise FileNotFoundError(f"{folder} holds no {_CONFIGURATION}: it is no run of 'lit-bottleneck fit'")
+        raise ConfigurationError(f"{folder} holds no {_CONFIGURATION}: it is no run of 'lit-bottleneck fit'")
     configuration: dict[str, Any] = yaml.safe_load(file.read_text())
     return configuration
 
 
 def _newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint that holds all that is needed, and where it is."""
+    """Return the newest checkpoint that training can continue from, with its path."""
     if not (folder / FILENAME).exists():
-        raise FileNotFoundError(
-            f"{folder} holds no {FILENAME}: the training has come to its end, or was stopped before its first step"
+        raise ConfigurationError(
+            f"{folder} holds no {FILENAME}: the training is finished, or was stopped before its first step"
         )
     paths = [folder / FILENAME, *folder.glob("checkpoints/*.ckpt")]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             checkpoint = read_checkpoint(path)
         except ValueError as error:
-            warnings.warn(f"{error}; it is left aside", stacklevel=2)
+            warnings.warn(f"{error}; it is ignored", stacklevel=2)
             continue
         if "optimizer_states" in checkpoint and (path.name == FILENAME or not checkpoint.get(UNDER_WAY)):
             return path, checkpoint
-    raise ValueError(f"{folder} holds no checkpoint that can be read")
+    raise ConfigurationError(f"{folder} holds no checkpoint that can be read")
 
 
 def _logged_until(loop: dict[str, Any]) -> int:
-    """The last step, as loggers count, that belongs to a checkpoint."""
+    """Return the last step, as loggers count, that precedes a checkpoint."""
     epochs = loop["epoch_progress"]["current"]
-    is_at_epoch_end: int = epochs["processed"] - epochs["completed"]  # there the steps have been counted on already
+    is_at_epoch_end: int = epochs["processed"] - epochs["completed"]  # there the count is one ahead
     steps: int = loop["epoch_loop.state_dict"]["_batches_that_stepped"]
     return steps - is_at_epoch_end
 
 
 def _continue_loggers(trainer: dict[str, Any], versions: Sequence[Any]) -> None:
-    """Have each logger write the run that it wrote."""
-    loggers = trainer.get("logger")
-    loggers = [loggers] if isinstance(loggers, dict) else loggers if isinstance(loggers, list) else []
-    for logger, version in zip(loggers, versions, strict=False):
+    """Set each logger to continue its own run."""
+    for logger, version in zip(as_list(trainer.get("logger")), versions, strict=False):
         arguments = logger.setdefault("init_args", {})
         if logger["class_path"].endswith("WandbLogger"):
             arguments |= {"id": version, "resume": "allow"}

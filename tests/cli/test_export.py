@@ -114,4 +114,4 @@ def test_a_checkpoint_of_a_users_own_script_is_told_how_to_go_on(
 ) -> None:
     torch.save({"state_dict": nn.Linear(2, 2).state_dict()}, tmp_path / "mine.ckpt")
     arguments = ["--ckpt_path", str(tmp_path / "mine.ckpt"), "--part", "code", "--out", "model.pt2"]
-    assert "load it in Python with load_from_checkpoint" in refusal(arguments, capsys)
+    assert "load it in Python, such as VAE.load_from_checkpoint" in refusal(arguments, capsys)

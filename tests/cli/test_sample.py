@@ -93,7 +93,7 @@ def test_a_classifier_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     recipe = ["--config", str(recipe_paths()["vib_digits"]), "--config", str(recipe_paths()["trainer/smoke"])]
     main(["fit", *recipe, "--trainer.logger.init_args.save_dir", str(tmp_path)])
     [path] = tmp_path.rglob("best.ckpt")
-    assert "VIBClassifier, which draws no samples" in refusal(["--ckpt_path", str(path)], capsys)
+    assert "must hold a model with sample(); got a VIBClassifier" in refusal(["--ckpt_path", str(path)], capsys)
 
 
 def test_a_gan_tells_the_range_of_its_pixels(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""The command `compare`: the same training in several arms and with several seeds, and what may be concluded.
+"""The command ``compare``: train several arms with several seeds, and test how they differ.
 
-The way of the data: `arms` makes arms of the arguments, `runs` a configuration and a folder for each arm and seed,
-`engines` has them run, `measured` reads what they logged, `table` and `figures` say it.
+Data flow: ``arms`` reads the arms from the arguments, ``runs`` gives each arm and seed a configuration and a folder,
+``engines`` runs them, ``metrics`` reads what they logged, ``table`` and ``figures`` show it.
 """
 
 from lit_bottleneck.cli.compare.command import main

@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from lit_bottleneck.checks import ConfigurationError
+
 
 @dataclass(frozen=True)
 class Arm:
     """One of the ways of training that are compared.
 
     Attributes:
-        name: as it stands in tables.
-        arguments: of ``lit-bottleneck fit``.
-        settings: what the grid has set, by key.
+        name: its label in tables and figures.
+        arguments: its arguments of ``lit-bottleneck fit``.
+        settings: the values that the grid sets, by key.
     """
 
     name: str
@@ -25,61 +27,55 @@ class Arm:
     settings: dict[str, str] = field(default_factory=dict)
 
     @property
-    def sets_a_price(self) -> bool:
-        """Whether the grid is over what a nat costs, or how many there may be."""
+    def varies_rate(self) -> bool:
+        """Whether the grid is over beta or the capacity."""
         return any(key.split(".")[-1] in ("beta", "capacity") for key in self.settings)
 
     @property
     def folder_name(self) -> str:
-        """The name, as far as a file system takes it."""
+        """The name with the characters that file systems accept."""
         return re.sub(r"[^\w.=+-]+", "_", self.name)
 
 
-def arms_of(common: Sequence[str], arms: Sequence[str], grid: Sequence[str]) -> list[Arm]:
-    """Every arm with every point of the grid.
+def read_arms(common: Sequence[str], arms: Sequence[str], grid: Sequence[str]) -> list[Arm]:
+    """Combine every arm with every point of the grid.
 
-    Configuration files come first, those that are common before an arm's own, and then options in the same order: so a
-    recipe of an arm does not undo a common option, and an arm's option holds against both.
+    Configuration files come first, the common ones before an arm's own, and then the options in the same order: an
+    arm's recipe does not undo a common option, and an arm's option overrides both.
 
     Args:
         common: arguments of all arms.
-        arms: ``NAME=ARGUMENTS`` each, written as in a shell; none is one arm of the common arguments.
-        grid: ``KEY=VALUE,VALUE,...`` each, an option of ``fit`` without its dashes.
+        arms: ``NAME=ARGUMENTS`` each, quoted as in a shell; if empty, the common arguments are the only arm.
+        grid: ``KEY=VALUE,VALUE,...`` each, where the key is an option of ``fit`` without its dashes.
 
     Raises:
-        ValueError: for what is not written so, or names that are not told apart.
+        ConfigurationError: for other formats, or if two arms or two keys have the same name.
 
-    >>> [arm.name for arm in arms_of([], ["vib="], ["model.init_args.beta=1e-4,1e-3"])]
+    >>> [arm.name for arm in read_arms([], ["vib="], ["model.init_args.beta=1e-4,1e-3"])]
     ['vib beta=1e-4', 'vib beta=1e-3']
     """
-    named = [_arm(text) for text in arms] or [("", [])]
-    axes = [_axis(text) for text in grid]
+    named = [_read_arm(text) for text in arms] or [("", [])]
+    axes = [_read_axis(text) for text in grid]
     keys = [axis[0][0] for axis in axes]
     if len(set(keys)) < len(keys):
-        raise ValueError(f"every --grid needs a key of its own; got {', '.join(keys)}")
-    made = []
-    for (name, own), point in itertools.product(named, itertools.product(*axes)):
-        settings: dict[str, str] = dict(point)
-        label = " ".join([name, *(f"{key.split('.')[-1]}={value}" for key, value in point)]).strip() or "all"
-        options = [word for key, value in point for word in (f"--{key}", value)]
-        files, others = zip(*map(_files_apart, (common, own)), strict=True)
-        made.append(Arm(label, (*itertools.chain(*files, *others), *options), settings))
-    folders = [arm.folder_name for arm in made]
-    twice = sorted({folder for folder in folders if folders.count(folder) > 1})
-    if twice:
-        raise ValueError(f"every arm needs a name of its own; there are several {', '.join(twice)}")
-    return made
+        raise ConfigurationError(f"every --grid must have a key of its own; got {', '.join(keys)}")
+    combined = [_combine(name, common, own, point) for name, own in named for point in itertools.product(*axes)]
+    folders = [arm.folder_name for arm in combined]
+    repeated = sorted({folder for folder in folders if folders.count(folder) > 1})
+    if repeated:
+        raise ConfigurationError(f"every arm must have a name of its own; there are several {', '.join(repeated)}")
+    return combined
 
 
-def _arm(text: str) -> tuple[str, list[str]]:
-    name, equals, arguments = text.partition("=")
-    if not name.strip(" .") or not equals:
-        raise ValueError(f"--arm {text!r} must be NAME=ARGUMENTS, such as plain='--model.init_args.deterministic true'")
-    return name.strip(), shlex.split(arguments)
+def _combine(name: str, common: Sequence[str], own: Sequence[str], point: Sequence[tuple[str, str]]) -> Arm:
+    label = " ".join([name, *(f"{key.split('.')[-1]}={value}" for key, value in point)]).strip() or "all"
+    files, others = zip(*map(_split_files, (common, own)), strict=True)
+    options = [(f"--{key}", value) for key, value in point]
+    return Arm(label, tuple(itertools.chain(*files, *others, *options)), dict(point))
 
 
-def _files_apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The options that name a configuration file, and all others."""
+def _split_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate the options that name a configuration file from all others."""
     files: list[str] = []
     others: list[str] = []
     words = iter(arguments)
@@ -91,13 +87,25 @@ def _files_apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, others
 
 
-def _axis(text: str) -> list[tuple[str, str]]:
+def _read_arm(text: str) -> tuple[str, list[str]]:
+    name, equals, arguments = text.partition("=")
+    try:
+        if name.strip(" .") and equals:
+            return name.strip(), shlex.split(arguments)
+    except ValueError:  # a quote that is not closed
+        pass
+    example = "plain='--model.init_args.deterministic true'"
+    raise ConfigurationError(f"--arm must be NAME=ARGUMENTS, such as {example}; got {text!r}")
+
+
+def _read_axis(text: str) -> list[tuple[str, str]]:
     key, equals, values = text.partition("=")
     key = key.strip().removeprefix("--")
     try:
-        points = yaml.load(f"[{values}]", Loader=yaml.BaseLoader)  # noqa: S506  (it makes text and collections only)
+        points = yaml.load(f"[{values}]", Loader=yaml.BaseLoader)  # noqa: S506  (it builds text and collections only)
     except yaml.YAMLError:
         points = []
     if not key or not equals or not points or "" in points:
-        raise ValueError(f"--grid {text!r} must be KEY=VALUE,VALUE,..., such as model.init_args.beta=1e-4,1e-3,1e-2")
+        example = "model.init_args.beta=1e-4,1e-3,1e-2"
+        raise ConfigurationError(f"--grid must be KEY=VALUE,VALUE,..., such as {example}; got {text!r}")
     return [(key, point if isinstance(point, str) else json.dumps(point)) for point in points]

@@ -1,23 +1,25 @@
 """The command itself: from its arguments to a table and figures."""
 
 import argparse
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from lit_bottleneck.cli.compare.arms import Arm, arms_of
-from lit_bottleneck.cli.compare.engines import ENGINES, run_by_slurm, run_here, write_sweep
+from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.cli.compare.arms import Arm, read_arms
+from lit_bottleneck.cli.compare.engines import ENGINES, run_by_slurm, run_here, unfinished, write_sweep
 from lit_bottleneck.cli.compare.figures import draw_figures
-from lit_bottleneck.cli.compare.measured import Curves, Measure, curves_of, default_measures, measure_of
-from lit_bottleneck.cli.compare.runs import Run, run_of
+from lit_bottleneck.cli.compare.metrics import Curves, Measure, default_measures, read_curves, read_measure
+from lit_bottleneck.cli.compare.runs import Run, make_run
 from lit_bottleneck.cli.compare.table import markdown_table, values_csv
 
 _DESCRIPTION = (
-    "Train several arms with several seeds, and say how they differ: a table (mean, standard deviation over the seeds, "
-    "difference from the first arm with its paired 95 % confidence interval), learning curves, and for a grid over a "
-    "price the information plane or the rate-distortion curve. Every option that is not listed here is one of "
-    "'lit-bottleneck fit', and goes to all arms: --config RECIPE first of all. The same command again goes on where it "
-    "was cut: runs that are finished are kept, those that were cut or failed begin anew."
+    "Train several arms with several seeds, and report how they differ: a table (mean, standard deviation over the "
+    "seeds, difference from the first arm with its paired 95 % confidence interval), learning curves, and for a grid "
+    "over beta or the capacity the information plane or the rate-distortion curve. Every option that is not listed "
+    "here is one of 'lit-bottleneck fit', and goes to all arms: --config RECIPE first of all. Repeat the command to "
+    "go on after an interruption: finished runs are kept, interrupted and failed ones start again."
 )
 _METRICS_HELP = (
     "logged names to compare: NAME is the last value, NAME:max or NAME:min the best over the epochs, "
@@ -33,35 +35,27 @@ def main(args: Sequence[str], configure: Configure) -> None:
 
     Args:
         args: the command's arguments.
-        configure: makes the configuration of ``lit-bottleneck fit`` of its arguments, and leaves with exit status 2
-            where they are wrong.
+        configure: returns the configuration of ``lit-bottleneck fit`` for its arguments, and exits with status 2 if
+            they are wrong.
     """
     parser = _parser()
     options, common = parser.parse_known_args(args)
     try:
-        arms = arms_of(common, options.arm, options.grid)
-        measures = [measure_of(text) for texts in options.metrics for text in texts.split(",") if text]
-    except ValueError as error:
-        parser.error(str(error))
-    if options.out.exists() and not options.out.is_dir():
-        parser.error(f"argument --out: {options.out} is no folder")
-    runs = _runs(parser, arms, options, configure)
-    if options.task is not None:
-        if not 0 <= options.task < len(runs):
-            parser.error(f"argument --task: there are {len(runs)} runs, 0 to {len(runs) - 1}; got {options.task}")
-        run_here([runs[options.task]], workers=1)
-        raise SystemExit(runs[options.task].seconds is None)
-    if options.engine == "wandb" and any(run.seconds is None for run in runs):
-        path = write_sweep(runs, _without_engine(args), options.out)
-        print(f"written: {path}\nwandb sweep {path}, then wandb agent, as often and on as many machines as you like")
-        print("once they are through, the same command without --engine makes the table")
-        return
-    try:
+        arms = read_arms(common, options.arm, options.grid)
+        measures = [read_measure(text) for texts in options.metrics for text in texts.split(",") if text]
+        runs = _make_runs(arms, options, configure)
+        if options.task is not None:
+            _run_task(runs, options.task)
+        if options.engine == "wandb" and unfinished(runs):
+            path = write_sweep(runs, _without_engine(args), options.out)
+            print(f"written: {path}\nRun 'wandb sweep {path}', then 'wandb agent' on as many machines as you like.")
+            print("When all runs are finished, the same command without --engine makes the table.")
+            return
         if options.engine == "slurm":
             run_by_slurm(runs, options.workers, _without_engine(args), options.engine_options, options.out)
         else:
             run_here(runs, options.workers)
-    except ValueError as error:
+    except ConfigurationError as error:
         parser.error(str(error))
     _report(arms, runs, measures, options.out)
 
@@ -70,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("lit-bottleneck compare", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument(
         "--arm", metavar="NAME=ARGUMENTS", action="append", default=[],
-        help="an arm, and what only it gets: plain='--model.init_args.deterministic true'; the first is the reference",
+        help="an arm and its own arguments: plain='--model.init_args.deterministic true'; the first is the reference",
     )  # fmt: skip
     parser.add_argument(
         "--grid", metavar="KEY=VALUES", action="append", default=[],
@@ -87,53 +81,68 @@ def _parser() -> argparse.ArgumentParser:
         help="processes of this machine; a SLURM array, waited for; or a sweep for the agents of wandb",
     )  # fmt: skip
     parser.add_argument(
-        "--engine_options",
-        metavar="OPTIONS",
-        default="",
-        help="of sbatch: --engine_options='--partition=gpu --gres=gpu:1'",
-    )
-    parser.add_argument("--task", metavar="N", type=int, help="run the N-th run only, and make no table")
+        "--engine_options", metavar="OPTIONS", type=shlex.split, default=[],
+        help="options of sbatch: --engine_options='--partition=gpu --gres=gpu:1'",
+    )  # fmt: skip
+    parser.add_argument("--task", metavar="N", type=int, help="run only the N-th run, and make no table")
     return parser
 
 
-def _runs(
-    parser: argparse.ArgumentParser, arms: Sequence[Arm], options: argparse.Namespace, configure: Configure
-) -> list[Run]:
-    try:
-        seeds = [int(seed) for seed in options.seeds.split(",")]
-    except ValueError:
-        seeds = []
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        parser.error(f"argument --seeds: must be different whole numbers, such as 0,1,2; got {options.seeds}")
+def _make_runs(arms: Sequence[Arm], options: argparse.Namespace, configure: Configure) -> list[Run]:
+    if options.out.exists() and not options.out.is_dir():
+        raise ConfigurationError(f"--out must be a folder; got {options.out}")
     if options.workers < 1:
-        parser.error(f"argument --workers: must be at least 1; got {options.workers}")
+        raise ConfigurationError(f"--workers must be at least 1; got {options.workers}")
+    seeds = _read_seeds(options.seeds)
     configurations: list[dict[str, Any]] = []
     for arm in arms:
         try:
             configuration = configure(arm.arguments)
-        except SystemExit:
-            parser.exit(2, f"lit-bottleneck fit does not take the arguments of the arm {arm.name!r}: see above\n")
+        except SystemExit as error:
+            words = f"the arm {arm.name!r} must have arguments that 'lit-bottleneck fit' takes: see above"
+            raise ConfigurationError(words) from error
         if configuration in configurations:
             twin = arms[configurations.index(configuration)]
-            parser.error(f"the arms {twin.name!r} and {arm.name!r} are the same")
+            raise ConfigurationError(f"the arms {twin.name!r} and {arm.name!r} are the same")
         configurations.append(configuration)
-    runs = [
-        run_of(arm, seed, configuration, options.out)
-        for arm, configuration in zip(arms, configurations, strict=True)
-        for seed in seeds
-    ]
-    for run in runs:
-        if run.is_of_another_comparison():
-            parser.error(f"argument --out: {run.folder} holds a run of other settings; give another folder")
-    ours = {run.folder.parent for run in runs}
-    others = sorted({path.parents[1] for path in options.out.glob("*/seed_*/finished.json")} - ours)
-    if others:
-        parser.error(f"argument --out: {others[0]} is of an arm that is not in this comparison; give another folder")
+    arms_with_configurations = list(zip(arms, configurations, strict=True))
+    runs = [make_run(arm, seed, own, options.out) for arm, own in arms_with_configurations for seed in seeds]
+    _check_out(runs, options.out)
     return runs
 
 
+def _read_seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(seed) for seed in text.split(",")]
+    except ValueError:
+        seeds = [-1]
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ConfigurationError(f"--seeds must be different whole numbers, such as 0,1,2; got {text}")
+    return seeds
+
+
+def _check_out(runs: Sequence[Run], out: Path) -> None:
+    """Raise ConfigurationError if the folder holds finished runs of another comparison."""
+    for run in runs:
+        if run.belongs_to_another_comparison():
+            raise ConfigurationError(f"{run.folder} holds a run of other settings; give another folder by --out")
+    ours = {run.folder.parent for run in runs}
+    others = sorted({path.parents[1] for path in out.glob("*/seed_*/finished.json")} - ours)
+    if others:
+        raise ConfigurationError(
+            f"{others[0]} is of an arm that is not in this comparison; give another folder by --out"
+        )
+
+
+def _run_task(runs: Sequence[Run], task: int) -> NoReturn:
+    if not 0 <= task < len(runs):
+        raise ConfigurationError(f"--task must be from 0 to {len(runs) - 1}, as there are {len(runs)} runs; got {task}")
+    run_here([runs[task]], workers=1)
+    raise SystemExit(runs[task].seconds is None)
+
+
 def _without_engine(args: Sequence[str]) -> list[str]:
-    """The arguments that a task gets."""
+    """Return the arguments that a task gets."""
     kept = []
     words = iter(args)
     for word in words:
@@ -145,32 +154,22 @@ def _without_engine(args: Sequence[str]) -> list[str]:
 
 
 def _report(arms: Sequence[Arm], runs: Sequence[Run], measures: Sequence[Measure], out: Path) -> None:
-    finished = {arm.name: [run for run in runs if run.arm is arm and run.seconds is not None] for arm in arms}
     failed = [run for run in runs if run.seconds is None]
-    curves: dict[str, list[Curves]] = {name: [curves_of(run) for run in kept] for name, kept in finished.items()}
-    if any(finished.values()):
-        measures = measures or default_measures([logged for kept in curves.values() for logged in kept])
-        values = {
-            name: [
-                {run.seed: measure.of(logged) for run, logged in zip(finished[name], curves[name], strict=True)}
-                for measure in measures
-            ]
-            for name in finished
-        }
-        titles = [measure.text for measure in measures]
-        table = markdown_table(titles, values)
-        (out / "table.md").write_text(f"{table}\n\n{_LEGEND}\n")
-        (out / "values.csv").write_text(values_csv(titles, values))
-        over_a_price = any(arm.sets_a_price for arm in arms)
-        figures = draw_figures([measure.name for measure in measures], curves, out, over_a_price)
-        seconds = sum(run.seconds or 0 for run in runs)
-        print(f"\n{table}\n\n{_LEGEND}\n{len(runs) - len(failed)} runs, {seconds:.0f} s in all")
-        print(f"written: {', '.join(map(str, [out / 'table.md', out / 'values.csv', *figures]))}")
+    finished = [run for run in runs if run.seconds is not None]
+    curves: dict[str, dict[int, Curves]] = {arm.name: {} for arm in arms}  # by arm and seed
+    for run in finished:
+        curves[run.arm.name][run.seed] = read_curves(run.metrics_file)
+    logged = sorted({name for by_seed in curves.values() for one in by_seed.values() for name in one})
+    if finished:
+        measures = measures or default_measures([one for by_seed in curves.values() for one in by_seed.values()])
+        paths = _write(measures, curves, out, varies_rate=any(arm.varies_rate for arm in arms))
+        seconds = sum(run.seconds or 0 for run in finished)
+        print(f"\n{(out / 'table.md').read_text()}{len(finished)} runs, {seconds:.0f} s in all")
+        print(f"written: {', '.join(map(str, paths))}")
     if failed:
         print(f"\n{len(failed)} of {len(runs)} runs failed:")
         for run in failed:
-            print(f"- {run.name} ({run.log_file}): {_last_words(run)}")
-    logged = sorted({name for kept in curves.values() for logged in kept for name in logged})
+            print(f"- {run.name} ({run.log_file}): {_last_line(run)}")
     missing = [measure.name for measure in measures if measure.name not in logged] if logged else []
     if missing:
         print(f"\nno run has logged {', '.join(missing)}; there are {', '.join(logged)}")
@@ -178,6 +177,23 @@ def _report(arms: Sequence[Arm], runs: Sequence[Run], measures: Sequence[Measure
         raise SystemExit(1)
 
 
-def _last_words(run: Run) -> str:
+def _write(
+    measures: Sequence[Measure], curves: dict[str, dict[int, Curves]], out: Path, varies_rate: bool
+) -> list[Path]:
+    """Write the table, all values and the figures; return their paths."""
+    titles = [measure.text for measure in measures]
+    values = {
+        name: [{seed: measure.of(one) for seed, one in by_seed.items()} for measure in measures]
+        for name, by_seed in curves.items()
+    }
+    table, csv = out / "table.md", out / "values.csv"
+    table.write_text(f"{markdown_table(titles, values)}\n\n{_LEGEND}\n")
+    csv.write_text(values_csv(titles, values))
+    of_arms = {name: list(by_seed.values()) for name, by_seed in curves.items()}
+    return [table, csv, *draw_figures([measure.name for measure in measures], of_arms, out, varies_rate)]
+
+
+def _last_line(run: Run) -> str:
+    """Return the last line that a run printed."""
     lines = run.log_file.read_text(errors="replace").split("\n") if run.log_file.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was said")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")

@@ -1,4 +1,4 @@
-"""What has the runs of a comparison run: processes on this machine, a SLURM array, or a sweep of wandb."""
+"""Engines that run a comparison: processes on this machine, a SLURM array, or a wandb sweep."""
 
 import os
 import shlex
@@ -16,6 +16,7 @@ from types import FrameType
 
 import yaml
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.compare.runs import Run
 
 ENGINES = ("processes", "slurm", "wandb")
@@ -23,44 +24,42 @@ _COMMAND = (sys.executable, "-m", "lit_bottleneck")
 
 
 def run_here(runs: Sequence[Run], workers: int) -> None:
-    """Have the runs that are not finished run on this machine, ``workers`` at a time.
+    """Run those that are not finished on this machine, ``workers`` at a time.
 
-    A run that fails leaves the others alone. An interrupt ends those that are under way.
+    A run that fails does not affect the others. An interrupt or SIGTERM kills all that are running.
     """
-    waiting = [run for run in runs if run.seconds is None]
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    trainings = _Trainings(threads)
-    with _terminable(), ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(trainings.train, run) for run in waiting]
+    trainings = _Trainings(threads=max(1, (os.cpu_count() or 1) // workers))
+    with _sigterm_raises(), ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(trainings.train, run) for run in runs if run.seconds is None]
         try:
             for future in futures:
                 future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            trainings.end()
+            trainings.kill()
             raise
 
 
 class _Trainings:
-    """Trainings in processes of their own, which end when they are told to.
+    """Trainings in processes of their own, all of which can be killed.
 
     Args:
-        threads: of each, unless the environment says how many.
+        threads: number of threads of each, unless the environment sets ``OMP_NUM_THREADS``.
     """
 
     def __init__(self, threads: int) -> None:
         self._environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-        self._under_way: set[subprocess.Popen[bytes]] = set()
-        self._ended = False
-        self._lock = Lock()  # none may begin while all are being ended
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._killed = False
+        self._lock = Lock()  # no process may start while all are being killed
 
     def train(self, run: Run) -> None:
-        """Train, and wait for the end."""
+        """Train, and wait until the process ends."""
         run.prepare()
         began = time.monotonic()
         with run.log_file.open("wb") as log:
             with self._lock:
-                if self._ended:
+                if self._killed:
                     return
                 process = subprocess.Popen(  # noqa: S603  (our own command)
                     [*_COMMAND, "fit", "--config", str(run.configuration_file)],
@@ -69,26 +68,26 @@ class _Trainings:
                     env=self._environment,
                     start_new_session=True,
                 )
-                self._under_way.add(process)
+                self._running.add(process)
             status = process.wait()
-            self._under_way.discard(process)
+            self._running.discard(process)
         seconds = time.monotonic() - began
         if status == 0:
             run.finish(seconds)
         print(f"{run.name}: {f'{seconds:.0f} s' if status == 0 else f'failed, see {run.log_file}'}", flush=True)
 
-    def end(self) -> None:
-        """End those that are under way, with what they have started themselves."""
+    def kill(self) -> None:
+        """Kill the running processes and all that these have started."""
         with self._lock:
-            self._ended = True
-            for process in list(self._under_way):
+            self._killed = True
+            for process in list(self._running):
                 with suppress(ProcessLookupError):  # it has just ended by itself
                     os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Have a request to terminate unwind as an interrupt does."""
+def _sigterm_raises() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM, as an interrupt raises KeyboardInterrupt."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)
@@ -100,55 +99,52 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def run_by_slurm(runs: Sequence[Run], workers: int, arguments: Sequence[str], options: str, out: Path) -> None:
-    """Have SLURM run an array of which each task is one run, ``workers`` at a time, and wait for its end.
+def run_by_slurm(
+    runs: Sequence[Run], workers: int, arguments: Sequence[str], options: Sequence[str], out: Path
+) -> None:
+    """Submit a SLURM array with one run a task, and wait until all tasks end.
 
     Args:
-        runs: all of the comparison.
-        workers: how many may run at the same time.
-        arguments: of ``compare``; each task gets them and ``--task``.
-        options: of ``sbatch``, such as ``"--partition=gpu --gres=gpu:1"``.
-        out: where the tasks' own output goes.
+        runs: all runs of the comparison.
+        workers: how many tasks may run at the same time.
+        arguments: the arguments of ``compare``; each task gets them and ``--task``.
+        options: options of ``sbatch``, such as ``["--partition=gpu", "--gres=gpu:1"]``.
+        out: the folder for the tasks' own output.
 
     Raises:
-        ValueError: if there is no ``sbatch`` here.
+        ConfigurationError: if there is no ``sbatch`` on this machine.
     """
     sbatch = shutil.which("sbatch")
     if sbatch is None:
-        raise ValueError("--engine slurm needs sbatch, and there is none on this machine")
-    tasks = [number for number, run in enumerate(runs) if run.seconds is None]
+        raise ConfigurationError("--engine slurm needs sbatch, and there is none on this machine")
+    tasks = unfinished(runs)
     if not tasks:
         return
     out.mkdir(parents=True, exist_ok=True)
-    command = f"{shlex.join([*_COMMAND, 'compare', *arguments])} --task $SLURM_ARRAY_TASK_ID"
-    subprocess.run(  # noqa: S603  (the command that was asked for)
-        [
-            sbatch,
-            "--wait",
-            f"--array={','.join(map(str, tasks))}%{workers}",
-            f"--output={out / 'slurm-%a.log'}",
-            *shlex.split(options),
-            "--wrap",
-            command,
-        ],
-        check=False,  # a task that failed is a run that is not finished
-    )
+    array = [f"--array={','.join(map(str, tasks))}%{workers}", f"--output={out / 'slurm-%a.log'}"]
+    task = f"{shlex.join([*_COMMAND, 'compare', *arguments])} --task $SLURM_ARRAY_TASK_ID"
+    # A task that fails leaves a run that is not finished: no need to check the status.
+    subprocess.run([sbatch, "--wait", *array, *options, "--wrap", task], check=False)  # noqa: S603
 
 
 def write_sweep(runs: Sequence[Run], arguments: Sequence[str], out: Path) -> Path:
-    """Write a sweep for wandb's agents, of which each task is one run.
+    """Write a sweep for the agents of wandb, with one run a task.
 
     Returns:
-        The file that ``wandb sweep`` takes.
+        The file for ``wandb sweep``.
     """
     out.mkdir(parents=True, exist_ok=True)
-    tasks = [number for number, run in enumerate(runs) if run.seconds is None]
     sweep = {
         "name": out.name,
         "method": "grid",
-        "parameters": {"task": {"values": tasks}},
+        "parameters": {"task": {"values": unfinished(runs)}},
         "command": [*_COMMAND, "compare", *arguments, "${args}"],  # --task=NUMBER
     }
     path = out / "sweep.yaml"
     path.write_text(yaml.safe_dump(sweep, sort_keys=False))
     return path
+
+
+def unfinished(runs: Sequence[Run]) -> list[int]:
+    """Return the numbers of the runs that are not finished."""
+    return [number for number, run in enumerate(runs) if run.seconds is None]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -10,40 +11,40 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lit_bottleneck.cli.compare.measured import Curves, Series
+from lit_bottleneck.cli.compare.metrics import Curves, Series
 
-AllCurves = Mapping[str, Sequence[Curves]]  # of an arm, one for each seed
+AllCurves = Mapping[str, Sequence[Curves]]  # for each arm, one for each seed
 
-_PLANE = ("test/information_lower", "test/information_upper")
-_READ = ("test/cross_entropy_sampled", "test/accuracy")
-_MANY_NATS = 20  # from where a linear axis would crowd few of them
-_TRADE = ("test/rate", "test/distortion")
+_BOUNDS = ("test/information_lower", "test/information_upper")
+_READOUTS = ("test/cross_entropy_sampled", "test/accuracy")
+_MANY_NATS = 20  # beyond, a linear axis would crowd the small values
+_RATE_AND_DISTORTION = ("test/rate", "test/distortion")
 
 
-def draw_figures(names: Sequence[str], arms: AllCurves, out: Path, over_a_price: bool = False) -> list[Path]:
-    """Draw what there is something to draw of.
+def draw_figures(names: Sequence[str], arms: AllCurves, out: Path, varies_rate: bool = False) -> list[Path]:
+    """Draw every figure whose metrics were logged.
 
     Args:
-        names: of the metrics whose learning curves are drawn.
-        arms: what was logged.
-        out: the folder of the files.
-        over_a_price: whether the arms differ in what a nat costs.
+        names: the metrics whose learning curves are drawn.
+        arms: the logged metrics.
+        out: the folder for the files.
+        varies_rate: whether the arms differ in beta or the capacity.
 
     Returns:
-        The files: ``curves.png``; ``information_plane.png``, where the information was bounded; and
-        ``rate_distortion.png`` over a price, where there are rates and distortions.
+        The files: ``curves.png``; ``information_plane.png`` if the bounds of the information were logged; and
+        ``rate_distortion.png`` if ``varies_rate`` and rate and distortion were logged.
     """
     logged = {name for runs in arms.values() for curves in runs for name in curves}
     panels = _curve_names(names, logged)
     figures: dict[str, Figure] = {}
     if panels:
         figures["curves"] = _panels(panels, arms, _draw_curve)
-    if logged >= set(_PLANE):
-        read = [name for name in _READ if name in logged]
-        if read:
-            figures["information_plane"] = _panels(read, arms, _draw_plane)
-    if over_a_price and logged >= set(_TRADE):
-        figures["rate_distortion"] = _panels(_TRADE[1:], arms, _draw_trade)
+    if logged >= set(_BOUNDS):
+        readouts = [name for name in _READOUTS if name in logged]
+        if readouts:
+            figures["information_plane"] = _panels(readouts, arms, _draw_information_plane)
+    if varies_rate and logged >= set(_RATE_AND_DISTORTION):
+        figures["rate_distortion"] = _panels(_RATE_AND_DISTORTION[1:], arms, _draw_rate_distortion)
     paths = []
     for name, figure in figures.items():
         paths.append(out / f"{name}.png")
@@ -65,39 +66,35 @@ def _panels(names: Sequence[str], arms: AllCurves, draw: Callable[[Axes, str, Al
 
 
 def _draw_curve(axes: Axes, name: str, arms: AllCurves) -> None:
-    """Mean over the seeds by epoch, and a standard deviation to either side."""
+    """Draw the mean over the seeds by epoch, and a band of one standard deviation."""
     for colour, (arm, runs) in zip(_colours(len(arms)), arms.items(), strict=True):
-        by_epoch: dict[int, list[float]] = {}
-        for curves in runs:
-            for epoch, value in _per_epoch(curves.get(name, [])):
-                if math.isfinite(value):
-                    by_epoch.setdefault(epoch, []).append(value)
-        epochs = sorted(by_epoch)
-        means = np.array([np.mean(by_epoch[epoch]) for epoch in epochs])
-        spreads = np.array([np.std(by_epoch[epoch]) for epoch in epochs])
-        at = [epoch + 1 for epoch in epochs]
+        epoch_means = [point for curves in runs for point in _by_epoch(curves.get(name, []), np.mean)]
+        finite = [(epoch, value) for epoch, value in epoch_means if math.isfinite(value)]
+        at = [epoch + 1 for epoch, _ in _by_epoch(finite, np.mean)]
+        means = np.array([value for _, value in _by_epoch(finite, np.mean)])
+        spreads = np.array([value for _, value in _by_epoch(finite, np.std)])
         axes.plot(at, means, label=arm, color=colour)
         axes.fill_between(at, means - spreads, means + spreads, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _draw_plane(axes: Axes, name: str, arms: AllCurves) -> None:
-    """Every run as the bracket of its information, at the height of what is read from it."""
+def _draw_information_plane(axes: Axes, name: str, arms: AllCurves) -> None:
+    """Draw every run as a bracket from its lower to its upper bound, at the height of its readout."""
     for colour, (arm, runs) in zip(_colours(len(arms)), arms.items(), strict=True):
-        points = [[_last(curves, of) for of in (*_PLANE, name)] for curves in runs]
+        points = [[_last(curves, of) for of in (*_BOUNDS, name)] for curves in runs]
         for label, (lower, upper, height) in zip([arm, *[None] * len(points)], points, strict=False):
             axes.plot([lower, upper], [height, height], marker="|", color=colour, label=label)
-    if axes.get_xlim()[1] > _MANY_NATS:  # from a collapsed code to one that all but copies its input
+    if axes.get_xlim()[1] > _MANY_NATS:  # from collapsed codes to near copies of the input
         axes.set_xscale("symlog", linthresh=1)
     axes.set_xlabel("I(z; x), nats: lower and upper bound")
 
 
-def _draw_trade(axes: Axes, name: str, arms: AllCurves) -> None:
-    """Every run as a point, and a line through the means of the arms."""
+def _draw_rate_distortion(axes: Axes, name: str, arms: AllCurves) -> None:
+    """Draw every run as a point, and a line through the means of the arms."""
     means = []
     for colour, (arm, runs) in zip(_colours(len(arms)), arms.items(), strict=True):
-        points = [(_last(curves, _TRADE[0]), _last(curves, name)) for curves in runs]
+        points = [(_last(curves, _RATE_AND_DISTORTION[0]), _last(curves, name)) for curves in runs]
         points = [point for point in points if math.isfinite(sum(point))]
         if points:
             axes.scatter(*zip(*points, strict=True), color=colour, label=arm, zorder=2)
@@ -107,7 +104,7 @@ def _draw_trade(axes: Axes, name: str, arms: AllCurves) -> None:
 
 
 def _curve_names(names: Sequence[str], logged: set[str]) -> list[str]:
-    """What has a curve: of what is measured once, in test, its counterpart in validation, or else in training."""
+    """Return the names that have a curve: for a test metric its counterpart in validation, or else in training."""
     panels = []
     for name in names:
         stage, _, metric = name.partition("/")
@@ -116,12 +113,12 @@ def _curve_names(names: Sequence[str], logged: set[str]) -> list[str]:
     return list(dict.fromkeys(panels))
 
 
-def _per_epoch(series: Series) -> Series:
-    """The mean of each epoch."""
+def _by_epoch(points: Series, reduce: Callable[[list[float]], Any]) -> Series:
+    """Reduce the values of each epoch to one."""
     epochs: dict[int, list[float]] = {}
-    for epoch, value in series:
+    for epoch, value in points:
         epochs.setdefault(epoch, []).append(value)
-    return [(epoch, float(np.mean(values))) for epoch, values in epochs.items()]
+    return [(epoch, float(reduce(epochs[epoch]))) for epoch in sorted(epochs)]
 
 
 def _last(curves: Curves, name: str) -> float:

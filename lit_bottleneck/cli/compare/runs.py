@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from lit_bottleneck.cli.compare.arms import Arm
+from lit_bottleneck.cli.recipes import as_list
 
 _INFORMATION = "lit_bottleneck.callbacks.Information"
 _CSV_LOGGER = "lightning.pytorch.loggers.CSVLogger"
@@ -21,10 +22,10 @@ class Run:
     """One arm with one seed.
 
     Attributes:
-        arm: which arm.
+        arm: the arm.
         seed: its ``seed_everything``.
-        folder: of this run alone.
-        configuration: of ``lit-bottleneck fit``.
+        folder: the folder of this run alone.
+        configuration: its configuration of ``lit-bottleneck fit``.
     """
 
     arm: Arm
@@ -34,27 +35,27 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The run's name in messages."""
         return f"{self.arm.name}, seed {self.seed}"
 
     @property
     def configuration_file(self) -> Path:
-        """Where its configuration is."""
+        """Path of the configuration."""
         return self.folder / "configuration.yaml"
 
     @property
     def log_file(self) -> Path:
-        """What the training has said."""
+        """Path of what the training prints."""
         return self.folder / "log.txt"
 
     @property
     def metrics_file(self) -> Path:
-        """What the training has logged."""
+        """Path of the logged metrics."""
         return self.folder / "metrics.csv"
 
     @property
     def seconds(self) -> float | None:
-        """Wall time, if it has come to its end."""
+        """Wall time in seconds, or None if the run is not finished."""
         finished = self._finished_file
         return float(json.loads(finished.read_text())["seconds"]) if finished.exists() else None
 
@@ -62,35 +63,36 @@ class Run:
     def _finished_file(self) -> Path:
         return self.folder / "finished.json"
 
-    def is_of_another_comparison(self) -> bool:
-        """Whether the folder holds a finished run of other settings."""
-        if self.seconds is None:
-            return False
-        return self.configuration_file.read_text() != self._text()
+    def belongs_to_another_comparison(self) -> bool:
+        """Return whether the folder holds a finished run with other settings."""
+        return self.seconds is not None and self.configuration_file.read_text() != self._text()
 
     def prepare(self) -> None:
-        """Make an empty folder with the configuration in it: of a run that was cut nothing is kept."""
+        """Create an empty folder with the configuration in it; delete what an unfinished run left there."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self.configuration_file.write_text(self._text())
 
     def finish(self, seconds: float) -> None:
-        """Leave word that it has come to its end: the file is there as a whole or not at all."""
-        unfinished = self._finished_file.with_suffix(".part")
-        unfinished.write_text(json.dumps({"seconds": seconds, "at": time.strftime("%Y-%m-%d %H:%M:%S")}))
-        unfinished.replace(self._finished_file)
+        """Mark the run as finished, by a file that appears whole or not at all."""
+        part = self._finished_file.with_suffix(".part")
+        part.write_text(json.dumps({"seconds": seconds, "at": time.strftime("%Y-%m-%d %H:%M:%S")}))
+        part.replace(self._finished_file)
 
     def _text(self) -> str:
         return str(yaml.safe_dump(self.configuration, sort_keys=False))
 
 
-def run_of(arm: Arm, seed: int, configuration: dict[str, Any], out: Path) -> Run:
-    """The run of an arm with a seed: loggers write into its folder, and a price's effect is accounted for.
+def make_run(arm: Arm, seed: int, configuration: dict[str, Any], out: Path) -> Run:
+    """Make the run of an arm with a seed.
+
+    Its loggers and checkpoints write into its own folder. If the grid is over beta or the capacity, the run also
+    estimates the information in the code.
 
     Args:
-        arm: which arm.
-        seed: takes the place of ``seed_everything``.
-        configuration: the arm's, of ``lit-bottleneck fit``.
+        arm: the arm.
+        seed: replaces ``seed_everything``.
+        configuration: the arm's configuration of ``lit-bottleneck fit``.
         out: the folder of the comparison.
     """
     folder = out / arm.folder_name / f"seed_{seed}"
@@ -99,21 +101,20 @@ def run_of(arm: Arm, seed: int, configuration: dict[str, Any], out: Path) -> Run
     trainer = configuration["trainer"]
     trainer["enable_progress_bar"] = trainer["enable_model_summary"] = False
     trainer["logger"] = _loggers(trainer.get("logger"), folder, f"{arm.name}, seed {seed}")
-    callbacks = _as_list(trainer.get("callbacks"))
+    callbacks = as_list(trainer.get("callbacks"))
     for callback in callbacks:
         arguments = callback.get("init_args", {})
-        if arguments.get("dirpath"):  # of a ModelCheckpoint: all runs would write into one folder
+        if arguments.get("dirpath"):  # of a ModelCheckpoint, which all runs would share
             arguments["dirpath"] = str(folder / Path(arguments["dirpath"]).name)
-    accounted = any(callback["class_path"] == _INFORMATION for callback in callbacks)
-    if arm.sets_a_price and not accounted:
+    if arm.varies_rate and not any(callback["class_path"] == _INFORMATION for callback in callbacks):
         trainer["callbacks"] = [*callbacks, {"class_path": _INFORMATION}]
     return Run(arm, seed, folder, configuration)
 
 
 def _loggers(configured: Any, folder: Path, name: str) -> list[dict[str, Any]]:
-    """A CSV logger of ours, which `measured` reads, and the configured ones that are none, in the run's folder."""
+    """A CSVLogger, whose file ``metrics`` reads, and the configured loggers of other kinds, in the run's folder."""
     loggers = [{"class_path": _CSV_LOGGER, "init_args": {"save_dir": str(folder), "name": "", "version": ""}}]
-    for logger in _as_list(configured):
+    for logger in as_list(configured):
         if logger["class_path"] == _CSV_LOGGER:
             continue
         arguments = logger.setdefault("init_args", {})
@@ -123,10 +124,3 @@ def _loggers(configured: Any, folder: Path, name: str) -> list[dict[str, Any]]:
             arguments["name"] = name
         loggers.append(logger)
     return loggers
-
-
-def _as_list(configured: Any) -> list[dict[str, Any]]:
-    """The objects of a setting that may be one, several, or none (also True or False, of loggers)."""
-    if isinstance(configured, dict):
-        return [configured]
-    return list(configured) if isinstance(configured, list) else []

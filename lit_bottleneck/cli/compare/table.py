@@ -1,4 +1,4 @@
-"""What may be concluded: means, spreads, and paired confidence intervals."""
+"""The table of a comparison: means, spreads, and paired confidence intervals."""
 
 import csv
 import io
@@ -14,13 +14,13 @@ CONFIDENCE = 0.95
 
 
 def paired_difference(arm: Values, reference: Values) -> tuple[float, float, float]:
-    """Mean difference of an arm from the reference over the seeds that both have, and its confidence interval.
+    """Mean difference of an arm from the reference over their common seeds, and its 95 % confidence interval.
 
-    Student's t for paired observations: ``mean +- t(n - 1) * sd / sqrt(n)``, 95 %.
+    Student's t for paired observations: ``mean +- t(n - 1) * sd / sqrt(n)``.
 
     Returns:
-        The mean difference and the ends of the interval, which are NaN for less than two common seeds; all NaN for
-        none, or where a value is infinite.
+        The mean difference and the ends of the interval. The ends are NaN with fewer than two common seeds; all three
+        are NaN without a common seed, or if a value is infinite.
 
     >>> [round(number, 3) for number in paired_difference({0: 2.0, 1: 4.0}, {0: 1.0, 1: 1.0})]
     [2.0, -10.706, 14.706]
@@ -38,11 +38,11 @@ def paired_difference(arm: Values, reference: Values) -> tuple[float, float, flo
 
 
 def markdown_table(measures: Sequence[str], arms: Mapping[str, Sequence[Values]]) -> str:
-    """A table in Markdown, of which each row is a measure of an arm.
+    """Format a Markdown table with a row for each measure and arm.
 
     Args:
-        measures: their names.
-        arms: the first is the one that the others are compared with; for each, the values of each measure.
+        measures: the names of the measures.
+        arms: for each arm, the values of each measure; the first arm is the reference.
     """
     reference = next(iter(arms))
     header = ["metric", "arm", "mean"]
@@ -60,7 +60,7 @@ def markdown_table(measures: Sequence[str], arms: Mapping[str, Sequence[Values]]
 
 
 def values_csv(measures: Sequence[str], arms: Mapping[str, Sequence[Values]]) -> str:
-    """Every value, one run a line, as CSV."""
+    """Format every value as CSV, one run a line."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["arm", "seed", *measures])

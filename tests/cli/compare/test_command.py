@@ -1,29 +1,52 @@
-"""The command, with real trainings in processes of their own."""
+"""The command ``compare``, with real trainings in processes of their own."""
 
 import csv
 import os
+import shlex
+import shutil
 import signal
-import stat
-import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from lit_bottleneck.cli import fit_configuration, main
+from lit_bottleneck.cli import compare, fit_configuration, main
 from lit_bottleneck.cli.recipes import recipe_paths
+from tests.started import start
 
 PATHS = recipe_paths()
 DIGITS = ["--config", str(PATHS["vib_digits"]), "--config", str(PATHS["trainer/smoke"])]
-NOT_THE_WIDTH = "wrong=--model.init_args.latent_dim 5"  # which the configuration cannot know
+BETA = ["--grid", "model.init_args.beta=1e-2"]
+WRONG = ["--arm", "wrong=--model.init_args.latent_dim 5"]  # which the configuration alone does not show
+VIB = ["--arm", "vib="]
+METRICS = ["test/acuracy", "test/accuracy,val/cross_entropy:min"]
+VIB_FOLDER = "vib_beta=1e-2/seed_0"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A comparison of an arm that fails and one that does not, in the folder ``out``; its exit status and output."""
+    folder = tmp_path_factory.mktemp("compared")
+    command = ["compare", *DIGITS, *WRONG, *VIB, *BETA, "--seeds", "0", "--workers", "2", "--out", "out"]
+    process = start([*command, "--metrics", *METRICS], folder / "output.txt", folder=folder)
+    process.join()
+    assert process.exitcode == 1
+    return folder / "out", (folder / "output.txt").read_text()
+
+
+@pytest.fixture
+def out(compared: tuple[Path, str]) -> Path:
+    """A copy of the comparison, as ``out`` in the current folder."""
+    return Path(shutil.copytree(compared[0], "out"))
 
 
 def values(out: Path) -> list[dict[str, str]]:
@@ -31,125 +54,117 @@ def values(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_comparison_from_its_arms_to_its_figures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["compare", *DIGITS, "--arm", NOT_THE_WIDTH, "--arm", "vib=", "--seeds", "0,1", "--workers", "2"]
-    command += ["--metrics", "test/accuracy,test/acuracy", "--metrics", "val/cross_entropy:min", "--out", "out"]
+def refusal(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as stop:
-        main(command)
-    assert stop.value.code == 1
-    said = capsys.readouterr().out
-    assert "2 of 4 runs failed" in said
-    assert "wrong, seed 1" in said
-    assert "seed_1/log.txt): error: latent_dim=5 needs an encoder that returns 10 numbers" in said
-    assert "no run has logged test/acuracy; there are test/accuracy, test/calibration_error" in said
-    assert "| test/accuracy | wrong | - |" in said
-    first = values(folder / "out")
-    assert [(row["arm"], row["seed"]) for row in first] == [("vib", "0"), ("vib", "1")]
-    assert (folder / "out/curves.png").is_file()
-
-    # The same command again keeps what is finished. What was cut begins anew, and comes to the same.
-    (folder / "out/vib/seed_1/finished.json").unlink()
-    kept = (folder / "out/vib/seed_0/metrics.csv").stat().st_mtime_ns
-    command.remove("--arm")
-    command.remove(NOT_THE_WIDTH)
-    command[command.index("test/accuracy,test/acuracy")] = "test/accuracy"
-    main(command)
-    assert (folder / "out/vib/seed_0/metrics.csv").stat().st_mtime_ns == kept
-    assert values(folder / "out") == [
-        {name: value for name, value in row.items() if name != "test/acuracy"} for row in first
-    ]
-
-    with pytest.raises(SystemExit) as stop:
-        main([*command, "--model.init_args.beta", "0.5"])
+        main(["compare", *arguments])
     assert stop.value.code == 2
-    assert "holds a run of other settings" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stop:
-        main(["compare", *DIGITS, "--arm", "other=", "--out", "out"])
-    assert stop.value.code == 2
-    assert "out/vib is of an arm that is not in this comparison" in capsys.readouterr().err
+    return " ".join(capsys.readouterr().err.split())
 
 
-def test_a_grid_over_beta_makes_an_information_plane_through_slurm(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_comparison_ends_with_a_table_figures_and_the_failures(compared: tuple[Path, str]) -> None:
+    out, output = compared
+    assert "1 of 2 runs failed" in output
+    assert "- wrong beta=1e-2, seed 0 (out/wrong_beta=1e-2/seed_0/log.txt): error: " in output
+    assert "latent_dim=5 needs an encoder that returns 10 numbers" in output
+    assert "no run has logged test/acuracy; there are " in output
+    assert "| test/accuracy | wrong beta=1e-2 | - |" in output
+    assert [(row["arm"], row["seed"]) for row in values(out)] == [("vib beta=1e-2", "0")]
+    assert {path.name for path in out.glob("*.png")} == {"curves.png", "information_plane.png"}
+
+
+def test_slurm_runs_what_is_not_finished(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The sbatch here runs the tasks that it was given, one after another, as the real one would on its nodes."""
-    sbatch = folder / "bin/sbatch"
+    """``sbatch`` is replaced by a script that notes its arguments; the test runs the tasks as SLURM would."""
+    sbatch = Path("bin/sbatch").absolute()
     sbatch.parent.mkdir()
-    sbatch.write_text(
-        f"#!{sys.executable}\n"
-        "import os, subprocess, sys\n"
-        "assert '--partition=short' in sys.argv and '--wait' in sys.argv\n"
-        "[array] = [word for word in sys.argv if word.startswith('--array=')]\n"
-        "tasks, workers = array.removeprefix('--array=').split('%')\n"
-        "assert workers == '2'\n"
-        "for task in tasks.split(','):\n"
-        "    environment = {**os.environ, 'SLURM_ARRAY_TASK_ID': task}\n"
-        "    subprocess.run(sys.argv[sys.argv.index('--wrap') + 1], shell=True, check=True, env=environment)\n"
-    )
-    sbatch.chmod(sbatch.stat().st_mode | stat.S_IXUSR)
+    sbatch.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {sbatch}.txt\n')
+    sbatch.chmod(0o755)
     monkeypatch.setenv("PATH", str(sbatch.parent), prepend=os.pathsep)
-    engine = ["--engine", "slurm", "--engine_options=--partition=short", "--workers", "2"]
-    main(["compare", *DIGITS, "--grid", "model.init_args.beta=1e-2", "--seeds", "3", "--out", "out", *engine])
-
-    assert (folder / "out/information_plane.png").is_file()
-    [row] = values(folder / "out")
-    assert row["arm"] == "beta=1e-2"
-    assert float(row["test/information_lower"]) <= float(row["test/rate"])
-    assert "1 runs" in capsys.readouterr().out
-
-
-def test_slurm_that_is_not_there_is_missed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("PATH", "")
+    before = values(out), (out / VIB_FOLDER / "metrics.csv").stat().st_mtime_ns
+    command = ["compare", *DIGITS, *WRONG, *VIB, *BETA, "--seeds", "0", "--workers", "2", "--out", "out"]
     with pytest.raises(SystemExit) as stop:
-        main(["compare", *DIGITS, "--engine", "slurm"])
-    assert stop.value.code == 2
-    assert "needs sbatch" in capsys.readouterr().err
+        main([*command, "--metrics", *METRICS, "--engine", "slurm", "--engine_options=--partition='a b'"])
+    assert stop.value.code == 1
+    *options, task = Path(f"{sbatch}.txt").read_text().splitlines()
+    assert options == ["--wait", "--array=0%2", "--output=out/slurm-%a.log", "--partition=a b", "--wrap"]
+    assert "1 runs, " in capsys.readouterr().out
+    assert (values(out), (out / VIB_FOLDER / "metrics.csv").stat().st_mtime_ns) == before
+
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")  # with which no Python starts, to save the time
+    for number, status in (("0", 1), ("1", 0)):  # the second is finished
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", number)
+        python, *arguments = shlex.split(os.path.expandvars(task))
+        assert [python, *arguments] == [
+            *[sys.executable, "-m", "lit_bottleneck", *command, "--metrics", *METRICS, "--task", number]
+        ]
+        with pytest.raises(SystemExit) as stop:
+            main(arguments[2:])
+        assert stop.value.code == status
+    assert "failed, see out/wrong_beta=1e-2/seed_0/log.txt" in capsys.readouterr().out
+    assert "Python" in (out / "wrong_beta=1e-2/seed_0/log.txt").read_text()
 
 
-def test_a_sweep_for_wandb_names_the_tasks_and_a_command_that_is_understood(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.slow
+def test_an_interrupted_run_starts_again_and_gives_the_same_numbers(out: Path) -> None:
+    before = values(out)
+    (out / VIB_FOLDER / "finished.json").unlink()
+    main(["compare", *DIGITS, *VIB, *BETA, "--seeds", "0", "--metrics", *METRICS[1:], "--out", "out"])
+    assert [{**row, "test/acuracy": "nan"} for row in values(out)] == before
+
+
+def test_a_folder_of_another_comparison_is_refused(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [*DIGITS, *VIB, "--seeds", "0", "--out", "out"]
+    assert "holds a run of other settings" in refusal([*given, *BETA, "--data.init_args.seed=1"], capsys)
+    assert "out/vib_beta=1e-2 is of an arm that is not in this comparison" in refusal(given, capsys)
+
+
+def test_a_missing_sbatch_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert "needs sbatch" in refusal([*DIGITS, "--engine", "slurm"], capsys)
+
+
+def test_a_sweep_for_wandb_holds_the_tasks_and_their_command(capsys: pytest.CaptureFixture[str]) -> None:
     main(["compare", *DIGITS, "--arm", "a=", "--arm", "b=--data.init_args.seed 1", "--engine=wandb", "--out", "out"])
-    sweep = yaml.safe_load((folder / "out/sweep.yaml").read_text())
+    sweep = yaml.safe_load(Path("out/sweep.yaml").read_text())
     assert sweep["method"] == "grid"
     assert sweep["parameters"] == {"task": {"values": list(range(6))}}
     *command, arguments = sweep["command"]
     assert arguments == "${args}"
     assert command[:4] == [sys.executable, "-m", "lit_bottleneck", "compare"]
     assert not any("engine" in word for word in command)
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main([*command[3:], "--task=6"])
-    assert stop.value.code == 2
-    assert "there are 6 runs" in capsys.readouterr().err
+    assert "there are 6 runs" in refusal([*command[4:], "--task=6"], capsys)
 
 
-def processes_of(folder: Path) -> list[str]:
-    """The processes that have the folder on their command line."""
+def processes_of(folder: Path) -> list[bytes]:
+    """Return the command lines of all processes that name the folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            words = path.read_bytes().decode(errors="replace")
-        except OSError:
+            found.append(path.read_bytes())
+        except OSError:  # it has just ended
             continue
-        if str(folder) in words:
-            found.append(words)
-    return found
+    return [words for words in found if bytes(folder) in words]
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
-def test_an_end_that_is_asked_for_ends_the_trainings_too(folder: Path) -> None:
-    command = [sys.executable, "-m", "lit_bottleneck", "compare", *DIGITS, "--trainer.max_epochs", "100000"]
-    process = subprocess.Popen([*command, "--seeds", "0", "--out", str(folder / "out")])
-    log = folder / "out/all/seed_0/log.txt"
-    patience = time.monotonic() + 60
-    while not log.exists() and time.monotonic() < patience:
-        time.sleep(0.1)
-    assert log.exists()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 128 + signal.SIGTERM
-    assert not processes_of(folder / "out")
-    assert not (folder / "out/all/seed_0/finished.json").exists()
+def test_sigterm_kills_the_trainings_too(tmp_path: Path) -> None:
+    command = ["compare", *DIGITS, "--trainer.max_epochs", "100000", "--seeds", "0", "--out", str(tmp_path / "out")]
+    process = start(command, tmp_path / "output.txt")
+    while not processes_of(tmp_path / "out") and process.exitcode is None:
+        time.sleep(0.05)
+    process.terminate()
+    process.join()
+    assert process.exitcode == 128 + signal.SIGTERM, (tmp_path / "output.txt").read_text()
+    assert not processes_of(tmp_path / "out")
+    assert not (tmp_path / "out/all/seed_0/finished.json").exists()
+
+
+def configure(arguments: Sequence[str]) -> dict[str, Any]:
+    """Stand in for ``fit_configuration``, which takes longer."""
+    if "--wrong" in arguments:
+        raise SystemExit(2)
+    return {"trainer": {}, "model": [yaml.safe_load(word) for word in arguments]}
 
 
 @pytest.mark.parametrize(
@@ -157,28 +172,35 @@ def test_an_end_that_is_asked_for_ends_the_trainings_too(folder: Path) -> None:
     [
         (["--seeds", "a"], "--seeds"),
         (["--seeds", "0,0"], "--seeds"),
+        (["--seeds", "-1"], "--seeds"),
         (["--workers", "0"], "--workers"),
+        (["--out", __file__], "--out must be a folder"),
         (["--grid", "beta"], "KEY=VALUE"),
         (["--arm", "x"], "NAME=ARGUMENTS"),
         (["--metrics", "a:b"], "NAME:max"),
-        (["--grid", "model.init_args.beta=1e-3,0.001"], "are the same"),
+        (["--grid", "beta=0.01,0.010"], "are the same"),
         (["--arm", "x=", "--arm", "y="], "the arms 'x' and 'y' are the same"),
-        (["--arm", "x=--trainer.epochs 3"], "the arm 'x'"),
-        (["--grid", "model.init_args.beta=high"], "the arm 'beta=high'"),
+        (["--arm", "x=--wrong 3"], "the arm 'x'"),
         (["--engine", "cloud"], "--engine"),
+        (["--engine_options", "'"], "--engine_options"),
+        (["--task", "3"], "--task must be from 0 to 2"),
     ],
 )
-def test_wrong_arguments_end_with_status_2_and_say_which(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_arguments_are_named(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["compare", *DIGITS, *arguments])
+        compare.main(arguments, configure)
     assert stop.value.code == 2
     assert words in capsys.readouterr().err
     assert not Path("runs").exists()
 
 
-def test_the_configuration_of_fit_is_whole_and_plain() -> None:
+def test_an_arm_that_fit_refuses_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refusal([*DIGITS, "--grid", "model.init_args.beta=high"], capsys)
+    assert "model.init_args.beta" in message
+    assert "the arm 'beta=high'" in message
+
+
+def test_the_configuration_of_fit_is_complete_and_plain() -> None:
     configuration = fit_configuration([*DIGITS, "--trainer.max_epochs", "3"])
     assert configuration["trainer"]["max_epochs"] == 3
     assert configuration["model"]["init_args"]["encoder"]["init_args"]["hidden"] == [256, 256]

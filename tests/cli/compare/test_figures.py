@@ -1,4 +1,4 @@
-"""What is drawn, and where it lies."""
+"""The figures of a comparison: which are drawn, and their data."""
 
 import math
 from pathlib import Path
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from lit_bottleneck.cli.compare import figures
 from lit_bottleneck.cli.compare.figures import draw_figures
 
-LEARNT = {
+TRAINED = {
     "val/accuracy": [(0, 0.5), (1, 0.7)],
     "train/loss": [(0, 3.0), (0, 1.0), (1, 1.0)],
     "test/accuracy": [(1, 0.6)],
@@ -25,7 +25,7 @@ def axes_of(figure: Figure) -> dict[str, object]:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
-    """The figures that were saved, by the names of their files."""
+    """Saved figures by file name."""
     saved: dict[str, Figure] = {}
     save = Figure.savefig
 
@@ -37,12 +37,10 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     return saved
 
 
-def test_curves_are_means_over_seeds_of_the_counterparts_in_validation(
-    drawn: dict[str, Figure], tmp_path: Path
-) -> None:
-    other = {**LEARNT, "val/accuracy": [(0, 0.7), (1, 0.9)]}
+def test_curves_are_means_over_seeds_of_the_validation_counterparts(drawn: dict[str, Figure], tmp_path: Path) -> None:
+    other = {**TRAINED, "val/accuracy": [(0, 0.7), (1, 0.9)]}
     [path] = draw_figures(
-        ["test/accuracy", "test/loss", "val/accuracy", "last/accuracy"], {"a": [LEARNT, other], "b": []}, tmp_path
+        ["test/accuracy", "test/loss", "val/accuracy", "last/accuracy"], {"a": [TRAINED, other], "b": []}, tmp_path
     )
     assert PIL.Image.open(path).size > (100, 100)
     axes = axes_of(drawn["curves"])
@@ -59,27 +57,27 @@ def test_values_that_are_not_finite_are_left_out(drawn: dict[str, Figure], tmp_p
     assert line.get_xydata().tolist() == [[2, 2.0]]
 
 
-def test_the_information_plane_has_the_bracket_of_every_run(drawn: dict[str, Figure], tmp_path: Path) -> None:
-    arms = {"beta=1": [{**LEARNT, **BOUNDED}] * 2, "beta=2": [LEARNT]}
+def test_the_information_plane_shows_every_runs_bounds(drawn: dict[str, Figure], tmp_path: Path) -> None:
+    arms = {"beta=1": [{**TRAINED, **BOUNDED}] * 2, "beta=2": [TRAINED]}
     paths = draw_figures(["test/accuracy"], arms, tmp_path)
     assert [path.name for path in paths] == ["curves.png", "information_plane.png"]
     [axes] = axes_of(drawn["information_plane"]).values()
     assert axes.get_lines()[0].get_xydata().tolist() == [[2.0, 0.6], [3.0, 0.6]]
     assert len(axes.get_lines()) == 3
     assert axes.get_xscale() == "linear"
-    wide = {**LEARNT, **BOUNDED, "test/information_upper": [(1, 90.0)]}
+    wide = {**TRAINED, **BOUNDED, "test/information_upper": [(1, 90.0)]}
     draw_figures(["test/accuracy"], {"beta=1": [wide]}, tmp_path)
     [axes] = axes_of(drawn["information_plane"]).values()
     assert axes.get_xscale() == "symlog"
 
 
-def test_rates_and_distortions_make_their_curve(drawn: dict[str, Figure], tmp_path: Path) -> None:
+def test_the_rate_distortion_curve_connects_the_arms(drawn: dict[str, Figure], tmp_path: Path) -> None:
     arms = {
         name: [{"test/rate": [(0, rate)], "test/distortion": [(0, 10 / rate)]}]
         for name, rate in (("beta=1", 4.0), ("beta=2", 2.0))
     }
     assert draw_figures([], arms, tmp_path) == []
-    paths = draw_figures([], {**arms, "failed": []}, tmp_path, over_a_price=True)
+    paths = draw_figures([], {**arms, "failed": []}, tmp_path, varies_rate=True)
     assert [path.name for path in paths] == ["rate_distortion.png"]
     [axes] = axes_of(drawn["rate_distortion"]).values()
     assert axes.get_lines()[0].get_xydata().tolist() == [[2.0, 5.0], [4.0, 2.5]]

@@ -1,4 +1,4 @@
-"""Means, spreads and paired intervals, against scipy."""
+"""Means, spreads and paired intervals, compared with scipy."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from scipy import stats
 from lit_bottleneck.cli.compare.table import markdown_table, paired_difference, values_csv
 
 
-def test_the_interval_is_that_of_the_paired_t_test() -> None:
+def test_the_interval_equals_that_of_the_paired_t_test() -> None:
     rng = np.random.default_rng(0)
     reference, arm = rng.normal(size=7), rng.normal(1.0, 2.0, size=7)
     interval = stats.ttest_rel(arm, reference).confidence_interval(0.95)
@@ -19,7 +19,7 @@ def test_the_interval_is_that_of_the_paired_t_test() -> None:
     assert [mean, low, high] == pytest.approx([(arm - reference).mean(), interval.low, interval.high])
 
 
-def test_only_seeds_of_both_are_paired() -> None:
+def test_only_common_seeds_are_paired() -> None:
     difference = paired_difference({0: 1.0, 1: 5.0, 2: math.nan, 3: 2.0}, {3: 1.0, 2: 1.0, 0: 0.0})
     assert difference == pytest.approx((1.0, 1.0, 1.0))
     assert all(map(math.isnan, paired_difference({0: 1.0}, {1: 1.0})))
@@ -32,12 +32,12 @@ def test_one_seed_has_a_difference_and_no_interval() -> None:
     assert math.isnan(high)
 
 
-def test_an_infinite_value_is_told_and_loses_nothing_else() -> None:
+def test_an_infinite_value_is_shown_and_leaves_other_cells_intact() -> None:
     lines = markdown_table(["x"], {"a": [{0: math.inf, 1: 1.0}], "b": [{0: 1.0, 1: 2.0}]}).splitlines()
     assert lines[2:] == ["| x | a | inf |  |", "| x | b | 1.5 (0.71) | - |"]
 
 
-def test_the_table_says_means_spreads_differences_and_what_is_missing() -> None:
+def test_the_table_holds_means_spreads_differences_and_missing_values() -> None:
     arms = {"vib": [{0: 0.5, 1: 0.7}], "plain": [{0: 0.6, 1: 0.8}], "broken": [{}], "half": [{1: 0.9}]}
     lines = markdown_table(["accuracy"], arms).splitlines()
     assert lines[0] == "| metric | arm | mean | minus vib |"
@@ -47,13 +47,11 @@ def test_the_table_says_means_spreads_differences_and_what_is_missing() -> None:
     assert lines[5] == "| accuracy | half | 0.9, n=1 | +0.2 |"
 
 
-def test_a_single_arm_is_compared_with_nothing() -> None:
-    assert markdown_table(["rate"], {"all": [{0: 1.0}]}).splitlines()[::2] == [
-        "| metric | arm | mean |",
-        "| rate | all | 1 |",
-    ]
+def test_a_single_arm_has_no_difference_column() -> None:
+    lines = markdown_table(["rate"], {"all": [{0: 1.0}]}).splitlines()
+    assert lines[::2] == ["| metric | arm | mean |", "| rate | all | 1 |"]
 
 
-def test_every_value_is_in_the_file() -> None:
+def test_the_csv_holds_every_value() -> None:
     rows = list(csv.reader(io.StringIO(values_csv(["a", "b"], {"x": [{0: 1.0, 2: 3.0}, {0: 2.0}]}))))
     assert rows == [["arm", "seed", "a", "b"], ["x", "0", "1.0", "2.0"], ["x", "2", "3.0", "nan"]]

@@ -27,7 +27,7 @@ def test_the_newest_whole_checkpoint_with_all_states_is_taken(tmp_path: Path) ->
     assert _newest_checkpoint(tmp_path)[1]["global_step"] == 5
     (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"half of one")  # newer still
     torch.save({"state_dict": {}}, tmp_path / "checkpoints" / "weights.ckpt")  # of weights alone
-    with pytest.warns(UserWarning, match=r"last\.ckpt is no checkpoint .* it is left aside"):
+    with pytest.warns(UserWarning, match=r"last\.ckpt is no checkpoint .* it is ignored"):
         path, checkpoint = _newest_checkpoint(tmp_path)
     write(tmp_path / "checkpoints" / "within.ckpt", 6, time=2e9, under_way=True)
     with pytest.warns(UserWarning, match=r"last\.ckpt"):
@@ -41,12 +41,12 @@ def test_the_newest_whole_checkpoint_with_all_states_is_taken(tmp_path: Path) ->
         ([], "holds no config.yaml: it is no run of"),
         (
             ["config.yaml"],
-            "holds no resume.ckpt: the training has come to its end, or was stopped before its first step",
+            "holds no resume.ckpt: the training is finished, or was stopped before its first step",
         ),
         (["config.yaml", "resume.ckpt"], "holds no checkpoint that can be read"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*it is left aside")
+@pytest.mark.filterwarnings("ignore:.*it is ignored")
 def test_a_folder_with_nothing_to_go_on_with_is_refused(
     files: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,11 +1,12 @@
-"""What the runs of a comparison have logged."""
+"""The metrics that the runs of a comparison logged."""
 
 import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from lit_bottleneck.cli.compare.runs import Run
+from lit_bottleneck.checks import ConfigurationError
 
 Series = list[tuple[int, float]]
 Curves = dict[str, Series]
@@ -16,10 +17,10 @@ class Measure:
     """A number of a run: a logged metric, and which of its values.
 
     Attributes:
-        text: as it was asked for.
-        name: of the metric.
+        text: the measure as the user wrote it.
+        name: the metric's name.
         which: ``"last"``, ``"max"``, ``"min"``, or ``"until"``: the epochs until it is at least ``threshold``.
-        threshold: of ``"until"``.
+        threshold: the threshold of ``"until"``.
     """
 
     text: str
@@ -28,7 +29,7 @@ class Measure:
     threshold: float = math.nan
 
     def of(self, curves: Curves) -> float:
-        """The number, NaN if the metric was not logged or never reached the threshold."""
+        """Return the number; NaN if the metric was not logged or never reached the threshold."""
         series = curves.get(self.name, [])
         values = [value for _, value in series]
         if self.which == "until":
@@ -38,13 +39,13 @@ class Measure:
         return {"last": values[-1], "max": max(values), "min": min(values)}[self.which]
 
 
-def measure_of(text: str) -> Measure:
-    """Read a measure: ``NAME``, ``NAME:max``, ``NAME:min`` or ``NAME:until=NUMBER``.
+def read_measure(text: str) -> Measure:
+    """Parse ``NAME``, ``NAME:max``, ``NAME:min`` or ``NAME:until=NUMBER``.
 
     Raises:
-        ValueError: for anything else.
+        ConfigurationError: for any other text.
 
-    >>> measure_of("val/accuracy:until=0.88").of({"val/accuracy": [(0, 0.8), (1, 0.9)]})
+    >>> read_measure("val/accuracy:until=0.88").of({"val/accuracy": [(0, 0.8), (1, 0.9)]})
     2.0
     """
     name, _, which = text.partition(":")
@@ -52,20 +53,19 @@ def measure_of(text: str) -> Measure:
     try:
         number = float(threshold) if which == "until" else math.nan
     except ValueError:
-        which = ""
-        number = math.nan
+        name, number = "", math.nan
     if not name or which not in ("last", "max", "min", "until"):
-        raise ValueError(f"--metrics {text!r} must be NAME, NAME:max, NAME:min or NAME:until=NUMBER")
+        raise ConfigurationError(f"--metrics must be NAME, NAME:max, NAME:min or NAME:until=NUMBER; got {text!r}")
     return Measure(text, name, which, number)
 
 
-def curves_of(run: Run) -> Curves:
-    """Everything a run has logged: pairs of epoch (from 0) and value, by name."""
+def read_curves(metrics_file: Path) -> Curves:
+    """Read a run's ``metrics.csv``: pairs of epoch (from 0) and value, by name; empty if there is no such file."""
     curves: Curves = {}
-    if not run.metrics_file.exists():  # of a run that logged nothing
+    if not metrics_file.exists():  # the run logged nothing
         return curves
     epoch = 0
-    with run.metrics_file.open() as file:
+    with metrics_file.open() as file:
         for row in csv.DictReader(file):
             epoch = int(row.get("epoch") or epoch)  # some callbacks log without one
             for name, value in row.items():
@@ -75,7 +75,7 @@ def curves_of(run: Run) -> Curves:
 
 
 def default_measures(all_curves: Sequence[Curves]) -> list[Measure]:
-    """The last value of everything that was measured in test, or else in validation."""
+    """Return the last value of every test metric, or of every validation metric if nothing was tested."""
     names = sorted({name for curves in all_curves for name in curves})
     tested = [name for name in names if name.startswith("test/")]
     return [Measure(name, name) for name in tested or [name for name in names if name.startswith("val/")]]

@@ -1,0 +1,51 @@
+"""The numbers of a run that are compared."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.cli.compare.metrics import default_measures, read_curves, read_measure
+
+CURVES = {"val/accuracy": [(0, 0.5), (1, 0.9), (2, 0.8)], "test/rate": [(3, 7.0)], "train/rate": [(0, 1.0)]}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("val/accuracy", 0.8),
+        ("val/accuracy:max", 0.9),
+        ("val/accuracy:min", 0.5),
+        ("val/accuracy:until=0.8", 2.0),
+        ("test/rate", 7.0),
+    ],
+)
+def test_a_measure_picks_one_value_of_a_curve(text: str, value: float) -> None:
+    assert read_measure(text).of(CURVES) == value
+
+
+@pytest.mark.parametrize("text", ["val/accuracy:until=0.95", "val/loss", "val/loss:max", "val/loss:until=1"])
+def test_a_metric_not_logged_or_a_threshold_not_reached_is_nan(text: str) -> None:
+    assert math.isnan(read_measure(text).of(CURVES))
+
+
+@pytest.mark.parametrize("text", ["val/accuracy:mean", ":max", "val/accuracy:until", "val/accuracy:until=soon"])
+def test_unknown_measures_raise(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="NAME:until=NUMBER"):
+        read_measure(text)
+
+
+def test_curves_are_read_by_epoch(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,step,train/loss,val/loss\n0,9,1.5,\n0,9,,2.5\n1,19,1.0,\n,20,3.0,\n")
+    assert read_curves(tmp_path / "metrics.csv") == {
+        "train/loss": [(0, 1.5), (1, 1.0), (1, 3.0)],
+        "val/loss": [(0, 2.5)],
+    }
+    assert read_curves(tmp_path / "none.csv") == {}
+
+
+def test_default_measures_are_all_test_metrics_or_else_all_validation_metrics() -> None:
+    tested = default_measures([CURVES, {"test/loss": [(0, 1.0)]}])
+    assert [measure.text for measure in tested] == ["test/loss", "test/rate"]
+    assert [measure.text for measure in default_measures([{"val/loss": [(0, 1.0)], "train/x": []}])] == ["val/loss"]
