@@ -27,7 +27,7 @@ def test_the_newest_whole_checkpoint_with_all_states_is_taken(tmp_path: Path) ->
     assert _newest_checkpoint(tmp_path)[1]["global_step"] == 5
     (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"half of one")  # newer still
     torch.save({"state_dict": {}}, tmp_path / "checkpoints" / "weights.ckpt")  # of weights alone
-    with pytest.warns(UserWarning, match=r"last\.ckpt is no checkpoint .* it is ignored"):
+    with pytest.warns(UserWarning, match=r"last\.ckpt is no complete checkpoint .* it is ignored"):
         path, checkpoint = _newest_checkpoint(tmp_path)
     write(tmp_path / "checkpoints" / "within.ckpt", 6, time=2e9, under_way=True)
     with pytest.warns(UserWarning, match=r"last\.ckpt"):
