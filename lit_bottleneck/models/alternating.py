@@ -15,6 +15,7 @@ from lit_bottleneck.beta import BetaController
 from lit_bottleneck.checks import ConfigurationError, decay, one_of, positive, whole_number
 from lit_bottleneck.models.base import BottleneckModule
 from lit_bottleneck.models.gan_checks import check_trainer
+from lit_bottleneck.training.precision import loss_scale
 from lit_bottleneck.training.weight_averaging import AveragedNetwork
 
 Player = Literal["generator", "discriminator"]
@@ -162,7 +163,7 @@ class AlternatingModule(BottleneckModule, ABC):
 
     def _step(self, player: Player, optimizer: Any) -> None:
         if self.gradient_clip_val is not None:
-            bound = self.gradient_clip_val * (self._loss_scale() or 1.0)  # gradients are still scaled
+            bound = self.gradient_clip_val * (loss_scale(self.trainer) or 1.0)  # gradients are still scaled
             self.clip_gradients(optimizer, bound, self.gradient_clip_algorithm)
         optimizer.step()
         optimizer.zero_grad()

@@ -1,6 +1,7 @@
 """Tensors that keep their precision when a module is cast, by wrapped functions for ``Module._apply``."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,12 @@ def without_half_casts(fn: Move) -> Move:
         return tensor.to(moved.device)
 
     return move
+
+
+def loss_scale(trainer: Any) -> float:
+    """Return the scale of the gradient scaler of a trainer; 0 without one."""
+    scaler = None if trainer is None else getattr(trainer.precision_plugin, "scaler", None)
+    return 0.0 if scaler is None else float(scaler.get_scale())
 
 
 class Mean(MeanMetric):
