@@ -1,0 +1,371 @@
+"""Facts that hold for all controllers: penalty, state, checkpoints, arguments and descriptions."""
+
+import copy
+import io
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lit_bottleneck.beta import (
+    GECO,
+    BetaController,
+    CapacityBeta,
+    ConstantBeta,
+    DualBeta,
+    ScheduledBeta,
+    controller_from,
+)
+from lit_bottleneck.hparams import to_config
+from tests.beta.controllers import KINDS, RATES, drive
+
+
+def moved(kind: str, steps: int = 7) -> BetaController:
+    controller = KINDS[kind]()
+    drive(controller, [0.3 * step + 1.7 for step in range(steps)], [0.1 * step for step in range(steps)])
+    return controller
+
+
+# --- constant ---------------------------------------------------------------------------------------------------------
+
+
+@given(beta=st.floats(0, 1e3), rates=RATES)
+def test_a_constant_beta_does_not_change(beta: float, rates: list[float]) -> None:
+    controller = ConstantBeta(beta)
+    assert set(drive(controller, rates)) == {beta}
+    rate = torch.tensor(rates, dtype=torch.float64)
+    assert controller(rate).item() == pytest.approx(beta * sum(rates) / len(rates), rel=1e-12)
+    assert controller.constant
+    assert len(controller.state_dict()) == 0
+
+
+def test_the_penalty_is_differentiable_and_zero_for_an_empty_batch() -> None:
+    rate = torch.tensor([1.0, 3.0, 5.0], requires_grad=True)
+    slopes = {ConstantBeta(0.6): 0.2, DualBeta(2.0, beta_init=0.3): 0.1, CapacityBeta(0.9, 1.0): 0.3}
+    for controller, slope in slopes.items():
+        (gradient,) = torch.autograd.grad(controller(rate), rate)
+        torch.testing.assert_close(gradient, torch.full((3,), slope))
+        empty = controller(torch.zeros(0, requires_grad=True))
+        assert (empty.shape, empty.item()) == ((), 0.0)
+
+
+# --- schedules --------------------------------------------------------------------------------------------------------
+
+
+# --- feedback ---------------------------------------------------------------------------------------------------------
+
+
+# --- closed loops -----------------------------------------------------------------------------------------------------
+
+
+# --- updates that are not finite -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("kind", KINDS)
+def test_updates_that_are_not_finite_are_skipped_and_counted(kind: str, bad: float) -> None:
+    controller = moved(kind)
+    before = controller.get_extra_state()
+    controller.update(bad, 1.0)
+    controller.update(1.0, bad)
+    after = controller.get_extra_state()
+    assert controller.skipped_updates == 2
+    assert {**before, "skipped_updates": 2} == after
+
+
+# --- state ------------------------------------------------------------------------------------------------------------
+
+
+def same_future(one: BetaController, other: BetaController) -> bool:
+    rates, distortions = [0.5, 4.0, 9.0, 2.5] * 4, [1.0, -8.0, 0.0, 3.0] * 4
+    penalty = torch.tensor([1.0, 7.0])
+    if one(penalty).item() != other(penalty).item():
+        return False
+    return drive(one, rates, distortions) == drive(other, rates, distortions)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpoint_restores_the_state_exactly(kind: str) -> None:
+    controller = moved(kind)
+    controller.update(math.nan)
+    file = io.BytesIO()
+    torch.save(nn.ModuleDict({"beta": controller}).state_dict(), file)
+    file.seek(0)
+    restored = KINDS[kind]()
+    nn.ModuleDict({"beta": restored}).load_state_dict(torch.load(file, weights_only=True))
+    assert restored.get_extra_state() == controller.get_extra_state()
+    assert restored.skipped_updates == 1
+    assert same_future(restored, controller)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "treat",
+    [
+        lambda controller: controller.half(),
+        lambda controller: controller.bfloat16(),
+        lambda controller: controller.to_empty(device="cpu"),
+        copy.deepcopy,
+        lambda controller: pickle.loads(pickle.dumps(controller)),
+    ],
+    ids=["half", "bfloat16", "to_empty", "deepcopy", "pickle"],
+)
+def test_casts_copies_and_pickles_do_not_round_the_state(kind: str, treat) -> None:
+    treated, untouched = treat(moved(kind)), moved(kind)
+    assert treated.get_extra_state() == untouched.get_extra_state()
+    assert to_config(treated) == to_config(untouched)
+    assert same_future(treated, untouched)
+
+
+def test_a_thousand_tiny_updates_in_half_precision_add_up() -> None:
+    controller = nn.Sequential(DualBeta.paper(capacity=1.0, gain=1e-5, beta_init=1.0)).half()[0]
+    assert drive(controller, [2.0] * 1000)[-1] == pytest.approx(1.01, rel=1e-9)
+
+
+def test_a_copy_shares_no_state_with_its_original() -> None:
+    controller = moved("dual")
+    copied, before = copy.deepcopy(controller), controller.beta
+    copied.update(1000.0)
+    assert controller.beta == before != copied.beta
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_constant_and_adaptive_controllers_cannot_load_each_others_state(kind: str) -> None:
+    constant, moving = nn.ModuleDict({"beta": ConstantBeta(0.1)}), nn.ModuleDict({"beta": moved(kind)})
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*extra_state"):
+        constant.load_state_dict(moving.state_dict())
+    with pytest.raises(RuntimeError, match=r"Missing key.*extra_state"):
+        moving.load_state_dict(constant.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("stored", "loading"),
+    [
+        ("dual", "scheduled"),
+        ("scheduled", "geco"),
+        ("capacity", "dual"),
+        # whose numbers have the same names:
+        ("dual", "geco"),
+        ("geco", "dual"),
+        ("scheduled", "capacity"),
+        ("capacity", "scheduled"),
+        ("dual", "linear"),  # log(beta) is not beta
+        ("linear", "dual"),
+    ],
+)
+def test_the_state_of_another_controller_is_an_error(stored: str, loading: str) -> None:
+    model = nn.ModuleDict({"beta": KINDS[loading]()})
+    with pytest.raises((RuntimeError, ValueError), match="another"):
+        model.load_state_dict(nn.ModuleDict({"beta": moved(stored)}).state_dict())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_with_a_missing_or_an_additional_number_is_an_error(kind: str) -> None:
+    controller = KINDS[kind]()
+    state = dict(controller.get_extra_state())
+    with pytest.raises(ValueError, match="state"):
+        controller.set_extra_state({**state, "momentum": 1.0})
+    state.pop("skipped_updates")
+    with pytest.raises(ValueError, match="state"):
+        controller.set_extra_state(state)
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+WRONG_NUMBERS = [math.nan, math.inf, -math.inf, -1e-9]
+
+
+@pytest.mark.parametrize("bad", WRONG_NUMBERS)
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("warmup_steps", lambda bad: ScheduledBeta(1.0, bad)),
+        ("warmup_steps", lambda bad: CapacityBeta(1.0, 1.0, warmup_steps=bad)),
+        ("cycles", lambda bad: ScheduledBeta(1.0, 4, cycles=bad)),
+        ("period", lambda bad: ScheduledBeta(1.0, 4, period=bad)),
+        ("beta", lambda bad: ConstantBeta(bad)),
+        ("beta", lambda bad: ScheduledBeta(bad, 3)),
+        ("weight", lambda bad: CapacityBeta(bad, 1.0)),
+        ("capacity", lambda bad: CapacityBeta(1.0, bad)),
+        ("capacity", lambda bad: DualBeta(bad)),
+        ("capacity", lambda bad: DualBeta.paper(bad)),
+        ("gain", lambda bad: DualBeta(1.0, gain=bad)),
+        ("gain", lambda bad: DualBeta.paper(1.0, gain=bad)),
+        ("gain", lambda bad: GECO(1.0, gain=bad)),
+        ("kp", lambda bad: DualBeta(1.0, kp=bad)),
+        ("ema", lambda bad: DualBeta(1.0, ema=bad)),
+        ("ema", lambda bad: GECO(1.0, ema=bad)),
+        ("beta_init", lambda bad: DualBeta(1.0, beta_init=bad)),
+        ("beta_init", lambda bad: GECO(1.0, beta_init=bad)),
+    ],
+)
+def test_negative_and_infinite_numbers_are_refused_by_name(name: str, build, bad: float) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} must be .*got {bad}"):
+        build(bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("warmup_steps", lambda: ScheduledBeta(1.0, 1.5)),
+        ("cycles", lambda: ScheduledBeta(1.0, 4, cycles=0)),
+        ("period", lambda: ScheduledBeta(1.0, 4, period=3)),
+        ("kind", lambda: CapacityBeta(1.0, 1.0, kind="square")),
+        ("reduction", lambda: CapacityBeta(1.0, 1.0, reduction="sum")),
+        ("space", lambda: DualBeta(1.0, space="square")),
+        ("capacity", lambda: DualBeta(0.0)),
+        ("ema", lambda: DualBeta(1.0, ema=1.0)),
+        ("ema", lambda: GECO(1.0, ema=1)),
+        ("beta_init", lambda: DualBeta(1.0, beta_init=0.0)),
+        ("beta_init", lambda: GECO(1.0, beta_init=0.0)),
+        ("beta_init", lambda: DualBeta(1.0, beta_init=2.0, bounds=(0.1, 1.0))),
+        ("bounds", lambda: DualBeta(1.0, bounds=(1.0, 1e-3))),
+        ("bounds", lambda: DualBeta(1.0, bounds=(1e-3, 1e-3))),
+        ("bounds", lambda: DualBeta(1.0, bounds=(-1.0, 1.0))),
+        ("bounds", lambda: DualBeta(1.0, bounds=(0.0, 1.0))),
+        ("bounds", lambda: DualBeta(1.0, bounds=(math.nan, 1.0))),
+        ("bounds", lambda: DualBeta(1.0, bounds=(1e-8, math.nan))),
+        ("bounds", lambda: DualBeta(1.0, bounds=(1e-8,))),
+        ("bounds", lambda: DualBeta(1.0, bounds=(1e-8, 1.0, 2.0))),
+        ("max_error", lambda: DualBeta(1.0, max_error=0.0)),
+        ("max_error", lambda: DualBeta(1.0, max_error=-1.0)),
+        ("max_error", lambda: DualBeta(1.0, max_error=math.nan)),
+        ("target_distortion", lambda: GECO(math.nan)),
+        ("target_distortion", lambda: GECO(math.inf)),
+    ],
+)
+def test_arguments_out_of_range_are_refused_by_name(name: str, build) -> None:
+    with pytest.raises(ValueError, match=name):
+        build()
+
+
+def test_beta_may_start_at_zero_in_linear_space() -> None:
+    assert drive(DualBeta(1.0, space="linear", beta_init=0.0, bounds=(0.0, 1.0), ema=0.0), [2.0])[-1] > 0
+
+
+def test_a_tensor_as_beta_is_refused() -> None:
+    with pytest.raises(ValueError, match="beta must be"):
+        ConstantBeta(torch.tensor(0.1))  # type: ignore[arg-type]
+
+
+# --- descriptions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "constant"])
+def test_a_description_rebuilds_the_controller(kind: str) -> None:
+    controller = ConstantBeta(0.25) if kind == "constant" else KINDS[kind]()
+    description = to_config(controller)
+    rebuilt = controller_from(description)
+    assert type(rebuilt) is type(controller)
+    assert rebuilt is not controller
+    assert to_config(rebuilt) == description
+    assert description["class_path"] == f"lit_bottleneck.beta.{type(controller).__name__}"
+    assert same_future(rebuilt, controller)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_description_survives_a_weights_only_checkpoint(kind: str) -> None:
+    file = io.BytesIO()
+    torch.save(to_config(KINDS[kind]()), file)
+    file.seek(0)
+    assert same_future(controller_from(torch.load(file, weights_only=True)), KINDS[kind]())
+
+
+class Counting(BetaController):
+    """A user's controller without a constructor, which overrides ``update`` itself."""
+
+    updates = 0
+
+    @property
+    def beta(self) -> float:
+        return float(self.updates)
+
+    def update(self, mean_rate: float, mean_distortion: float | None = None) -> None:
+        self.updates += 1
+
+
+class Doubled(DualBeta):
+    """A user's controller that passes keyword arguments on."""
+
+    def __init__(self, factor: float, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    @property
+    def beta(self) -> float:
+        return self.factor * super().beta
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: Doubled(2.0, capacity=4.0, kp=0.1), Counting], ids=["kwargs", "no_constructor"]
+)
+def test_a_description_rebuilds_a_users_controller(build) -> None:
+    controller = build()
+    rebuilt = controller_from(to_config(controller))
+    assert type(rebuilt) is type(controller)
+    assert to_config(rebuilt) == to_config(controller)
+    assert same_future(rebuilt, controller)
+
+
+def test_a_controller_is_returned_as_it_is_and_a_number_becomes_a_constant() -> None:
+    dual = DualBeta(2.0)
+    assert controller_from(dual) is dual
+    for number in (0.25, np.float32(0.25), np.float64(0.25)):
+        controller = controller_from(number)
+        assert isinstance(controller, ConstantBeta)
+        assert type(controller.beta) is float
+        assert controller.beta == 0.25
+    assert controller_from(1).beta == 1.0
+
+
+@pytest.mark.parametrize("bad", [True, "0.1", None, [0.1], torch.tensor(0.1), 1j])
+def test_other_types_are_refused(bad) -> None:
+    with pytest.raises(ValueError, match="beta must be a number or a BetaController"):
+        controller_from(bad)
+
+
+@pytest.mark.parametrize(
+    "path", ["torch.nn.Linear", "os.system", "lit_bottleneck.beta.BetaController", "DualBeta", None]
+)
+def test_class_paths_of_anything_else_are_refused(path) -> None:
+    with pytest.raises(ValueError, match="class_path"):
+        controller_from({"class_path": path, "init_args": {"capacity": 1.0}} if path else {"capacity": 1.0})
+
+
+@settings(max_examples=20)
+@given(rates=RATES, kind=st.sampled_from(sorted(KINDS)))
+def test_beta_is_always_finite_and_not_negative(rates: list[float], kind: str) -> None:
+    controller = KINDS[kind]()
+    assert all(math.isfinite(beta) and beta >= 0 for beta in drive(controller, 5 * rates, 5 * rates))
+    assert controller.skipped_updates == 0
+
+
+class Doubling(BetaController):
+    """A user's controller in the documented way: ``beta``, ``advance`` and the names of its state."""
+
+    state_names = ("price",)
+
+    def __init__(self, price: float = 0.1) -> None:
+        super().__init__()
+        self.price = price
+
+    @property
+    def beta(self) -> float:
+        return self.price
+
+    def advance(self, mean_rate: float, mean_distortion: float | None) -> None:
+        self.price *= 2
+
+
+def test_a_users_controller_keeps_its_state_and_may_override_update() -> None:
+    live, loaded, counting = Doubling(), Doubling(), Counting()
+    for controller in (live, counting):
+        controller.update(1.0)
+    loaded.load_state_dict(live.state_dict())
+    assert live.beta == loaded.beta == 0.2
+    assert counting.beta == 1.0
