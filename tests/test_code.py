@@ -1,4 +1,4 @@
-"""Facts about the code: what passes, what it costs, in which precision."""
+"""Facts about the code: its parts, draws, rate, precision and errors."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ def moments_of(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 5), (2, 4, 3, 3)])
 @pytest.mark.parametrize(("name", "scale"), [("bounded", bounded_log_var), ("softplus", softplus_log_var)])
-def test_a_code_is_made_of_the_two_halves_of_the_moments(shape, name, scale) -> None:
+def test_mean_and_scale_are_the_two_halves_of_the_moments(shape, name, scale) -> None:
     moments = moments_of(*shape, dtype=torch.float64)
     code = gaussian_code(moments, sample=False, scale=name)
     k = shape[1] // 2
@@ -44,7 +44,9 @@ def test_the_scale_may_be_a_function() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("sample", [False, True])
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_dtypes(dtype: torch.dtype, sample: bool, deterministic: bool) -> None:
+def test_a_code_is_at_least_float32_and_its_draws_have_the_dtype_of_the_moments(
+    dtype: torch.dtype, sample: bool, deterministic: bool
+) -> None:
     code = gaussian_code(moments_of(3, 8, dtype=dtype), sample, deterministic=deterministic)
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     assert code.z.dtype == dtype
@@ -59,7 +61,7 @@ def test_half_precision_moments_have_the_rate_of_the_same_numbers_in_float64(dty
     torch.testing.assert_close(code.rate.double(), exact.rate, rtol=1e-5, atol=0)
 
 
-def test_autocast_does_not_touch_the_rate() -> None:
+def test_autocast_does_not_change_the_rate() -> None:
     encoder, x = nn.Linear(8, 16), moments_of(5, 8, seed=1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         moments = encoder(x)
@@ -74,7 +76,7 @@ def test_autocast_does_not_touch_the_rate() -> None:
 
 @pytest.mark.parametrize("shape", [(3, 8), (2, 4, 3, 3)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_given_noise_is_scaled_and_added_and_nothing_else(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_given_noise_is_scaled_and_added_to_the_mean(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     moments = moments_of(*shape, dtype=dtype)
     noise = moments_of(shape[0], shape[1] // 2, *shape[2:], seed=1, dtype=dtype)
     code = gaussian_code(moments, sample=True, noise=noise)
@@ -85,7 +87,7 @@ def test_given_noise_is_scaled_and_added_and_nothing_else(shape: tuple[int, ...]
     assert torch.equal(nothing.z, nothing.mean)
 
 
-def test_drawn_noise_follows_the_generator_and_differs_from_draw_to_draw() -> None:
+def test_drawn_noise_follows_torchs_generator_and_differs_between_draws() -> None:
     moments = moments_of(3, 8)
     torch.manual_seed(1)
     noise = torch.randn(3, 4)
@@ -116,7 +118,7 @@ def test_gradients_flow_to_mean_and_scale_of_the_draw() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("sample", [False, True])
-def test_a_deterministic_code_is_its_mean_at_no_cost(dtype: torch.dtype, sample: bool) -> None:
+def test_a_deterministic_code_is_its_mean_with_a_rate_of_zero(dtype: torch.dtype, sample: bool) -> None:
     moments = moments_of(3, 8, 2, dtype=dtype).requires_grad_()
     code = gaussian_code(moments, sample, deterministic=True)
     assert torch.equal(code.z, moments[:, :4])
@@ -143,18 +145,18 @@ def test_moments_that_cannot_be_halved_are_refused_by_shape(shape: tuple[int, ..
     assert str(tuple(shape)) in str(refused.value)
 
 
-def test_noise_that_does_not_fit_is_refused() -> None:
+def test_noise_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"noise.*\(2, 3\).*\(3,\)"):
         gaussian_code(torch.zeros(2, 6), sample=True, noise=torch.zeros(3))
 
 
 @pytest.mark.parametrize("n", [0, -1])
-def test_no_samples_are_refused(n: int) -> None:
+def test_fewer_than_one_sample_is_refused(n: int) -> None:
     with pytest.raises(ValueError, match=f"n must be at least 1; got {n}"):
         gaussian_code(torch.zeros(2, 4), sample=False).sample(n)
 
 
-def test_an_unknown_scale_is_refused_by_name() -> None:
+def test_an_unknown_scale_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"scale must be one of 'bounded', 'softplus'.*got 'sigmoid'"):
         check_scale("sigmoid")  # type: ignore[arg-type]
     assert check_scale("softplus") == "softplus"

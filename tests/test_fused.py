@@ -1,4 +1,4 @@
-"""The fused operation is the plain formulas, in value, gradient and gradient of the gradient."""
+"""The fused operation equals the plain formulas in value, gradient and gradient of the gradient."""
 
 from collections.abc import Callable
 
@@ -68,7 +68,7 @@ def test_first_and_second_gradients_are_those_of_finite_differences(
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_a_gradient_penalty_through_the_code_is_the_plain_one(scale: Callable[[Tensor], Tensor]) -> None:
+def test_a_gradient_penalty_through_the_code_has_the_plain_gradient(scale: Callable[[Tensor], Tensor]) -> None:
     torch.manual_seed(0)
     encoder, x = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 6)).double(), torch.randn(5, 4).double()
     noise = torch.randn(5, 3).double()
@@ -106,7 +106,7 @@ def test_extreme_moments_have_the_plain_values_and_finite_gradients(
 
 
 @pytest.mark.parametrize("magnitude", [1e12, 1e20, 1e30, 3e38])
-def test_scales_far_beyond_any_network_stay_within_the_bounds(magnitude: float) -> None:
+def test_huge_raw_scales_stay_within_the_bounds(magnitude: float) -> None:
     given = torch.tensor([[0.0, 0.0, magnitude, -magnitude]], requires_grad=True)
     _, log_var, _, rate = fused_code(given, None, bounded_log_var)
     torch.testing.assert_close(log_var, torch.tensor([[8.0, -14.0]]))
@@ -115,7 +115,7 @@ def test_scales_far_beyond_any_network_stay_within_the_bounds(magnitude: float) 
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_moments_get_their_gradient_in_half_precision(dtype: torch.dtype) -> None:
+def test_half_precision_moments_have_their_gradient_in_half_precision(dtype: torch.dtype) -> None:
     given = moments(dtype=torch.float32).detach().to(dtype).requires_grad_()
     noise = torch.ones(5, 3)
     code = gaussian_code(given, sample=True, noise=noise)
@@ -128,7 +128,7 @@ def test_half_precision_moments_get_their_gradient_in_half_precision(dtype: torc
     torch.testing.assert_close(given.grad.float(), wide.grad, rtol=2e-2, atol=2e-2)
 
 
-def test_moments_need_not_lie_in_one_piece() -> None:
+def test_moments_need_not_be_contiguous() -> None:
     given = moments((6, 5)).detach().T.requires_grad_()
     assert not given.is_contiguous()
     for parts in zip(*(compute(given, None, bounded_log_var)[1:] for compute in (fused_code, plain_code)), strict=True):
@@ -136,7 +136,7 @@ def test_moments_need_not_lie_in_one_piece() -> None:
         torch.testing.assert_close(ours, expected)
 
 
-def test_what_cannot_be_fused_takes_the_plain_path() -> None:
+def test_other_scales_noise_with_gradients_and_no_grad_use_the_plain_formulas() -> None:
     given = moments()
     noise = noise_for(given)
     assert not is_fused(fused_code(given, noise, torch.tanh)[1])
@@ -147,7 +147,7 @@ def test_what_cannot_be_fused_takes_the_plain_path() -> None:
         assert fused_code(given, noise, bounded_log_var)[1].grad_fn is None
 
 
-def test_transforms_of_functions_still_work() -> None:
+def test_function_transforms_and_forward_gradients_work() -> None:
     given = moments((4, 6)).detach()
 
     def rate(row: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ def test_transforms_of_functions_still_work() -> None:
     torch.testing.assert_close(tangent, of_each.sum(1))
 
 
-def test_gradients_in_batches_are_those_one_by_one() -> None:
+def test_batched_gradients_are_the_single_ones() -> None:
     given = moments()
     rate = fused_code(given, noise_for(given), bounded_log_var)[3]
     directions = torch.randn(3, len(rate), dtype=torch.float64)
@@ -174,7 +174,7 @@ def test_gradients_in_batches_are_those_one_by_one() -> None:
         torch.testing.assert_close(gradient, torch.autograd.grad(rate, given, direction, retain_graph=True)[0])
 
 
-def test_no_graph_is_left_in_the_code_after_its_gradient() -> None:
+def test_backward_frees_the_graph_of_the_code() -> None:
     given = moments()
     code = gaussian_code(given, sample=True)
     code.rate.sum().backward()

@@ -1,4 +1,4 @@
-"""Compiled networks: the same numbers as without `torch.compile`, and what is refused."""
+"""Compiled networks have the numbers of uncompiled ones; double backward through them is refused."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +79,7 @@ def losses(model: Any) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(("name", "way"), [("vib", "in place"), ("vae", "wrapped"), ("gan", "wrapped")])
-def test_losses_and_gradients_are_those_of_the_networks_as_written(name: str, way: str) -> None:
+def test_losses_and_gradients_are_those_of_uncompiled_networks(name: str, way: str) -> None:
     plain, ours = model_of(name, networks(name)), model_of(name, compiled(networks(name), way))
     assert all(is_compiled(getattr(ours, part)) for part in NETWORKS[name])
     for expected, loss in zip(losses(plain), losses(ours), strict=True):
@@ -94,9 +94,9 @@ def test_losses_and_gradients_are_those_of_the_networks_as_written(name: str, wa
 
 
 def fitted(name: str, tmp_path: Path, callbacks: list[Any], **kwargs: Any) -> dict[str, Any]:
-    """The checkpoint of three steps, each of which is logged, with a validation.
+    """Train three logged steps with a validation, and return the checkpoint's state.
 
-    The last batch is smaller: for several sizes a graph is compiled that cannot be gone through twice at all.
+    The last batch is smaller: a graph compiled for several sizes allows no second backward at all.
     """
     run = trainer(callbacks=callbacks, log_every_n_steps=1)
     model = model_of(name, networks(name), **kwargs)
@@ -162,10 +162,10 @@ def test_the_overlay_compiles_the_networks_of_a_recipe(tmp_path: Path, monkeypat
     assert not is_compiled(model)
 
 
-# --- what networks tell, and what is refused ------------------------------------------------------------------------
+# --- widths and errors ----------------------------------------------------------------------------------------------
 
 
-def test_a_compiled_network_tells_its_width() -> None:
+def test_the_width_of_a_compiled_network_is_known() -> None:
     def wrapped(*layers: nn.Module) -> nn.Module:
         return torch.compile(nn.Sequential(*layers), backend=FAST)
 
@@ -181,7 +181,7 @@ def test_a_compiled_network_tells_its_width() -> None:
 
 @pytest.mark.parametrize("way", ["in place", "wrapped", "callback"])
 @pytest.mark.parametrize("part", ["encoder", "head"])
-def test_a_gradient_penalty_needs_a_discriminator_that_is_not_compiled(part: str, way: str) -> None:
+def test_a_gradient_penalty_needs_an_uncompiled_discriminator(part: str, way: str) -> None:
     parts, callbacks = networks("gan"), []
     if way == "callback":
         callbacks = [Compile([part], backend=FAST)]
@@ -199,7 +199,7 @@ def test_a_gan_with_a_gradient_penalty_is_not_compiled_as_a_whole() -> None:
     trainer(limit_train_batches=0).fit(torch.compile(model_of("gan", networks("gan")), backend=FAST), loader())
 
 
-def test_a_spectral_norm_needs_a_discriminator_that_is_not_compiled() -> None:
+def test_a_spectral_norm_needs_an_uncompiled_discriminator() -> None:
     with pytest.raises(ValueError, match=r"a spectral norm .* do not compile encoder and head"):
         trainer(callbacks=[Compile()]).fit(model_of("gan", networks("gan"), spectral_norm=True), loader())
     parts = networks("gan")
@@ -208,7 +208,7 @@ def test_a_spectral_norm_needs_a_discriminator_that_is_not_compiled() -> None:
         trainer(callbacks=[Compile(["head"])]).fit(model_of("gan", parts), loader())
 
 
-def test_a_compiled_discriminator_is_tested_whatever_it_was_trained_with() -> None:
+def test_a_compiled_discriminator_can_be_tested_with_any_training_setting() -> None:
     plain = model_of("gan", networks("gan"), gradient_penalty=1.0)
     ours = model_of("gan", compiled(networks("gan"), "in place"), gradient_penalty=1.0)
     measured = []
@@ -218,13 +218,13 @@ def test_a_compiled_discriminator_is_tested_whatever_it_was_trained_with() -> No
     assert measured[1] == pytest.approx(measured[0], rel=1e-5)
 
 
-def test_nothing_is_compiled_for_what_setup_tries() -> None:
+def test_dry_runs_in_setup_compile_nothing() -> None:
     model = model_of("gan", compiled(networks("gan"), "in place"))
     trainer(limit_train_batches=0).fit(model, loader())
     assert counters["stats"]["unique_graphs"] == 0
 
 
-def test_networks_that_are_not_there_are_named_with_those_that_are() -> None:
+def test_unknown_networks_are_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"\['generator'\] .* of VIBClassifier, which has encoder, decoder$"):
         trainer(callbacks=[Compile(["generator"])]).fit(model_of("vib", networks("vib")), loader())
     with pytest.raises(ValueError, match=r"networks=\[\] .* which has encoder, generator, averaged_generator, head$"):

@@ -1,4 +1,4 @@
-"""What the trainer's precision may round, and what it may not: all models under all of them."""
+"""All models under all precisions of the trainer: what half precision rounds, and what stays exact."""
 
 from collections.abc import Callable
 from functools import cache
@@ -29,13 +29,13 @@ ROWS = 768
 
 
 def run(precision: str, **kwargs: Any) -> Trainer:
-    """A trainer. 16-mixed has its float16 and its scaler on the CPU too, where Lightning would take bfloat16."""
+    """Return a trainer; 16-mixed uses float16 and a scaler on the CPU too, where Lightning would take bfloat16."""
     if precision == "16-mixed":
         return trainer(plugins=[MixedPrecision("16-mixed", "cpu")], **kwargs)
     return trainer(precision=precision, **kwargs)
 
 
-# --- what is learned ------------------------------------------------------------------------------------------------
+# --- tasks ----------------------------------------------------------------------------------------------------------
 
 
 def normal(*shape: int) -> Tensor:
@@ -99,7 +99,7 @@ def classifier() -> VIBClassifier:
     return VIBClassifier(encoder("vib"), 4, 3, beta=DualBeta(2.0, beta_init=0.01), optimizer=adam())
 
 
-# Of a model, and of what it learns.
+# A model and its data.
 TASKS: dict[str, tuple[Callable[[], Any], Callable[[], tuple[Tensor, ...]]]] = {
     "vib": (classifier, labelled),
     "vae": (vae, near_a_line),
@@ -122,7 +122,7 @@ def loader(name: str) -> DataLoader:
 
 
 def to_learn(name: str, model: Any, precision: str) -> float:
-    """Nats that a prediction costs, or how far the mean of generated points is from that of real ones."""
+    """Return the validation loss in nats; of a GAN, the distance between the means of generated and real points."""
     torch.manual_seed(2)
     if name == "gan":
         return (model.sample(2000).double().mean(0) - cluster()[0].double().mean(0)).norm().item()
@@ -131,7 +131,7 @@ def to_learn(name: str, model: Any, precision: str) -> float:
 
 
 class Watch(Callback):
-    """In which precision codes, prices and what is logged are in the course of a training."""
+    """Record the dtypes of codes and penalties, and the logged values, during training."""
 
     def __init__(self) -> None:
         self.logged: dict[str, list[Tensor]] = {}
@@ -150,7 +150,7 @@ class Watch(Callback):
 
 @cache
 def trained(name: str, precision: str) -> tuple[Any, Trainer, Watch, float]:
-    """A trained model, its trainer, what was seen, and what there is to learn still."""
+    """Return a trained model, its trainer, the recorded values, and the remaining loss."""
     model, watch = new(name), Watch()
     by = run(precision, max_epochs=4, log_every_n_steps=4, callbacks=[watch])
     torch.manual_seed(1)
@@ -160,7 +160,7 @@ def trained(name: str, precision: str) -> tuple[Any, Trainer, Watch, float]:
 
 @cache
 def untrained(name: str) -> float:
-    """What there is to learn."""
+    """Return the loss before training."""
     return to_learn(name, new(name), "32-true")
 
 
@@ -173,11 +173,11 @@ def new(name: str) -> Any:
 
 
 @pytest.mark.parametrize(("name", "precision"), [case for case in CASES if case[1] != "32-true"])
-def test_as_much_is_learned_as_in_float32(name: str, precision: str) -> None:
-    """Up to a seventh of what there is to learn.
+def test_every_precision_learns_as_much_as_float32(name: str, precision: str) -> None:
+    """The tolerance is a seventh of the loss reduction.
 
-    Half precision rounds a number by 1/256 of it at most, which comes to a thirtieth here; 64-true draws other noise,
-    which comes to a tenth. Weights that stood still where their steps are rounded away would be far off.
+    Half precision rounds a number by at most 1/256, which changes the reduction by a thirtieth; 64-true draws other
+    noise, which changes it by a tenth. If steps were rounded away, the loss would be far off.
     """
     before, after = untrained(name), trained(name, "32-true")[-1]
     assert after < (0.3 if name in ("vib", "gan") else 0.92) * before
@@ -185,7 +185,7 @@ def test_as_much_is_learned_as_in_float32(name: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "precision"), CASES)
-def test_codes_prices_losses_and_averages_are_at_least_float32(name: str, precision: str) -> None:
+def test_codes_penalties_losses_and_averages_are_at_least_float32(name: str, precision: str) -> None:
     model, _, watch, _ = trained(name, precision)
     exact = EXACT.get(precision, torch.float32)
     assert next(model.encoder.parameters()).dtype == WEIGHTS.get(precision, torch.float32)
@@ -196,7 +196,7 @@ def test_codes_prices_losses_and_averages_are_at_least_float32(name: str, precis
     for what in exact_logs:
         assert logged[what].dtype in (exact, torch.float32)
         constant = what == "train/beta" and name == "vae iwae"
-        # A number in half precision stays one in whatever precision it is logged.
+        # A number that was rounded to half precision equals its rounding, in any dtype that it is logged in.
         assert constant or not torch.equal(logged[what].bfloat16().to(logged[what].dtype), logged[what]), what
     assert {metric.dtype for metric in model.modules() if isinstance(metric, Metric)} == {torch.float32}
     if name != "vae iwae":  # the others' beta moves
@@ -208,7 +208,7 @@ def test_codes_prices_losses_and_averages_are_at_least_float32(name: str, precis
 
 
 @pytest.mark.parametrize(("name", "precision"), CASES)
-def test_a_trained_model_is_used_and_loaded_again(name: str, precision: str, tmp_path: Path) -> None:
+def test_a_trained_model_tests_predicts_samples_and_loads(name: str, precision: str, tmp_path: Path) -> None:
     model, by, *_ = trained(name, precision)
     by.save_checkpoint(tmp_path / "it.ckpt")
     networks = {"vib": {}, "gan": {"generator": generator()}}.get(name, {"decoder": decoder()})
@@ -230,7 +230,7 @@ def test_a_trained_model_is_used_and_loaded_again(name: str, precision: str, tmp
 
 
 def made_by(model: Any, x: Tensor) -> list[Tensor]:
-    """Whatever a model has a method for."""
+    """Return the outputs of the model's methods."""
     if isinstance(model, VAE):
         return [model.sample(3), model.reconstruct(x), model.interpolate(x, x + 0, 3), model.log_likelihood(x, 5)]
     if isinstance(model, VDBGAN):
@@ -239,8 +239,8 @@ def made_by(model: Any, x: Tensor) -> list[Tensor]:
     return [model(x), model.encode(x).rate]
 
 
-def test_a_model_is_validated_before_it_is_trained() -> None:
-    """And after it, in the same metrics, though the first time leaves them as tensors of inference mode."""
+def test_a_model_can_be_validated_before_and_after_training() -> None:
+    """In the same metrics, although the first validation leaves inference tensors in them."""
     for name in ("vib", "vae", "gan"):
         model = new(name)
         first, again = (run("32-true", limit_val_batches=2) for _ in range(2))
@@ -255,7 +255,7 @@ def test_a_model_is_validated_before_it_is_trained() -> None:
 
 @pytest.mark.parametrize(("name", "precision"), CASES)
 def test_a_sanity_check_changes_no_bit_of_the_first_validation(name: str, precision: str) -> None:
-    """As after a resume, which has none."""
+    """A resumed run, which has no sanity check, then logs the same."""
     logged = []
     for steps in (0, 2):
         model, by = new(name), run(precision, limit_train_batches=2, limit_val_batches=3, num_sanity_val_steps=steps)
@@ -268,7 +268,7 @@ def test_a_sanity_check_changes_no_bit_of_the_first_validation(name: str, precis
 
 
 @pytest.mark.parametrize("cast", [nn.Module.half, nn.Module.bfloat16, lambda module: module.to(torch.bfloat16)])
-def test_a_cast_of_the_module_changes_no_measured_value(cast: Callable[[nn.Module], nn.Module]) -> None:
+def test_a_cast_of_the_module_changes_no_metric(cast: Callable[[nn.Module], nn.Module]) -> None:
     model = new("vib")
     metrics = model.metrics["val"]
     metrics.rate.update(torch.tensor(0.123456))
@@ -290,22 +290,22 @@ def test_means_are_float32_in_a_model_that_is_built_in_half_precision() -> None:
     assert model.metrics["val"].rate.compute().item() == torch.tensor(0.123456, dtype=torch.float32).item()
 
 
-def test_float16_is_trained_with_a_scaler_which_has_not_given_up() -> None:
+def test_the_gradient_scaler_of_float16_keeps_a_scale_of_at_least_one() -> None:
     for name in (name for name, precision in CASES if precision == "16-mixed"):
         scaler = trained(name, "16-mixed")[1].precision_plugin.scaler
         assert scaler.get_scale() >= 1.0
 
 
-def test_on_a_cpu_lightning_takes_bfloat16_in_the_place_of_float16() -> None:
+def test_lightning_uses_bfloat16_instead_of_float16_on_a_cpu() -> None:
     with pytest.warns(UserWarning, match="Using `precision='bf16-mixed'` instead"):
         assert trainer(precision="16-mixed").precision == "bf16-mixed"
 
 
-# --- what half precision would not let move -------------------------------------------------------------------------
+# --- small steps that half precision would lose ---------------------------------------------------------------------
 
 
 class Seen(Callback):
-    """The weights after each step, in float64."""
+    """Record the weights after each step, in float64."""
 
     def __init__(self) -> None:
         self.weights: list[Tensor] = []
@@ -323,8 +323,8 @@ def flat(module: nn.Module) -> Tensor:
     [(precision, torch.float32) for precision in PRECISIONS if precision != "16-mixed"]
     + [("bf16-true", torch.bfloat16)],
 )
-def test_the_average_of_the_weights_is_not_rounded_though_it_is_validated(precision: str, dtype: torch.dtype) -> None:
-    """Of a model that is cast by the trainer, or was by another one before."""
+def test_validation_does_not_round_the_average_of_the_weights(precision: str, dtype: torch.dtype) -> None:
+    """Of a model that the trainer casts, or that was cast before."""
     model, seen, average = new("vib").to(dtype), Seen(), WeightEMA(0.99)
     by = run(precision, max_epochs=2, limit_val_batches=1, callbacks=[average, seen])
     by.fit(model, loader("vib"), loader("vib"))
@@ -333,13 +333,13 @@ def test_the_average_of_the_weights_is_not_rounded_though_it_is_validated(precis
     kept = average._average_model.module
     assert {weight.dtype for weight in kept.parameters()} == {EXACT.get(precision, torch.float32)}
     torch.testing.assert_close(flat(kept), expected, rtol=1e-5, atol=1e-6)
-    rounding = {"bf16-true": 2**-8}.get(precision, 1e-5)  # what is used in the end has the precision of the weights
+    rounding = {"bf16-true": 2**-8}.get(precision, 1e-5)  # the final model has the precision of the weights
     torch.testing.assert_close(flat(model), expected, rtol=rounding, atol=1e-6)
     assert next(model.parameters()).dtype == WEIGHTS.get(precision, torch.float32)
 
 
 def test_a_learned_sigma_moves_by_steps_that_half_precision_would_lose() -> None:
-    """At a raw scale of -2.4, bfloat16 has steps of 1/64, and Adam's are 1/1000."""
+    """At a raw scale of -2.4 bfloat16 resolves 1/64, while Adam's steps are 1/1000."""
     moved = {}
     for precision in ("32-true", "bf16-true"):
         torch.manual_seed(0)
@@ -359,8 +359,8 @@ def test_a_spectral_norm_in_half_precision_holds_the_gain_at_one() -> None:
 
 
 @pytest.mark.parametrize("callbacks", [[], [WeightEMA(0.9)]])
-def test_float64_weights_are_taken_up_from_a_checkpoint_as_they_are(callbacks: list[Callback], tmp_path: Path) -> None:
-    """Lightning casts the module only when the checkpoint is in it."""
+def test_a_checkpoint_restores_float64_weights_exactly(callbacks: list[Callback], tmp_path: Path) -> None:
+    """Lightning casts the module only after it has loaded the checkpoint."""
     path, seen = tmp_path / "it.ckpt", []
 
     class First(Callback):
