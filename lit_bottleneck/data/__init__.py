@@ -4,7 +4,8 @@ from lit_bottleneck.data.digits import Digits
 from lit_bottleneck.data.evaluation_sampler import EvaluationSampler
 from lit_bottleneck.data.images import Images
 from lit_bottleneck.data.imdb import IMDB
+from lit_bottleneck.data.properties import DataProperties
 from lit_bottleneck.data.ring import Ring
 from lit_bottleneck.data.shapes import Shapes
 
-__all__ = ["IMDB", "Digits", "EvaluationSampler", "Images", "Ring", "Shapes"]
+__all__ = ["IMDB", "DataProperties", "Digits", "EvaluationSampler", "Images", "Ring", "Shapes"]

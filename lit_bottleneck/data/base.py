@@ -1,16 +1,17 @@
-"""The data module that all data sets here share: arguments, split, loaders."""
+"""Base classes of the data modules: arguments, split, loaders."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.data.dataset import Batch, BatchedDataset, Examples, keep_batch
 from lit_bottleneck.data.evaluation_sampler import EvaluationSampler
 from lit_bottleneck.data.splits import check_val_size, random_split, stratified_split, validation_count
@@ -19,45 +20,45 @@ Part = Literal["train", "val", "test"]
 
 
 class ExamplesDataModule(LightningDataModule):
-    """Examples in memory, split for training, validation and test, and read a batch at a time.
+    """Data module over `Examples`, which are split for training, validation and test and read a batch at a time.
 
-    A subclass loads its examples (`load`) and may check them (`check`), split them in another way than at random
-    (`split`), and say what a model sees of them (`make_dataset`).
+    A subclass loads its examples (``load``). It may check them (``check``), split them otherwise than at random
+    (``split``), and transform what a model sees of them (``input_dtype``, ``make_dataset``).
 
     Args:
-        root: The folder where files are or go.
-        dims: The shape of one input.
+        dims: Shape of one input.
         batch_size: Examples per batch and process.
+        root: Folder where files are or go; not used by data that need no files.
         num_workers: Loader processes; 0 loads in the main process, which is the fastest for data in memory.
-        seed: Of the split into training and validation (and of whatever else is drawn once).
-        val_size: Held out of the training examples: a count (int) or a fraction (float). 0 trains on everything.
+        seed: Seed of the split into training and validation, and of other draws that are made once; the test examples
+            are the same for every seed.
+        val_size: Validation examples, held out of the training examples: a count (int) or a fraction (float). 0 trains
+            on all of them.
 
     Raises:
-        ValueError: If an argument is out of its range; see the message.
+        ConfigurationError: If an argument is out of its range.
     """
 
+    input_dtype: ClassVar[torch.dtype | None] = None
     dims: tuple[int, ...]
 
     def __init__(
         self,
-        root: str | Path | None,
+        *,
         dims: tuple[int, ...],
         batch_size: int,
+        root: str | Path | None = None,
         num_workers: int = 0,
         seed: int = 0,
         val_size: int | float = 0.1,
     ) -> None:
         super().__init__()
-        check_integer("batch_size", batch_size, at_least=1)
-        check_integer("num_workers", num_workers, at_least=0)
-        check_integer("seed", seed, at_least=0, at_most=2**32 - 1)  # the range of scikit-learn's random_state
-        check_val_size(val_size)
-        self.root = None if root is None else Path(root).expanduser()
         self.dims = dims
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.seed = seed
-        self.val_size = val_size
+        self.batch_size = whole_number("batch_size", batch_size, at_least=1)
+        self.root = None if root is None else Path(root).expanduser()
+        self.num_workers = whole_number("num_workers", num_workers, at_least=0)
+        self.seed = whole_number("seed", seed, at_least=0, at_most=2**32 - 1)  # as scikit-learn's random_state
+        self.val_size = check_val_size(val_size)
         self._datasets: dict[Part, BatchedDataset] = {}
 
     @abstractmethod
@@ -65,40 +66,39 @@ class ExamplesDataModule(LightningDataModule):
         """Return the examples to train and validate on, and the test examples."""
 
     def make_dataset(self, examples: Examples, part: Part) -> BatchedDataset:
-        """Return the dataset over the `examples` of one part; here, as they are held."""
-        return BatchedDataset(examples)
+        """Return the dataset over the ``examples`` of one part; here, with inputs of ``input_dtype``."""
+        return BatchedDataset(examples, self.input_dtype)
 
     def check(self, examples: Examples) -> None:
-        """Refuse examples that are not what they should be; here, none."""
+        """Raise ConfigurationError for invalid examples; here, every example is valid."""
 
     def split(self, training: Examples, held_out: int) -> tuple[Tensor, Tensor]:
-        """Return which positions train and which validate, int64; here, at random by `seed`."""
+        """Return the positions to train on and the ``held_out`` ones to validate on, int64; here, at random."""
         return random_split(len(training), held_out, self.seed)
 
     def setup(self, stage: str | None = None) -> None:
-        """Load and split everything, at the first call only.
+        """Load and split all examples, at the first call only.
 
         Args:
-            stage: Not looked at: all parts come from one load.
+            stage: Ignored: one load gives all parts.
 
         Raises:
-            ValueError: If the examples are not what they should be, or `val_size` leaves nothing to train on.
+            ConfigurationError: If examples are missing or invalid, or ``val_size`` leaves none to train on.
         """
         if self._datasets:
             return
         training, test = self.load()
-        for examples in (training, test):
-            self.check(examples)
-        held_out = validation_count(self.val_size, len(training))
-        kept_rows, held_out_rows = self.split(training, held_out)
+        self.check(training)
+        self.check(test)
+        kept, held_out = self.split(training, validation_count(self.val_size, len(training)))
         self._datasets = {
-            "train": self.make_dataset(training.select(kept_rows), "train"),
-            "val": self.make_dataset(training.select(held_out_rows), "val"),
+            "train": self.make_dataset(training.select(kept), "train"),
+            "val": self.make_dataset(training.select(held_out), "val"),
             "test": self.make_dataset(test, "test"),
         }
 
     def dataset(self, part: Part) -> BatchedDataset:
-        """Return the dataset of a part ("train", "val" or "test"), loading it if `setup` has not run."""
+        """Return the dataset of a part ("train", "val" or "test"), after ``setup`` if it has not run yet."""
         self.setup()
         return self._datasets[part]
 
@@ -107,7 +107,7 @@ class ExamplesDataModule(LightningDataModule):
         return self._loader("train", shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """Return the validation batches, or an empty list where nothing is held out: Lightning then skips it."""
+        """Return the validation batches; without validation examples an empty list, so that Lightning skips it."""
         return self._evaluation_loader("val") if len(self.dataset("val")) else []
 
     def test_dataloader(self) -> DataLoader[Batch]:
@@ -119,7 +119,7 @@ class ExamplesDataModule(LightningDataModule):
         return self._loader("test")
 
     def _evaluation_loader(self, part: Part) -> DataLoader[Batch]:
-        """Return the batches of this process, where a trainer has several; see `EvaluationSampler`."""
+        """Return the batches of this process; with several processes, those of `EvaluationSampler`."""
         processes = getattr(self.trainer, "distributed_sampler_kwargs", None) or {"num_replicas": 1}
         if processes["num_replicas"] == 1 or getattr(self.trainer, "overfit_batches", 0):  # that replaces all samplers
             return self._loader(part)
@@ -133,58 +133,36 @@ class ExamplesDataModule(LightningDataModule):
             sampler=batches,
             num_workers=self.num_workers,
             collate_fn=keep_batch,
-            persistent_workers=False,  # they begin anew with every epoch, so that a resumed one draws the same
+            persistent_workers=False,  # new ones for every epoch, so that a resumed epoch draws the same
             pin_memory=torch.cuda.is_available(),
         )
 
 
 class LabelledDataModule(ExamplesDataModule):
-    """Examples with a label each, of which training and validation have the same shares.
+    """Data module of examples with one class label each; the training-validation split is stratified by class.
 
     Args:
-        root: The folder where files are or go.
-        dims: The shape of one input.
-        num_classes: Labels are 0 to `num_classes` - 1.
-        batch_size: Examples per batch and process.
-        num_workers: Loader processes; 0 loads in the main process, which is the fastest for data in memory.
-        seed: Of the split into training and validation (and of whatever else is drawn once).
-        val_size: Held out of the training examples: a count (int) or a fraction (float). 0 trains on everything.
+        num_classes: Labels are 0 to ``num_classes`` - 1.
+        **kwargs: Arguments of `ExamplesDataModule`.
 
     Raises:
-        ValueError: If an argument is out of its range; see the message.
+        ConfigurationError: If an argument is out of its range.
     """
 
-    def __init__(
-        self,
-        root: str | Path | None,
-        dims: tuple[int, ...],
-        num_classes: int,
-        batch_size: int,
-        num_workers: int = 0,
-        seed: int = 0,
-        val_size: int | float = 0.1,
-    ) -> None:
-        super().__init__(root, dims, batch_size, num_workers, seed, val_size)
+    def __init__(self, *, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.num_classes = num_classes
 
     def check(self, examples: Examples) -> None:
-        """Refuse labels out of range."""
+        """Raise ConfigurationError for labels out of range."""
         labels = examples.labels
         outside = sorted(set(labels[(labels < 0) | (labels >= self.num_classes)].tolist()))
         if outside:
-            raise ValueError(
+            raise ConfigurationError(
                 f"{type(self).__name__} has num_classes={self.num_classes}, so labels must be "
                 f"0 to {self.num_classes - 1}; got also {', '.join(map(str, outside[:10]))}"
             )
 
     def split(self, training: Examples, held_out: int) -> tuple[Tensor, Tensor]:
-        """Return which positions train and which validate: the same share of each label in both."""
+        """Return the positions to train on and the ``held_out`` ones to validate on, int64, stratified by class."""
         return stratified_split(training.labels[training.rows], held_out, self.seed)
-
-
-def check_integer(name: str, value: int, at_least: int, at_most: int | None = None) -> None:
-    """Refuse what is not an integer, or out of range."""
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    if not is_integer or value < at_least or (at_most is not None and value > at_most):
-        upper = "" if at_most is None else f" and at most {at_most}"
-        raise ValueError(f"{name}={value!r} must be an integer of at least {at_least}{upper}")

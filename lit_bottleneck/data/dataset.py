@@ -1,4 +1,4 @@
-"""Labelled examples, and the dataset that hands them out a batch at a time."""
+"""Labelled examples, and a dataset that reads them a batch at a time."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-Batch = tuple[Tensor, ...]  # inputs, labels, and what else is known of each
+from lit_bottleneck.checks import ConfigurationError
+
+Batch = tuple[Tensor, ...]  # inputs, labels, and factors where there are any
 BatchT = TypeVar("BatchT")
 
 
 class Indexable(Protocol):
-    """What can stand for the inputs of a data set: a tensor, or an object that makes its rows when asked."""
+    """Inputs of a data set: a tensor, or an object that makes its rows on request."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         ...
 
     def __getitem__(self, rows: Tensor, /) -> Tensor:
-        """Return the inputs `(B, ...)` in the given rows, int64 `(B,)`."""
+        """Return the inputs ``(B, ...)`` in the given rows, int64 ``(B,)``."""
         ...
 
 
@@ -31,12 +33,12 @@ class Examples:
     """Rows of labelled inputs; a selection shares the inputs' memory.
 
     Args:
-        inputs: `(M, ...)`, a tensor or any object that, indexed by an int64 tensor, gives one.
-        labels: What is beside each input: classes, int64 `(M,)`, or numbers `(M, ...)`.
-        rows: int64 `(N,)`: which of the M rows these examples are, and in which order.
+        inputs: ``(M, ...)``, a tensor or an object that returns one when indexed by an int64 tensor.
+        labels: Classes, int64 ``(M,)``, or numbers ``(M, ...)``.
+        rows: int64 ``(N,)``: which of the M rows these examples are, in this order.
 
     Raises:
-        ValueError: If there are not as many labels as inputs.
+        ConfigurationError: If inputs and labels differ in number.
     """
 
     inputs: Indexable
@@ -44,13 +46,15 @@ class Examples:
     rows: Tensor
 
     def __post_init__(self) -> None:
-        """Refuse inputs and labels that do not belong together."""
+        """Refuse inputs and labels that differ in number."""
         if len(self.inputs) != len(self.labels):
-            raise ValueError(f"one label per input is needed; got {len(self.inputs)} inputs, {len(self.labels)} labels")
+            raise ConfigurationError(
+                f"examples need one label per input; got {len(self.inputs)} inputs, {len(self.labels)} labels"
+            )
 
     @classmethod
     def of(cls, inputs: Indexable, labels: Tensor) -> Examples:
-        """Return all rows of `inputs` `(M, ...)` with their `labels` `(M, ...)`."""
+        """Return all rows of ``inputs`` ``(M, ...)`` with their ``labels`` ``(M, ...)``."""
         return cls(inputs, labels, torch.arange(len(labels)))
 
     def __len__(self) -> int:
@@ -58,11 +62,11 @@ class Examples:
         return len(self.rows)
 
     def select(self, positions: Tensor) -> Examples:
-        """Return the examples at `positions`, int64 `(B,)` counted within these N."""
+        """Return the examples at ``positions``, int64 ``(B,)`` in [0, N)."""
         return Examples(self.inputs, self.labels, self.rows[positions])
 
     def take(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the inputs `(B, ...)` and labels `(B, ...)` at `positions`, int64 `(B,)` counted within these N."""
+        """Return the inputs ``(B, ...)`` and labels ``(B, ...)`` at ``positions``, int64 ``(B,)`` in [0, N)."""
         rows = self.rows[positions]
         if isinstance(self.inputs, Tensor):  # index_select copies whole rows, seven times as fast as indexing
             return self.inputs.index_select(0, rows), self.labels[rows]
@@ -70,38 +74,40 @@ class Examples:
 
 
 class BatchedDataset(Dataset[Batch]):
-    """Examples as a dataset that is read a batch at a time.
+    """Dataset that is read a batch at a time.
 
-    torch's fetcher calls `__getitems__` once per batch, so that no Python runs per example; give the loader
-    `collate_fn=keep_batch`.
+    torch's fetcher calls ``__getitems__`` once per batch, so that no Python runs per example. The loader needs
+    ``collate_fn=keep_batch``.
 
     Args:
-        examples: What is handed out, in this order.
+        examples: The examples, in this order.
+        dtype: Type of the inputs in a batch. None: the type in which they are held.
     """
 
-    def __init__(self, examples: Examples) -> None:
+    def __init__(self, examples: Examples, dtype: torch.dtype | None = None) -> None:
         self.examples = examples
+        self.dtype = dtype
 
     def __len__(self) -> int:
         """Return the number of examples."""
         return len(self.examples)
 
     def __getitem__(self, index: int | Sequence[int]) -> Batch:
-        """Return one input and its label, and what else a batch has; of several indices, as `__getitems__`."""
+        """Return the parts of one example (input, label, ...), or the batch of several indices."""
         if isinstance(index, Sequence):
             return self.__getitems__(index)
         return tuple(part[0] for part in self.__getitems__([index]))
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return the inputs `(B, ...)` and labels `(B, ...)` at `indices`."""
+        """Return the inputs ``(B, ...)`` and labels ``(B, ...)`` at ``indices``."""
         inputs, labels = self.examples.take(torch.as_tensor(indices, dtype=torch.int64))
         return self.transform(inputs), labels
 
     def transform(self, inputs: Tensor) -> Tensor:
-        """Return what a model is to see of the held `inputs` `(B, ...)`; here, the same."""
-        return inputs
+        """Return the held ``inputs`` ``(B, ...)`` as a model sees them; here, as ``dtype``."""
+        return inputs.to(self.dtype)
 
 
 def keep_batch(batch: BatchT) -> BatchT:
-    """Return the batch that `__getitems__` has already put together: a `collate_fn` at module level, so it pickles."""
+    """Return a batch as it is: a ``collate_fn`` that pickles, for datasets that make whole batches."""
     return batch

@@ -1,7 +1,8 @@
-"""Files that are downloaded: checked, unpacked out of sight, and put in their places whole."""
+"""Downloads that are verified, unpacked in a temporary folder, and renamed into place."""
 
 from __future__ import annotations
 
+import errno
 import gzip
 import shutil
 import tarfile
@@ -13,17 +14,25 @@ from tempfile import TemporaryDirectory
 
 from torchvision.datasets.utils import check_integrity, download_url
 
+from lit_bottleneck.checks import ConfigurationError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class MissingDataError(ConfigurationError, FileNotFoundError):
+    """Files of a data set that are not in ``root``, or damaged, and cannot be downloaded."""
+
 
 @dataclass(frozen=True)
 class Download:
-    """A file that can be downloaded, and the files that come of it.
+    """A file to download, and the files that it contains.
 
     Args:
-        name: Where it belongs, relative to the root.
-        urls: Where it can be had, tried in this order.
+        name: Its path, relative to the root.
+        urls: Its addresses, tried in this order.
         md5: Its checksum.
-        files: What is in it, relative to the root: of `*.tar.gz` its members that are wanted, of `*.gz` the one file;
-            or itself, which then is not unpacked.
+        files: Its contents, relative to the root: the wanted members of a ``*.tar.gz``, the one file of a ``*.gz``; or
+            itself, if it is not to be unpacked.
     """
 
     name: str
@@ -32,15 +41,15 @@ class Download:
     files: tuple[str, ...]
 
     def fetch(self, root: Path) -> None:
-        """Put those of its files under `root` that are not there, unpacked from what lies there already if it is whole.
+        """Put the files that are missing under ``root`` there, from the downloaded file if that lies there intact.
 
-        It is downloaded and unpacked in a folder of this process alone, from where the files are renamed: others see
-        each of them whole or not at all, however many do the same at once and wherever one is killed. (Such a folder,
-        `root/.download-*`, is left behind only where a process was killed.)
+        Each process downloads and unpacks in a temporary folder of its own and renames the files from there. So other
+        processes see each file whole or not at all, even if several fetch at once or one is killed. (Only a killed
+        process leaves its folder, ``root/.download-*``, behind.)
 
         Raises:
-            OSError: If it cannot be downloaded, has another checksum, does not hold its files, leads out of its folder,
-                or cannot be written. Nothing is left behind.
+            OSError: If the file cannot be downloaded, has another checksum, lacks one of its files, holds paths that
+                lead out of its folder, or cannot be written. Nothing is left behind.
         """
         missing = [file for file in self.files if not (root / file).exists()]
         if not missing:
@@ -62,7 +71,9 @@ class Download:
             try:
                 download_url(url, target.parent, target.name, self.md5)
             except (RuntimeError, OSError, HTTPException) as error:
-                if isinstance(error, RuntimeError) and target.exists():  # torchvision's word for a wrong checksum
+                if isinstance(error, OSError) and error.errno in DISK_FULL:
+                    raise OSError(error.errno, error.strerror, str(target)) from error
+                if isinstance(error, RuntimeError) and target.exists():  # torchvision's error for a wrong checksum
                     reasons.append(f"what came from {url} has another checksum than MD5 {self.md5}")
                 else:
                     reasons.append(f"{url}: {error}")
@@ -91,7 +102,7 @@ class Download:
 
 
 def _check_members(tar: tarfile.TarFile) -> None:
-    """Refuse links and names from the root on, of which tar's data filter lets some pass."""
+    """Refuse links and absolute names, some of which tar's data filter lets pass."""
     for member in tar:
         if not (member.isreg() or member.isdir()) or member.name.startswith("/"):
             raise tarfile.ExtractError(f"{member.name!r} is no file or folder within it")

@@ -1,68 +1,28 @@
-"""Grey levels as probabilities: binary images drawn from them, anew or once and for all."""
+"""Images as a dataset: augmentation, scaling, binarisation, nuisances."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data.dataset import Batch, BatchedDataset, Examples, Indexable
 from lit_bottleneck.data.nuisance import Nuisance
 
 
-def draw_binary(probability: Tensor) -> Tensor:
-    """Return a new draw, 0 or 1, for each `probability` in [0, 1], of the same shape and type.
-
-    >>> draw_binary(torch.tensor([0.0, 1.0]))
-    tensor([0., 1.])
-    """
-    return torch.rand_like(probability).lt_(probability)  # half the time of torch.bernoulli on a CPU
-
-
-class FixedDraws:
-    """Images whose pixels are drawn once: black or white, white with the grey level as probability.
-
-    The draw of a row depends on the seed, the stream and the row alone, so it is the same at every visit, on
-    every process, and whether the images are held in memory or decoded when asked for.
-
-    Args:
-        images: uint8 `(M, C, H, W)`, grey levels from 0 to `max_value`.
-        max_value: White.
-        seed: Of the draws.
-        stream: Tells apart sets that use the same seed.
-    """
-
-    def __init__(self, images: Indexable, max_value: int, seed: int, stream: int) -> None:
-        self.images = images
-        self.max_value = max_value
-        self.seed = seed
-        self.stream = stream
-
-    def __len__(self) -> int:
-        """Return M."""
-        return len(self.images)
-
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        """Return the drawn images in `rows` `(B,)`: uint8 `(B, C, H, W)`, each pixel 0 or `max_value`."""
-        images = self.images[rows]
-        noise = np.empty(images.shape, dtype=np.float32)
-        for position, row in enumerate(rows.tolist()):
-            np.random.default_rng((self.seed, self.stream, row)).random(dtype=np.float32, out=noise[position])
-        white = torch.from_numpy(noise) < images / self.max_value
-        return white.to(torch.uint8).mul_(self.max_value)
-
-
 class ImageDataset(BatchedDataset):
-    """Images held as uint8 and handed out as float32 in `value_range`.
+    """Images held as uint8 and returned as float32 in ``value_range``.
 
     Args:
-        examples: Images uint8 `(M, C, H, W)` with grey levels from 0 to `max_value`, and their labels.
-        max_value: The grey level that becomes the upper end of `value_range`.
-        value_range: The lower and upper end; [0, `max_value`] is mapped to it linearly.
-        augment: Applied to each uint8 image `(C, H, W)` on its own, before scaling. It keeps shape and type.
-        dynamic: Draw each pixel anew at each visit, 0 or 1, with its value as probability (in the range 0 to 1).
+        examples: Images uint8 ``(M, C, H, W)`` with grey levels from 0 to ``max_value``, and their labels.
+        max_value: The grey level that becomes the upper end of ``value_range``.
+        value_range: The lower and upper end; [0, ``max_value``] is mapped to it linearly.
+        augment: Applied to each uint8 image ``(C, H, W)`` on its own, before scaling. It keeps shape and type.
+        dynamic: Draw each pixel anew at each visit, 0 or 1, with its value as probability (``value_range`` is (0, 1)).
     """
 
     def __init__(
@@ -80,59 +40,91 @@ class ImageDataset(BatchedDataset):
         self.dynamic = dynamic
 
     def transform(self, inputs: Tensor) -> Tensor:
-        """Return the uint8 images `(B, C, H, W)` augmented, scaled (float32) and drawn, as far as asked for."""
-        pixels = self._from_zero_to_one(inputs)
+        """Return the uint8 images ``(B, C, H, W)`` augmented, scaled to float32, and binarised if ``dynamic``."""
+        pixels = self._scaled_to_one(inputs)
         return draw_binary(pixels) if self.dynamic else self._in_range(pixels)
 
-    def _from_zero_to_one(self, images: Tensor) -> Tensor:
+    def _scaled_to_one(self, images: Tensor) -> Tensor:
         if self.augment is not None:
             images = torch.stack([_augmented(image, self.augment) for image in images])
-        return images.float().div_(self.max_value)  # a division, so that the end of the range is met exactly
+        return images.float().div_(self.max_value)  # a division, so that white is exactly 1
 
     def _in_range(self, pixels: Tensor) -> Tensor:
         low, high = self.value_range
         return pixels if (low, high) == (0, 1) else pixels.mul_(high - low).add_(low)
 
 
-class ChangedImages(ImageDataset):
-    """Images that a nuisance has changed, handed out with their labels and the factors of the change.
+class NuisanceImageDataset(ImageDataset):
+    """Images that a nuisance has transformed, returned with their labels and factors.
 
     Args:
         examples: As for `ImageDataset`.
-        max_value: As for `ImageDataset`.
-        value_range: As for `ImageDataset`; its lower end is what comes in where an image was moved or turned away.
-        augment: As for `ImageDataset`; it comes first.
-        nuisance: Changes the images.
-        factors: float32 `(N, F)`, by which each image is changed at every visit. None: drawn anew at each visit, from
+        nuisance: Transforms the images, after augmentation.
+        factors: float32 ``(N, F)``, the factors of each image at every visit. None: drawn anew at each visit, from
             torch's global generator.
+        **kwargs: ``max_value``, ``value_range`` and ``augment``, as for `ImageDataset`.
     """
 
-    def __init__(
-        self,
-        examples: Examples,
-        max_value: int,
-        value_range: tuple[float, float],
-        augment: nn.Module | None,
-        nuisance: Nuisance,
-        factors: Tensor | None,
-    ) -> None:
-        super().__init__(examples, max_value, value_range, augment)
+    def __init__(self, examples: Examples, nuisance: Nuisance, factors: Tensor | None, **kwargs: Any) -> None:
+        super().__init__(examples, **kwargs)
         self.nuisance = nuisance
         self.factors = factors
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return images float32 `(B, C, H, W)`, labels `(B,)` and factors float32 `(B, F)` at `indices`."""
+        """Return images float32 ``(B, C, H, W)``, labels ``(B,)`` and factors float32 ``(B, F)`` at ``indices``."""
         positions = torch.as_tensor(indices, dtype=torch.int64)
         images, labels = self.examples.take(positions)
         factors = self.nuisance.draw(len(positions)) if self.factors is None else self.factors[positions]
-        changed = self.nuisance.apply(self._from_zero_to_one(images), factors)
-        return self._in_range(changed.clamp(0, 1)), labels, factors  # interpolation rounds to either side of the ends
+        transformed = self.nuisance.apply(self._scaled_to_one(images), factors)
+        return self._in_range(transformed.clamp(0, 1)), labels, factors  # interpolation may round beyond 0 and 1
+
+
+class FixedDraws:
+    """Binary images, drawn once: each pixel is white with its grey level as probability.
+
+    The draw of a row depends on the seed, the stream and the row alone. So it is the same at every visit and on every
+    process, whether the images are in memory or decoded on request.
+
+    Args:
+        images: uint8 ``(M, C, H, W)``, grey levels from 0 to ``max_value``.
+        max_value: The grey level of white.
+        seed: Seed of the draws.
+        stream: Another number gives other draws with the same seed.
+    """
+
+    def __init__(self, images: Indexable, max_value: int, seed: int, stream: int) -> None:
+        self.images = images
+        self.max_value = max_value
+        self.seed = seed
+        self.stream = stream
+
+    def __len__(self) -> int:
+        """Return M."""
+        return len(self.images)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return the drawn images in ``rows`` ``(B,)``: uint8 ``(B, C, H, W)``, each pixel 0 or ``max_value``."""
+        images = self.images[rows]
+        noise = np.empty(images.shape, dtype=np.float32)
+        for position, row in enumerate(rows.tolist()):
+            np.random.default_rng((self.seed, self.stream, row)).random(dtype=np.float32, out=noise[position])
+        white = torch.from_numpy(noise) < images / self.max_value
+        return white.to(torch.uint8).mul_(self.max_value)
+
+
+def draw_binary(probability: Tensor) -> Tensor:
+    """Draw 0 or 1 for each ``probability`` in [0, 1]; the result has the same shape and type.
+
+    >>> draw_binary(torch.tensor([0.0, 1.0]))
+    tensor([0., 1.])
+    """
+    return torch.rand_like(probability).lt_(probability)  # half the time of torch.bernoulli on a CPU
 
 
 def _augmented(image: Tensor, augment: nn.Module) -> Tensor:
     result: Tensor = augment(image)
     if result.shape != image.shape or result.dtype != image.dtype:
-        raise ValueError(
+        raise ConfigurationError(
             f"augment must keep an image's shape {tuple(image.shape)} and its type {image.dtype}; "
             f"it made {tuple(result.shape)} of {result.dtype}"
         )

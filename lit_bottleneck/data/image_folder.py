@@ -11,12 +11,13 @@ from torch import Tensor
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional
 
+from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.splits import stratified_split, validation_count
 
 LAYOUT = "expected root/train/<class>/* and root/test/<class>/*, or root/<class>/* alone"
-MEMORY_LIMIT = 2 * 1024**3  # bytes of uint8 pixels that are held in memory when nothing else is asked for
-TEST_SIZE = 0.2  # where the folder has no test part
+MEMORY_LIMIT = 2 * 1024**3  # bytes of uint8 pixels that are held in memory by default
+TEST_SIZE = 0.2  # without a test folder
 TEST_SEED = 0  # a constant: runs with different seeds are tested on the same images
 
 
@@ -25,8 +26,8 @@ class DecodedImages:
 
     Args:
         paths: N image files.
-        dims: `(C, H, W)` of every row; C is 1 (grey) or 3 (RGB).
-        resize: Bring images of another size to `(H, W)`: shorter edge resized, centre cropped. Else they are an error.
+        dims: ``(C, H, W)`` of every row; C is 1 (grey) or 3 (RGB).
+        resize: Bring images of another size to ``(H, W)``: shorter edge resized, centre cropped. False: refuse them.
     """
 
     def __init__(self, paths: Sequence[str], dims: tuple[int, int, int], resize: bool) -> None:
@@ -39,7 +40,7 @@ class DecodedImages:
         return len(self.paths)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """Return the images in `rows` `(B,)`: uint8 `(B, C, H, W)`."""
+        """Return the images in ``rows`` ``(B,)``: uint8 ``(B, C, H, W)``."""
         images = torch.empty(len(rows), *self.dims, dtype=torch.uint8)
         for position, row in enumerate(rows.tolist()):
             images[position] = self._decode(self.paths[row])
@@ -51,7 +52,7 @@ class DecodedImages:
         if self.resize:
             image = functional.center_crop(functional.resize(image, [min(height, width)]), [height, width])
         elif (image.height, image.width) != (height, width):
-            raise ValueError(
+            raise ConfigurationError(
                 f"{path} has {image.height} x {image.width} pixels where the first image has {height} x {width}; "
                 "image_size=... brings all images to one size"
             )
@@ -60,29 +61,30 @@ class DecodedImages:
 
 
 class FolderSource:
-    """Images in `root/train/<class>/*` and `root/test/<class>/*`, or in `root/<class>/*` alone.
+    """Images in ``root/train/<class>/*`` and ``root/test/<class>/*``, or in ``root/<class>/*`` alone.
 
-    Classes are numbered in alphabetical order. Without a test part, a fixed stratified fifth of the images is it.
+    Classes are numbered in alphabetical order. Without a test folder, a fixed stratified fifth of the images is the
+    test set.
 
     Args:
         root: The folder.
-        image_size: Height and width that images are brought to. None: that of the first image, which all must have.
-        in_memory: Hold the pixels in memory. None: where they are at most 2 GiB.
+        image_size: Height and width of the images, resized and cropped. None: those of the first image, which all must
+            have.
+        in_memory: Hold the pixels in memory. None: if they take at most 2 GiB.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
-        ValueError: If it is not laid out as above, the classes of its parts differ, or its first image is unreadable.
+        ConfigurationError: If it is not laid out as above, train and test have different classes, or the first image is
+            unreadable.
     """
 
     def __init__(self, root: Path, image_size: int | None = None, in_memory: bool | None = None) -> None:
-        if image_size is not None and (type(image_size) is not int or image_size < 1):
-            raise ValueError(f"image_size={image_size!r} must be None or an integer of at least 1")
+        self.image_size = None if image_size is None else whole_number("image_size", image_size, at_least=1)
         if not root.is_dir():
             raise FileNotFoundError(
                 f"{root.absolute()} is not a folder; {LAYOUT}. Give it as root=... (in a recipe: --data.init_args.root)"
             )
         self.root = root
-        self.image_size = image_size
         self.parts = self._list_parts()
         self.num_classes = len(self.parts[0].classes)
         self.dims = self._first_dims()
@@ -93,10 +95,10 @@ class FolderSource:
         """Do nothing: the images are the user's."""
 
     def load(self) -> tuple[Examples, Examples]:
-        """Return the training and the test examples: uint8 `(N, C, H, W)`, int64 `(N,)`.
+        """Return the training and the test examples: uint8 ``(N, C, H, W)``, int64 ``(N,)``.
 
         Raises:
-            ValueError: If an image is unreadable or of another size than the first (without `image_size`).
+            ConfigurationError: If an image is unreadable, or of another size than the first (without ``image_size``).
         """
         if len(self.parts) == 2:
             training, test = map(self._examples, self.parts)
@@ -116,13 +118,13 @@ class FolderSource:
         train, test = self.root / "train", self.root / "test"
         if train.is_dir() != test.is_dir():
             there, missing = (train, test) if train.is_dir() else (test, train)
-            raise ValueError(f"{there} exists but {missing} does not; {LAYOUT}")
+            raise ConfigurationError(f"{there} exists but {missing} does not; {LAYOUT}")
         if not train.is_dir():
             return [_list_images(self.root)]
         parts = [_list_images(train), _list_images(test)]
         differing = set(parts[0].classes) ^ set(parts[1].classes)
         if differing:
-            raise ValueError(
+            raise ConfigurationError(
                 f"{train} and {test} must have the same classes; only one of them has {', '.join(sorted(differing))}"
             )
         return parts
@@ -138,18 +140,20 @@ def read_image(path: str) -> Image.Image:
     """Return the image in a file, fully decoded.
 
     Raises:
-        ValueError: If the file is not a readable image.
+        ConfigurationError: If the file is not a readable image.
     """
     try:
         with Image.open(path) as image:
             image.load()
             return image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not a readable image: {error}") from error
+        raise ConfigurationError(f"{path} is not a readable image: {error}") from error
 
 
 def _list_images(folder: Path) -> ImageFolder:
     try:
         return ImageFolder(str(folder))
     except FileNotFoundError as error:
-        raise ValueError(f"{folder.absolute()} has no folder of images per class; {LAYOUT} ({error})") from error
+        raise ConfigurationError(
+            f"{folder.absolute()} has no folder of images per class; {LAYOUT} ({error})"
+        ) from error

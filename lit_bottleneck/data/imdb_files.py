@@ -1,4 +1,4 @@
-"""The Large Movie Review Dataset as files: where it lies, how it is fetched and read."""
+"""Files of the Large Movie Review Dataset: find, download, read."""
 
 from __future__ import annotations
 
@@ -14,75 +14,69 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_bottleneck.data.downloads import Download
+from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.data.downloads import DISK_FULL, Download, MissingDataError
 
 URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 MD5 = "7c2ac02c03563afcf9b574c7e56c153a"
 ARCHIVE, FOLDER = "aclImdb_v1.tar.gz", "aclImdb"
-PLACES = (FOLDER, ARCHIVE, f"imdb/{FOLDER}", f"imdb/{ARCHIVE}")  # under root, the first that exists is read
+PLACES = (FOLDER, ARCHIVE, f"imdb/{FOLDER}", f"imdb/{ARCHIVE}")  # under root; the first that exists is read
 PARTS = ("train", "test")
 CLASSES = ("neg", "pos")  # label 0 and label 1
 MAX_BYTES = 2**20  # of one review; the longest of the original has 13 704
 
 _REVIEW = re.compile(rf"(?:\./)?{FOLDER}/((?:train|test)/(?:neg|pos)/[^/.\n][^/\n]*\.txt)")
+_REPLACE = f"Delete it and let prepare_data() download the original, or get it from {URL}"
 
 
 class Reviews(NamedTuple):
-    """Texts of one part, by class and then by file name, and their labels int64 `(N,)`."""
+    """Texts of one part, by class and then by file name, and their labels int64 ``(N,)``."""
 
     texts: list[str]
     labels: NDArray[np.int64]
 
 
-class ReviewFiles:
-    """The reviews in the folder `aclImdb` or in the archive `aclImdb_v1.tar.gz`, in `root` or in `root/imdb`.
+def find_reviews(root: Path) -> Path:
+    """Return the folder or archive to read: ``root`` itself, or the first of ``PLACES`` that exists.
 
-    Args:
-        root: The folder to look in, and to download the archive to; or the folder or archive itself.
+    Raises:
+        ConfigurationError: If there is none.
     """
+    given = [root] if root.name in (FOLDER, ARCHIVE) else []
+    for path in (*given, *(root / place for place in PLACES)):
+        if path.is_dir() if path.name == FOLDER else path.is_file():
+            return path
+    raise MissingDataError(_missing(root, "it is not there"))
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
 
-    def find(self) -> Path:
-        """Return the folder or archive to read.
+def download_reviews(root: Path) -> None:
+    """Download the archive to ``root``, unless there are reviews already.
 
-        Raises:
-            FileNotFoundError: If there is none.
-        """
-        given = [self.root] if self.root.name in (FOLDER, ARCHIVE) else []  # the folder or archive itself
-        for path in (*given, *(self.root / place for place in PLACES)):
-            if path.is_dir() if path.name == FOLDER else path.is_file():
-                return path
-        raise self._missing("it is not there")
-
-    def download(self) -> None:
-        """Download the archive, with its checksum, where nothing is there yet.
-
-        Raises:
-            FileNotFoundError: If that does not succeed.
-        """
+    Raises:
+        ConfigurationError: If it cannot be downloaded.
+        OSError: If the disk is full.
+    """
+    try:
+        find_reviews(root)
+    except MissingDataError:
         try:
-            self.find()
-        except FileNotFoundError:
-            self._download()
-
-    def _download(self) -> None:
-        try:
-            Download(ARCHIVE, (URL,), MD5, files=(ARCHIVE,)).fetch(self.root)
+            Download(ARCHIVE, (URL,), MD5, files=(ARCHIVE,)).fetch(root)
         except OSError as error:
-            raise self._missing(f"the download failed: {error}") from error
+            if error.errno in DISK_FULL:
+                raise
+            raise MissingDataError(_missing(root, f"the download failed: {error}")) from error
 
-    def _missing(self, reason: str) -> FileNotFoundError:
-        return FileNotFoundError(
-            f"IMDB was expected in {self.root.absolute()} as {' or '.join(PLACES)}, and {reason}. Put {ARCHIVE} "
-            f"from {URL} there, say where it is with root=... (in a recipe: --data.init_args.root), or let "
-            "prepare_data() download it on a machine with network access"
-        )
+
+def _missing(root: Path, reason: str) -> str:
+    return (
+        f"IMDB was expected in {root.absolute()} as {' or '.join(PLACES)}, and {reason}. Put {ARCHIVE} from {URL} "
+        "there, say where it is with root=... (in a recipe: --data.init_args.root), or let prepare_data() download it "
+        "on a machine with network access"
+    )
 
 
 def fingerprint(path: Path) -> tuple[int, ...]:
-    """Return numbers that change when the reviews in a folder or archive do: files, bytes, newest time in ns."""
+    """Return numbers that change with the reviews in a folder or archive: files, bytes, newest time in ns."""
     stats = [file.stat() for file in _files_in(path)] if path.is_dir() else [path.stat()]
     return len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
 
@@ -90,11 +84,10 @@ def fingerprint(path: Path) -> tuple[int, ...]:
 def read_reviews(path: Path) -> tuple[Reviews, Reviews]:
     """Return the training and the test reviews of a folder or archive.
 
-    Nothing is extracted, and of an archive nothing but regular files with the names of labelled reviews is looked at,
-    so that no archive can write anywhere.
+    Nothing is extracted to disk, and only regular files with the names of labelled reviews are read from an archive.
 
     Raises:
-        ValueError: If the archive is damaged, or reviews are missing, too long or not UTF-8.
+        ConfigurationError: If the archive is damaged, or reviews are missing, too long or not UTF-8.
     """
     contents = _read_folder(path) if path.is_dir() else _read_archive(path)
     training, test = (_part(path, contents, part) for part in PARTS)
@@ -107,9 +100,8 @@ def _part(path: Path, contents: dict[str, bytes], part: str) -> Reviews:
     for label, name_of_class in enumerate(CLASSES):
         names = sorted(name for name in contents if name.startswith(f"{part}/{name_of_class}/"))
         if not names:
-            raise ValueError(
-                f"{path.absolute()} is incomplete: it has no reviews {FOLDER}/{part}/{name_of_class}/*.txt. "
-                f"Delete it and let prepare_data() download the original, or get it from {URL}"
+            raise ConfigurationError(
+                f"{path.absolute()} is incomplete: it has no reviews {FOLDER}/{part}/{name_of_class}/*.txt. {_REPLACE}"
             )
         texts.extend(_decoded(path, name, contents[name]) for name in names)
         labels.extend([label] * len(names))
@@ -120,7 +112,7 @@ def _decoded(path: Path, name: str, content: bytes) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path.absolute()}: the review {name} is not UTF-8 text ({error})") from error
+        raise ConfigurationError(f"{path.absolute()}: the review {name} is not UTF-8 text ({error})") from error
 
 
 def _read_folder(path: Path) -> dict[str, bytes]:
@@ -159,14 +151,13 @@ def _read_archive(path: Path) -> dict[str, bytes]:
                 while unpacked.read(MAX_BYTES):  # to the end, where the checksum is: tarfile may stop early in silence
                     pass
         except (tarfile.TarError, OSError, EOFError, zlib.error, RecursionError) as error:
-            raise ValueError(
-                f"{path.absolute()} is broken or was cut short ({str(error) or type(error).__name__}). "
-                f"Delete it and let prepare_data() download the original, or get it from {URL}"
+            raise ConfigurationError(
+                f"{path.absolute()} is broken or was cut short ({str(error) or type(error).__name__}). {_REPLACE}"
             ) from error
     return contents
 
 
 def _check_size(path: Path, name: str, size: int) -> None:
-    """Refuse what is no review, before its bytes are in memory."""
+    """Refuse a file that is too large for a review, before its bytes are in memory."""
     if size > MAX_BYTES:
-        raise ValueError(f"{path.absolute()}: {name} has {size} bytes; a review has at most {MAX_BYTES}")
+        raise ConfigurationError(f"{path.absolute()}: {name} has {size} bytes; a review has at most {MAX_BYTES}")

@@ -1,4 +1,4 @@
-"""Splits of examples in two."""
+"""Splits of rows in two."""
 
 from __future__ import annotations
 
@@ -7,45 +7,36 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from lit_bottleneck.checks import ConfigurationError
 
-def check_val_size(val_size: int | float) -> None:
-    """Refuse what is neither a count of rows nor a fraction.
 
-    Args:
-        val_size: A count of rows (an int, 0 for none) or a fraction of them (a float between 0 and 1).
-
-    Raises:
-        ValueError: If it is negative, a bool, or a float that is not a fraction.
-    """
+def check_val_size(val_size: int | float) -> int | float:
+    """Return ``val_size``, if it is a count of rows (an int) or a fraction of them (a float in [0, 1))."""
     is_count = isinstance(val_size, int) and not isinstance(val_size, bool) and val_size >= 0
-    is_fraction = isinstance(val_size, float) and 0.0 <= val_size < 1.0
-    if not (is_count or is_fraction):
-        raise ValueError(
-            f"val_size={val_size!r} is neither a count of rows (an int, 0 for no validation) "
-            "nor a fraction of them (a float between 0 and 1)"
+    if not is_count and not (isinstance(val_size, float) and 0.0 <= val_size < 1.0):
+        raise ConfigurationError(
+            "val_size must be a count of rows (an int, 0 for no validation) or a fraction of them (a float in [0, 1)); "
+            f"got {val_size!r}"
         )
+    return val_size
 
 
 def validation_count(val_size: int | float, total: int) -> int:
-    """Return how many of `total` rows validate.
+    """Return the number of rows to hold out for validation.
 
     >>> validation_count(0.1, 1437), validation_count(500, 1437), validation_count(0, 1437)
     (144, 500, 0)
 
     Args:
-        val_size: A count of rows or a fraction of them; a fraction above 0 is at least one row.
-        total: The number of rows there are.
-
-    Returns:
-        The number of rows held out.
+        val_size: A count of rows, or a fraction of them; a fraction above 0 is at least one row.
+        total: The number of rows.
 
     Raises:
-        ValueError: If `val_size` is malformed, or leaves no row to train on.
+        ConfigurationError: If no row is left to train on.
     """
-    check_val_size(val_size)
     count = max(1, round(val_size * total)) if isinstance(val_size, float) and val_size > 0 else int(val_size)
     if count >= total:
-        raise ValueError(
+        raise ConfigurationError(
             f"val_size={val_size!r} holds out {count} of {total} rows and leaves none to train on; "
             f"give a count below {total} or a smaller fraction"
         )
@@ -53,13 +44,12 @@ def validation_count(val_size: int | float, total: int) -> int:
 
 
 def stratified_split(labels: Tensor, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Split rows in two with the same share of each label in both, where the labels allow it.
+    """Split rows in two, stratified by label.
 
-    They do not where a label stands alone, or a part has fewer rows than there are labels: then the split is
-    simply random.
+    Where a label occurs only once, or a part has fewer rows than there are labels, the split is simply random.
 
     Args:
-        labels: int64 `(N,)`, none negative.
+        labels: int64 ``(N,)``, not negative.
         held_out: The number of rows in the second part, below N.
         seed: The same seed gives the same split, on every process.
 
@@ -80,7 +70,7 @@ def stratified_split(labels: Tensor, held_out: int, seed: int) -> tuple[Tensor, 
 
 
 def random_split(total: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Split `total` rows in two at random.
+    """Split rows in two at random.
 
     Args:
         total: The number of rows.

@@ -1,4 +1,4 @@
-"""Token matrices in a file, which several processes may write at once."""
+"""Cache file of tokens, which several processes may write at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 
 class LabelledTokens(NamedTuple):
-    """Tokens, int16 or int32 `(N, L)`, and labels int64 `(N,)`, of the training and the test texts."""
+    """Tokens, int16 or int32 ``(N, L)``, and labels int64 ``(N,)`` of the training and the test texts."""
 
     train_tokens: NDArray[np.signedinteger]
     train_labels: NDArray[np.int64]
@@ -24,7 +24,7 @@ class LabelledTokens(NamedTuple):
 
 
 def cache_name(prefix: str, *key: object) -> str:
-    """Return a file name that is another for every key.
+    """Return a file name that depends on the key.
 
     >>> cache_name("imdb", 5000, 400)
     'imdb-845b8c353672e33b.npz'
@@ -33,14 +33,14 @@ def cache_name(prefix: str, *key: object) -> str:
 
 
 def read_cache(path: Path) -> LabelledTokens | None:
-    """Return what `write_cache` wrote, or None where there is no such file or it is damaged.
+    """Return the tokens that ``write_cache`` wrote, or None if the file is missing or damaged.
 
-    Nothing is unpickled, and the file's checksums are compared.
+    Nothing is unpickled, and the file's checksums are verified.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             tokens = LabelledTokens(*(arrays[name] for name in LabelledTokens._fields))
-    # numpy and zipfile raise these for a file that is cut short, overwritten in parts, or another one.
+    # numpy and zipfile raise these for a file that is truncated, partly overwritten, or of another kind.
     except (OSError, EOFError, ValueError, KeyError, AttributeError, RuntimeError, zlib.error, zipfile.BadZipFile):
         return None
     fits = all(
@@ -51,10 +51,10 @@ def read_cache(path: Path) -> LabelledTokens | None:
 
 
 def write_cache(path: Path, tokens: LabelledTokens) -> None:
-    """Write a file that other processes see whole or not at all.
+    """Write tokens to a file that other processes see whole or not at all.
 
     Raises:
-        OSError: If it cannot be written; nothing is left behind then.
+        OSError: If the file cannot be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex}")

@@ -1,4 +1,4 @@
-"""From texts to rows of word numbers: tokenising, vocabulary, padding."""
+"""Texts as rows of tokens: words, vocabulary, padding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-TOKENISER_VERSION = 1  # part of the cache's key: raise it when the same texts would give other tokens
+TOKENIZER_VERSION = 1  # part of the cache's key: raise it when the same texts would give other tokens
 PADDING = 0
 UNKNOWN = 1
 FIRST_WORD = 2
@@ -22,8 +22,8 @@ _WORDS = re.compile(r"[^\W_]+(?:'[^\W_]+)*")  # letters and digits of any script
 def words_of(text: str) -> list[str]:
     """Return the words of a text in lower case, without HTML breaks and punctuation.
 
-    An apostrophe within a word is kept (a typographic one as the plain one), around a word it is dropped. Everything
-    else that is neither letter nor digit parts words.
+    An apostrophe within a word is kept (a typographic one as a plain one), around a word it is dropped. All other
+    characters except letters and digits separate words.
 
     >>> words_of("It's 'GREAT'!<br /><br />A well-made film.")
     ["it's", 'great', 'a', 'well', 'made', 'film']
@@ -33,10 +33,9 @@ def words_of(text: str) -> list[str]:
 
 
 class _Numbering(dict[str, int]):
-    """Numbers words from 0 in the order in which they are first asked for."""
+    """Word numbers from 0, in the order of first use."""
 
     def __missing__(self, word: str) -> int:
-        """Give a new word the next number."""
         number = self[word] = len(self)
         return number
 
@@ -44,10 +43,10 @@ class _Numbering(dict[str, int]):
 def encode_texts(
     training: Iterable[str], test: Iterable[str], vocabulary_size: int, max_length: int
 ) -> tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]]:
-    """Return the tokens of the training texts and of the test texts, each text read once.
+    """Return the tokens of the training texts and of the test texts; each text is read once.
 
     Words are numbered from 2 by falling frequency in the whole training texts, equally frequent ones in alphabetical
-    order; 1 is every other word. Of each text the last `max_length` words are kept, with 0 in front of shorter ones.
+    order; 1 is every other word. The last ``max_length`` words of each text are kept; shorter texts have 0 in front.
 
     >>> encode_texts(["a good film", "a bad, bad film"], ["a new film"], vocabulary_size=5, max_length=4)[0].tolist()
     [[0, 2, 1, 4], [2, 3, 3, 4]]
@@ -59,7 +58,7 @@ def encode_texts(
         max_length: L, tokens per text.
 
     Returns:
-        int16 where the vocabulary allows it, else int32: `(N, L)` and `(M, L)`.
+        int16 if the vocabulary is small enough, else int32: ``(N, L)`` and ``(M, L)``.
     """
     numbering = _Numbering()
     numbered = [np.fromiter(map(numbering.__getitem__, words_of(text)), np.int32) for text in training]
@@ -74,7 +73,7 @@ def encode_texts(
 
 
 def _rank(numbering: dict[str, int], texts: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
-    """Return the token of each numbered word `(W,)`, as if there were room for all words."""
+    """Return the token of each numbered word ``(W,)`` in a vocabulary of all words."""
     counts = np.bincount(np.concatenate([np.empty(0, np.int32), *texts]), minlength=len(numbering)).tolist()
     ranked = sorted(numbering, key=lambda word: (-counts[numbering[word]], word))
     token_of = np.empty(len(numbering), np.int32)
@@ -85,9 +84,8 @@ def _rank(numbering: dict[str, int], texts: Sequence[NDArray[np.int32]]) -> NDAr
 def _padded(
     rows: Sequence[NDArray[np.int32] | list[int]], length: int, dtype: type[np.signedinteger]
 ) -> NDArray[np.signedinteger]:
-    """Return the rows, each at most `length` long, as `(len(rows), length)` with padding in front."""
+    """Return rows of at most ``length`` tokens as ``(len(rows), length)``, with padding in front."""
     matrix = np.full((len(rows), length), PADDING, dtype)
     for position, row in enumerate(rows):
-        if len(row):  # -0 would be the whole row
-            matrix[position, -len(row) :] = row
+        matrix[position, length - len(row) :] = row
     return matrix

@@ -1,4 +1,4 @@
-"""The image data sets that torchvision knows by name, taken over as tensors."""
+"""torchvision's image data sets as tensors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 from torchvision import datasets
 
 from lit_bottleneck.data.dataset import Examples
-from lit_bottleneck.data.downloads import Download
+from lit_bottleneck.data.downloads import DISK_FULL, Download, MissingDataError
 
-TRAIN_OR_TEST: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
-SPLIT_BY_NAME: tuple[dict[str, Any], dict[str, Any]] = ({"split": "train"}, {"split": "test"})
+_TRAIN_OR_TEST: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
+_SPLIT_BY_NAME: tuple[dict[str, Any], dict[str, Any]] = ({"split": "train"}, {"split": "test"})
 
 
 def _mnist_arrays(dataset: Any) -> tuple[Tensor, Tensor]:
@@ -23,15 +23,10 @@ def _mnist_arrays(dataset: Any) -> tuple[Tensor, Tensor]:
 
 
 def _mnist_downloads(dataset: Any) -> list[Download]:
-    folder = f"{dataset.__name__}/raw"
+    paths = [(f"{dataset.__name__}/raw/{name}", name, md5) for name, md5 in dataset.resources]
     return [
-        Download(
-            f"{folder}/{name}",
-            tuple(mirror + name for mirror in dataset.mirrors),
-            md5,
-            files=(f"{folder}/{name.removesuffix('.gz')}",),
-        )
-        for name, md5 in dataset.resources
+        Download(path, tuple(mirror + name for mirror in dataset.mirrors), md5, files=(path.removesuffix(".gz"),))
+        for path, name, md5 in paths
     ]
 
 
@@ -50,21 +45,21 @@ def _svhn_arrays(dataset: Any) -> tuple[Tensor, Tensor]:
 
 
 def _svhn_downloads(dataset: Any) -> list[Download]:
-    parts = (dataset.split_list[part["split"]] for part in SPLIT_BY_NAME)
+    parts = (dataset.split_list[part["split"]] for part in _SPLIT_BY_NAME)
     return [Download(name, (url,), md5, files=(name,)) for url, name, md5 in parts]
 
 
 @dataclass(frozen=True)
-class NamedSet:
-    """What is to be known of a data set before any of it is on disk.
+class NamedDataset:
+    """Facts about a data set that are known before any of it is on disk.
 
     Args:
         dataset: torchvision's class.
-        dims: `(C, H, W)`.
-        num_classes: Labels are 0 to `num_classes` - 1.
-        parts: The arguments that ask `dataset` for its training and its test part.
-        downloads_of: Says what to download for `dataset`, from where and with which checksums, as torchvision has it.
-        arrays: Takes images `(N, C, H, W)` and labels `(N,)` over from an instance of `dataset`.
+        dims: ``(C, H, W)``.
+        num_classes: Labels are 0 to ``num_classes`` - 1.
+        parts: The arguments by which ``dataset`` opens its training and its test part.
+        downloads_of: Return the downloads of ``dataset``, with torchvision's addresses and checksums.
+        arrays: Return the images ``(N, C, H, W)`` and labels ``(N,)`` of an instance of ``dataset``.
     """
 
     dataset: Any
@@ -76,65 +71,68 @@ class NamedSet:
 
     @property
     def downloads(self) -> list[Download]:
-        """What to download."""
+        """The files to download."""
         return self.downloads_of(self.dataset)
 
     @property
     def files(self) -> list[str]:
-        """All its files, relative to the root."""
+        """All files of the data set, relative to the root."""
         return [file for download in self.downloads for file in download.files]
 
 
-def _mnist_like(dataset: Any) -> NamedSet:
-    return NamedSet(dataset, (1, 28, 28), 10, TRAIN_OR_TEST, _mnist_downloads, _mnist_arrays)
+def _mnist_like(dataset: Any) -> NamedDataset:
+    return NamedDataset(dataset, (1, 28, 28), 10, _TRAIN_OR_TEST, _mnist_downloads, _mnist_arrays)
 
 
-def _cifar_like(dataset: Any, num_classes: int) -> NamedSet:
-    return NamedSet(dataset, (3, 32, 32), num_classes, TRAIN_OR_TEST, _cifar_downloads, _cifar_arrays)
+def _cifar_like(dataset: Any, num_classes: int) -> NamedDataset:
+    return NamedDataset(dataset, (3, 32, 32), num_classes, _TRAIN_OR_TEST, _cifar_downloads, _cifar_arrays)
 
 
-NAMED_SETS = {
+NAMED_DATASETS = {
     "MNIST": _mnist_like(datasets.MNIST),
     "FashionMNIST": _mnist_like(datasets.FashionMNIST),
     "KMNIST": _mnist_like(datasets.KMNIST),
     "CIFAR10": _cifar_like(datasets.CIFAR10, 10),
     "CIFAR100": _cifar_like(datasets.CIFAR100, 100),
-    "SVHN": NamedSet(datasets.SVHN, (3, 32, 32), 10, SPLIT_BY_NAME, _svhn_downloads, _svhn_arrays),
+    "SVHN": NamedDataset(datasets.SVHN, (3, 32, 32), 10, _SPLIT_BY_NAME, _svhn_downloads, _svhn_arrays),
 }
 
 
 class TorchvisionSource:
-    """A named data set in a folder, as torchvision lays it out and reads it.
+    """A named data set in a folder, in torchvision's layout.
 
     Args:
-        name: A key of `NAMED_SETS`.
-        root: The folder that torchvision gets as its root.
+        name: A key of ``NAMED_DATASETS``.
+        root: torchvision's ``root``.
     """
 
     def __init__(self, name: str, root: Path) -> None:
         self.name = name
         self.root = root
-        self.named_set = NAMED_SETS[name]
+        self.named_set = NAMED_DATASETS[name]
         self.dims = self.named_set.dims
         self.num_classes = self.named_set.num_classes
 
     def download(self) -> None:
-        """Download what is not there yet.
+        """Download the files that are missing.
 
         Raises:
-            FileNotFoundError: If files are missing and cannot be downloaded.
+            ConfigurationError: If they cannot be downloaded.
+            OSError: If the disk is full.
         """
         try:
             for download in self.named_set.downloads:
                 download.fetch(self.root)
         except OSError as error:
-            raise self._unreadable(f"the download failed: {error}") from error
+            if error.errno in DISK_FULL:
+                raise
+            raise MissingDataError(self._unreadable(f"the download failed: {error}")) from error
 
     def load(self) -> tuple[Examples, Examples]:
-        """Return the training and the test examples: uint8 `(N, C, H, W)`, int64 `(N,)`.
+        """Return the training and the test examples: uint8 ``(N, C, H, W)``, int64 ``(N,)``.
 
         Raises:
-            FileNotFoundError: If files are missing or damaged.
+            ConfigurationError: If files are missing or damaged.
         """
         training, test = (self._examples(part) for part in self.named_set.parts)
         return training, test
@@ -146,21 +144,17 @@ class TorchvisionSource:
     def _open(self, part: dict[str, Any]) -> Any:
         try:
             return self.named_set.dataset(self.root, **part)
-        # A file that is cut short ends in a ValueError, an EOFError or an AssertionError of torchvision's readers.
+        # torchvision's readers raise ValueError, EOFError or AssertionError for a truncated file.
         except (RuntimeError, OSError, ValueError, EOFError, AssertionError) as error:
-            raise self._unreadable(_in_few_words(error)) from error
+            lines = str(error).split("\n")
+            cause = next(filter(None, map(str.strip, reversed(lines))), type(error).__name__)  # its last line
+            raise MissingDataError(self._unreadable(cause[:200])) from error
 
-    def _unreadable(self, reason: str) -> FileNotFoundError:
+    def _unreadable(self, reason: str) -> str:
         missing = [file for file in self.named_set.files if not (self.root / file).exists()]
         state = f"missing: {', '.join(missing)}" if missing else "its files are there, but damaged: delete them"
-        return FileNotFoundError(
+        return (
             f"{self.name} was expected in {self.root.absolute()} and could not be read ({reason}); {state}. Put its "
             f"files there, say where they are with root=... (in a recipe: --data.init_args.root), or let "
             f"prepare_data() download them on a machine with network access"
         )
-
-
-def _in_few_words(error: BaseException) -> str:
-    """Return the last line of an error's message, which in torchvision's collected messages is the cause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__

@@ -1,4 +1,3 @@
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,8 +56,3 @@ def test_any_dataset_that_takes_lists_can_be_loaded_by_it() -> None:
         for sampler in (EvaluationSampler(dataset, 4, 2, rank) for rank in (0, 1))
     ]
     assert batches == [[[0, 2, 4, 6], [8]], [[1, 3, 5], [7]]]
-
-
-def test_a_batch_size_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="batch_size=0 must be an integer of at least 1"):
-        EvaluationSampler(range(3), 0)

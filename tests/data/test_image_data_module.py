@@ -1,5 +1,3 @@
-import pickle
-
 import pytest
 import torch
 from torch import nn
@@ -18,7 +16,7 @@ class Ramps(ImageDataModule):
     """A hundred images, all the same ramp of the grey levels 0 to 63 (white is 63), and twenty to test."""
 
     def __init__(self, shape=(1, 8, 8), **arguments):
-        super().__init__(root=None, dims=(1, 8, 8), num_classes=2, max_value=63, **{"batch_size": 50, **arguments})
+        super().__init__(dims=(1, 8, 8), num_classes=2, max_value=63, **{"batch_size": 50, **arguments})
         self.shape = shape
 
     def load(self):
@@ -131,46 +129,6 @@ def test_augmentation_that_changes_shape_or_type_is_an_error(augment):
         next(iter(Ramps(augment=augment).train_dataloader()))
 
 
-def test_an_empty_list_of_transforms_is_none():
-    assert Ramps(augment=[]).augment is None
-
-
 def test_images_of_another_shape_than_promised_are_an_error():
     with pytest.raises(ValueError, match=r"Ramps has images of the shape dims=\(1, 8, 8\).*\(1, 4, 16\)"):
         Ramps(shape=(1, 4, 16)).setup()
-
-
-def test_a_data_module_pickles_before_and_after_setup():
-    data = Ramps(augment=[v2.RandomCrop(8, padding=3)], binarize="static")
-    unloaded = pickle.loads(pickle.dumps(data))
-    data.setup()
-    loaded = pickle.loads(pickle.dumps(data))
-    assert torch.equal(images(unloaded.test_dataloader()), images(loaded.test_dataloader()))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"binarize": "sometimes"}, 'binarize=\'sometimes\' is unknown; it is None, "dynamic" or "static"'),
-        (
-            {"binarize": "dynamic", "value_range": (-1, 1)},
-            r"binarize='dynamic'.*value_range=\(0, 1\); got \(-1.0, 1.0\)",
-        ),
-        ({"binarize": "static", "value_range": (0, 0.5)}, r"binarize='static'.*value_range"),
-        ({"value_range": (1, 0)}, r"value_range=\(1, 0\) must be two finite numbers, the lower first"),
-        ({"value_range": (0, 0)}, r"value_range=\(0, 0\)"),
-        ({"value_range": (0, float("inf"))}, r"value_range=\(0, inf\)"),
-        ({"value_range": (float("nan"), 1)}, r"value_range=\(nan, 1\)"),
-        ({"value_range": (0, 1, 2)}, r"value_range=\(0, 1, 2\)"),
-        ({"value_range": 1}, "value_range=1"),
-        ({"augment": [torch.flip]}, "augment=.* must be a list of torchvision.transforms.v2 transforms"),
-        ({"augment": v2.RandomCrop(8)}, "augment=.* must be a list"),
-    ],
-)
-def test_arguments_out_of_range_are_refused_at_construction(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        Ramps(**arguments)
-
-
-def test_integers_and_lists_are_a_range_too():
-    assert Ramps(value_range=[0, 1], binarize="dynamic").value_range == (0.0, 1.0)

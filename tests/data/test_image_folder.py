@@ -69,14 +69,6 @@ def test_pictures_decoded_batch_by_batch_are_drawn_like_those_in_memory(tmp_path
     assert set(drawn[0].unique().tolist()) == {0, 255}
 
 
-def test_pictures_are_decoded_in_worker_processes_too(tmp_path):
-    write_classes(tmp_path / "train")
-    test = write_classes(tmp_path / "test", per_class=3)
-    data = Images("folder", tmp_path, batch_size=4, num_workers=1, in_memory=False)
-    x = torch.cat([x for x, _ in data.test_dataloader()])
-    assert torch.equal(x, test / 255)
-
-
 def test_memory_decides_where_nothing_is_asked_for(tmp_path, monkeypatch):
     write_classes(tmp_path)
     size = 20 * 3 * 6 * 8
@@ -161,9 +153,3 @@ def test_train_needs_test_beside_it(tmp_path):
     write_classes(tmp_path / "train")
     with pytest.raises(ValueError, match=r"train exists but .*test does not"):
         Images("folder", root=tmp_path)
-
-
-@pytest.mark.parametrize("image_size", [0, -1, True, 4.0])
-def test_image_size_must_be_a_size(tmp_path, image_size):
-    with pytest.raises(ValueError, match=f"image_size={image_size}"):
-        Images("folder", root=tmp_path, image_size=image_size)

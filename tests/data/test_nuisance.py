@@ -2,27 +2,21 @@
 
 import functools
 import math
-import multiprocessing
-import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from lightning import LightningDataModule
-from lightning.pytorch.cli import LightningArgumentParser
 from scipy import ndimage
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from lit_bottleneck import VAE, VIBClassifier
-from lit_bottleneck.data import Digits, Images
+from lit_bottleneck.data import Digits
 from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.image_data_module import ImageDataModule
 from lit_bottleneck.data.nuisance import Nuisance, Rotation, Translation
 from lit_bottleneck.likelihoods import Gaussian
 from lit_bottleneck.networks import MLP
-from tests.data.original_formats import write_mnist
 from tests.quiet import trainer
 
 SIDE = 33
@@ -50,7 +44,7 @@ class Copies(ImageDataModule):
 
     def __init__(self, image: Tensor, **arguments: object) -> None:
         self.image = image
-        super().__init__(None, (1, SIDE, SIDE), num_classes=2, max_value=255, **{"batch_size": 32, **arguments})
+        super().__init__(dims=(1, SIDE, SIDE), num_classes=2, max_value=255, **{"batch_size": 32, **arguments})
 
     def load(self) -> tuple[Examples, Examples]:
         everything = Examples.of(self.image.expand(120, -1, -1, -1).contiguous(), torch.arange(120) % 2)
@@ -168,24 +162,6 @@ def test_what_is_given_stays_as_it_is(nuisance: Nuisance) -> None:
 # The data module
 
 
-def test_batches_have_images_labels_and_factors_of_the_promised_types() -> None:
-    for nuisance, names in ((Rotation(), ("rotation",)), (Translation(2), ("x", "y"))):
-        data = Digits(nuisance=nuisance, batch_size=32)
-        assert data.factor_names == names
-        for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
-            x, y, factors = next(iter(loader))
-            assert (x.shape, x.dtype) == ((32, 1, 8, 8), torch.float32)
-            assert (y.shape, y.dtype) == ((32,), torch.int64)
-            assert (factors.shape, factors.dtype) == ((32, len(names)), torch.float32)
-        image, label, factor = data.dataset("test")[3]
-        assert (image.shape, label.shape, factor.shape) == ((1, 8, 8), (), (len(names),))
-
-
-def test_without_a_nuisance_batches_and_names_are_as_they_were() -> None:
-    assert Digits().factor_names == ()
-    assert len(next(iter(Digits().train_dataloader()))) == 2
-
-
 @pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0), (2.0, 5.0)])
 @pytest.mark.parametrize("nuisance", [Rotation(45), Translation(3)])
 def test_images_are_the_plain_ones_changed_and_what_comes_in_is_background(
@@ -263,15 +239,11 @@ def test_fixed_draws_do_not_depend_on_the_batches_or_touch_torchs_generator() ->
     )
 
 
-def _fixed_factors(seed: int) -> list[list[float]]:
-    """At module level, so that a new process finds it."""
-    data = Digits(nuisance=Rotation(), seed=seed)
-    return [visit(data, part)[2].flatten().tolist() for part in ("val", "test")]
-
-
-def test_another_process_draws_the_same() -> None:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(_fixed_factors, (5,)) == _fixed_factors(5)
+def test_fixed_draws_are_those_of_every_other_process() -> None:
+    data = Digits(nuisance=Rotation(), seed=5)
+    recorded = {"val": [-30.3735, 11.1579, 38.6835], "test": [10.3226, -10.7088, 12.3403]}
+    for part, factors in recorded.items():
+        assert data.dataset(part).factors[:3, 0].tolist() == pytest.approx(factors, abs=1e-4)
 
 
 def test_worker_processes_give_the_same_test_images_and_different_training_draws() -> None:
@@ -295,47 +267,12 @@ def test_augmentation_comes_first_and_to_training_images_only() -> None:
     assert visit(data, "val")[0].mean() < 0.5
 
 
-def test_a_data_module_with_a_nuisance_pickles() -> None:
-    data = Digits(nuisance=Translation(2))
-    unloaded = pickle.loads(pickle.dumps(data))
-    data.setup()
-    for copy in (unloaded, pickle.loads(pickle.dumps(data))):
-        assert all(map(torch.equal, visit(copy, "val"), visit(data, "val")))
-
-
 def test_a_users_own_nuisance_will_do_and_values_stay_in_range() -> None:
     data = Digits(nuisance=Brightness(), value_range=(-1, 1))
     x, _, factors = visit(data, "test")
     plain = torch.cat([x for x, _ in Digits().test_dataloader()])
     torch.testing.assert_close(x, (plain * factors[..., None, None]).clamp(0, 1) * 2 - 1, rtol=0, atol=1e-6)
     assert data.factor_names == ("brightness",)
-
-
-def test_a_recipe_names_it_by_its_class_path(tmp_path: Path) -> None:
-    write_mnist(tmp_path / "files", train=200, test=50)
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(
-        """
-        data:
-          class_path: lit_bottleneck.data.Images
-          init_args:
-            name: MNIST
-            val_size: 20
-            nuisance:
-              class_path: lit_bottleneck.data.nuisance.Rotation
-              init_args: {max_degrees: 30}
-        """
-    )
-    parser = LightningArgumentParser()
-    parser.add_argument("--config", action="config")
-    parser.add_subclass_arguments(LightningDataModule, "data")
-    parsed = parser.parse_args([f"--config={recipe}", f"--data.init_args.root={tmp_path / 'files'}"])
-    data = parser.instantiate_classes(parsed).data
-    assert isinstance(data, Images)
-    assert data.nuisance.max_degrees == 30
-    x, y, factors = next(iter(data.train_dataloader()))
-    assert (x.shape, y.shape, factors.shape) == ((128, 1, 28, 28), (128,), (128, 1))
-    assert 20 < factors.abs().max() <= 30
 
 
 # Models
@@ -368,24 +305,6 @@ def test_a_vae_trains_on_batches_of_three() -> None:
 # Errors
 
 
-@pytest.mark.parametrize("max_degrees", [0, -1.0, 180.5, math.nan, math.inf, True, "45", None])
-def test_degrees_out_of_range_are_refused(max_degrees: object) -> None:
-    with pytest.raises(ValueError, match=f"max_degrees={max_degrees!r} must be a number above 0 and at most 180"):
-        Rotation(max_degrees)
-
-
-@pytest.mark.parametrize("max_pixels", [0, -1, 1.5, True, "4"])
-def test_pixels_out_of_range_are_refused(max_pixels: object) -> None:
-    with pytest.raises(ValueError, match=f"max_pixels={max_pixels!r} must be an integer of at least 1"):
-        Translation(max_pixels)
-
-
-def test_a_move_out_of_sight_is_refused_before_anything_is_loaded() -> None:
-    with pytest.raises(ValueError, match="max_pixels=8 moves images of 8 x 8 out of sight; at most 7 will do"):
-        Digits(nuisance=Translation(8))
-    assert Digits(nuisance=Translation(7)).factor_names == ("x", "y")
-
-
 def test_half_pixels_are_refused() -> None:
     with pytest.raises(ValueError, match=r"whole numbers of pixels; got 1.5"):
         Translation(2).apply(torch.zeros(2, 1, 8, 8), torch.tensor([[1.0, 0.0], [1.5, 0.0]]))
@@ -399,22 +318,3 @@ def test_factors_that_do_not_belong_to_the_images_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"Rotation needs images \(B, C, H, W\) and factors \(B, 1\); got "):
         Rotation().apply(torch.zeros(images), torch.zeros(factors))
-
-
-@pytest.mark.parametrize("binarize", ["dynamic", "static"])
-def test_binary_images_are_not_turned(binarize: str) -> None:
-    for make in (Digits, lambda **arguments: Images("MNIST", **arguments)):
-        with pytest.raises(ValueError, match=f"binarize='{binarize}' and nuisance cannot go together.*choose one"):
-            make(binarize=binarize, nuisance=Rotation())
-
-
-@pytest.mark.parametrize("nuisance", ["rotation", 45, v2.RandomRotation(45), Rotation])
-def test_what_is_no_nuisance_is_refused(nuisance: object) -> None:
-    with pytest.raises(ValueError, match=r"nuisance=.* must be None or a Nuisance, such as Rotation"):
-        Digits(nuisance=nuisance)
-
-
-@pytest.mark.parametrize("nuisance", [Brightness(columns=2), Brightness(crop=1)])
-def test_a_nuisance_that_breaks_its_promise_is_refused(nuisance: Nuisance) -> None:
-    with pytest.raises(ValueError, match=r"nuisance=.* must make images, and factors .* it made"):
-        Digits(nuisance=nuisance)

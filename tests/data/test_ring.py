@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
 from lit_bottleneck.data import Ring
@@ -64,16 +63,6 @@ def test_modes_come_in_random_order() -> None:
     assert repeats == pytest.approx(1 / 8, abs=5 * math.sqrt(7 / 64 / 25_600))
 
 
-def test_the_seed_decides_the_training_points_and_not_the_test_points() -> None:
-    first, again, other = (ring(seed=seed) for seed in (1, 1, 2))
-    for part in ("train", "val", "test"):
-        for ours, same in zip(rows(first, part), rows(again, part), strict=True):
-            assert torch.equal(ours, same)
-    assert not torch.isin(rows(first, "train")[0], rows(other, "train")[0]).all(1).any()
-    for ours, same in zip(rows(first, "test"), rows(other, "test"), strict=True):
-        assert torch.equal(ours, same)
-
-
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_no_point_is_in_two_parts(seed: int) -> None:
     data = ring(seed=seed)
@@ -90,60 +79,3 @@ def test_the_test_noise_is_not_the_training_noise(seed: int) -> None:
     train, test = (rows(data, part) for part in ("train", "test"))
     noise = [points - data.modes[labels] for points, labels in (train, test)]
     assert torch.stack([part.flatten() for part in noise]).corrcoef()[0, 1].abs() < 5 / math.sqrt(800)
-
-
-def test_all_of_train_may_be_trained_on() -> None:
-    data = ring(val_size=0)
-    assert len(data.dataset("train")) == 400
-    assert data.val_dataloader() == []
-
-
-def test_loaders_give_points_and_modes() -> None:
-    data = ring(root="anywhere")
-    assert (data.dims, data.num_classes, data.std) == ((2,), 8, 0.1)
-    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
-        points, labels = next(iter(loader))
-        size = min(50, len(loader.dataset))
-        assert (points.shape, points.dtype) == ((size, 2), torch.float32)
-        assert (labels.shape, labels.dtype) == ((size,), torch.int64)
-    points, labels = next(iter(Ring().train_dataloader()))
-    assert (points.shape, labels.shape) == ((256, 2), (256,))
-
-
-def test_points_have_no_value_range() -> None:
-    assert not hasattr(ring(), "value_range")
-
-
-def test_a_recipe_can_give_every_argument() -> None:
-    parser = LightningArgumentParser()
-    parser.add_subclass_arguments(Ring, "data")
-    arguments = {"layout": "grid", "num_modes": 25, "radius": 4, "std": 0.05, "val_size": 30, "num_examples": 250}
-    chosen = {"class_path": "lit_bottleneck.data.Ring", "init_args": arguments}
-    data = parser.instantiate_classes(parser.parse_object({"data": chosen})).data
-    assert (len(data.dataset("train")), len(data.dataset("val")), len(data.modes)) == (220, 30, 25)
-    assert (data.radius, data.std) == (4, 0.05)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"layout": "line"}, "layout='line' must be one of 'ring', 'grid'"),
-        ({"num_modes": 0}, "num_modes=0 must be an integer of at least 1"),
-        ({"num_modes": 2.5}, "num_modes=2.5 must be an integer"),
-        ({"layout": "grid"}, "num_modes=8 is not a square number, which a grid needs; give 4 or 9"),
-        ({"radius": 0}, "radius=0 must be a finite number above 0"),
-        ({"radius": -1.0}, "radius=-1.0 must be"),
-        ({"radius": math.inf}, "radius=inf must be"),
-        ({"std": 0.0}, "std=0.0 must be a finite number above 0"),
-        ({"std": -0.1}, "std=-0.1 must be"),
-        ({"std": math.inf}, "std=inf must be"),
-        ({"std": math.nan}, "std=nan must be"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"num_examples": 0}, "num_examples=0"),
-        ({"test_size": 0}, "test_size=0"),
-        ({"val_size": 400}, "val_size=400 holds out 400 of 400 rows"),
-    ],
-)
-def test_bad_arguments_are_named(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ring(**arguments)

@@ -59,29 +59,10 @@ def test_images_belong_to_their_factors() -> None:
     assert torch.equal(loaded, draw_shapes(beside, 32).float())
 
 
-def test_the_seed_decides_the_training_images_and_not_the_test_images() -> None:
-    first, again, other = (rows(shapes(seed=seed), "train") for seed in (1, 1, 2))
-    assert torch.equal(first[0], again[0])
-    assert torch.equal(first[1], again[1])
-    assert not torch.equal(first[1], other[1])
-    assert torch.equal(rows(shapes(seed=1), "test")[1], rows(shapes(seed=2), "test")[1])
-
-
 def test_no_combination_is_in_two_parts() -> None:
     data = shapes(num_examples=2000, test_size=500)
     together = torch.cat([rows(data, part)[1] for part in ("train", "val", "test")])
     assert len(together.unique(dim=0)) == 2500
-
-
-def test_all_of_train_may_be_trained_on() -> None:
-    data = shapes(val_size=0)
-    assert len(data.dataset("train")) == 300
-    assert data.val_dataloader() == []
-
-
-def test_loader_processes_give_the_same() -> None:
-    images = torch.cat([x for x, _ in shapes(num_workers=2).test_dataloader()])
-    assert torch.equal(images, rows(shapes(), "test")[0])
 
 
 @pytest.mark.parametrize("shape", [0, 1, 2])
@@ -144,23 +125,3 @@ def test_a_triangle_is_the_polygon_that_pillow_draws() -> None:
     ours = pixels(shape=0, scale=scale, rotation=angle, x=x, y=y).bool().numpy()
     assert (drawn != ours).sum() <= 6
     assert ours.sum() > 200
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"image_size": 28}, "image_size=28 must be 32 or 64"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"num_examples": 0}, "num_examples=0"),
-        ({"test_size": 0}, "test_size=0"),
-        ({"num_examples": 110_000, "test_size": 5000}, "more than the 110592 combinations"),
-        ({"val_size": 300}, "val_size=300"),
-    ],
-)
-def test_bad_arguments_are_named(arguments: dict[str, int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        shapes(**arguments)
-
-
-def test_shapes_have_no_classes() -> None:
-    assert not hasattr(shapes(), "num_classes")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_bottleneck.data import Images
-from lit_bottleneck.data.torchvision_datasets import NAMED_SETS
+from lit_bottleneck.data.torchvision_datasets import NAMED_DATASETS
 from tests.data.original_formats import (
     accept_any_checksum,
     forbid_network,
@@ -38,7 +38,7 @@ def offline(monkeypatch):
 
 
 def test_every_name_is_covered():
-    assert set(NAMED_SETS) == set(SHAPES)
+    assert set(NAMED_DATASETS) == set(SHAPES)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -66,7 +66,7 @@ def test_missing_files_are_named_with_their_place_the_cause_and_a_remedy(name, t
     with pytest.raises(FileNotFoundError) as prepared:
         data.prepare_data()
     message = str(prepared.value)
-    for part in (name, str(tmp_path / "nothing"), *NAMED_SETS[name].files, "the network is down", "root=..."):
+    for part in (name, str(tmp_path / "nothing"), *NAMED_DATASETS[name].files, "the network is down", "root=..."):
         assert part in message
     assert "--data.init_args.root" in message
     with pytest.raises(FileNotFoundError, match=f"{name} was expected in .*not found"):
@@ -76,7 +76,7 @@ def test_missing_files_are_named_with_their_place_the_cause_and_a_remedy(name, t
 @pytest.mark.parametrize("name", SHAPES)
 def test_only_what_is_missing_is_named(name, tmp_path):
     write(tmp_path, name)
-    *there, missing = NAMED_SETS[name].files
+    *there, missing = NAMED_DATASETS[name].files
     (tmp_path / missing).unlink()
     with pytest.raises(FileNotFoundError) as refused:
         Images(name, root=tmp_path).setup()
@@ -127,7 +127,7 @@ class Evil:
 @pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100"])
 def test_a_pickle_that_is_not_the_original_is_not_read(name, tmp_path):
     write(tmp_path / "root", name)
-    for file in NAMED_SETS[name].files:
+    for file in NAMED_DATASETS[name].files:
         (tmp_path / "root" / file).write_bytes(pickle.dumps(Evil(tmp_path / "executed")))
     with pytest.raises(FileNotFoundError, match="its files are there, but damaged: delete them"):
         Images(name, root=tmp_path / "root").setup()

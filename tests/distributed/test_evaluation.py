@@ -27,7 +27,7 @@ class Rows(LabelledDataModule):
     """Eight rows to train on, and as many to validate as to test."""
 
     def __init__(self, count: int, batch_size: int) -> None:
-        super().__init__(None, (6,), 3, batch_size, val_size=count)
+        super().__init__(dims=(6,), num_classes=3, batch_size=batch_size, val_size=count)
         self.count = count
 
     def load(self) -> tuple[Examples, Examples]:
