@@ -200,8 +200,8 @@ def test_unknown_keys_are_refused_by_name(folder: Path, capsys: pytest.CaptureFi
         (["--model.init_args.beta", ".nan"], "beta must be a finite number"),
         (["--model.init_args.latent_dim", "5"], "latent_dim=5 needs an encoder that returns 10 numbers per example"),
         (["--model.init_args.scale", "linear"], "scale"),
-        (["--data.init_args.batch_size", "0"], "batch_size=0"),
-        (["--data.init_args.val_size", "-3"], "val_size=-3"),
+        (["--data.init_args.batch_size", "0"], "batch_size must be a whole number, at least 1; got 0"),
+        (["--data.init_args.val_size", "-3"], "val_size must be"),
         (["--data", "lit_bottleneck.data.Images", "--data.name", "MNOST"], "MNOST"),
         (
             [
