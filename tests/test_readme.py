@@ -125,5 +125,5 @@ def test_the_first_command_has_learnt(folder: Path) -> None:
 
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "recipes/RESULTS.md"])
 def test_links_lead_to_files(page: str) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
+    for target in re.findall(r'(?:\]\(|src=")([^)#:"]+)[)#"]', (ROOT / page).read_text()):
         assert (ROOT / page).parent.joinpath(target).exists(), target
