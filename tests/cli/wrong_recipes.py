@@ -120,7 +120,7 @@ def missing(recipe: str) -> Iterator[Wrong]:
             module, _, name = owner.rpartition(".")
             parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
             for key in section:
-                if parameters[key].default is inspect.Parameter.empty:
+                if key in parameters and parameters[key].default is inspect.Parameter.empty:  # others come by **kwargs
                     yield Wrong(recipe, (*place, key), LEFT_OUT, key)
     if "/" not in recipe:
         for key in ("model", "data"):
