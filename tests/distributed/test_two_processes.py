@@ -79,6 +79,7 @@ def prices_of_rank(rank: int, kind: str, steps: list[tuple[list[Tensor], list[Te
     return prices(CONTROLLERS[kind](), [step[rank] for step in steps])
 
 
+@pytest.mark.filterwarnings("ignore:.*beta has not moved")
 @pytest.mark.parametrize("kind", CONTROLLERS)
 def test_beta_is_the_same_on_both_and_that_of_one_process_with_all_rows(kind: str, pool: Pool) -> None:
     first, second = pool(prices_of_rank, kind, rates())
