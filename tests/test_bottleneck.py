@@ -316,7 +316,8 @@ def test_a_rate_that_is_not_finite_does_not_move_beta_and_is_counted() -> None:
     before = model.beta
     for bad in (math.nan, math.inf):
         model.rate_penalty(torch.tensor([1.0, bad]))
-        model.step_beta()
+        with pytest.warns(UserWarning, match="beta has not moved"):
+            model.step_beta()
     assert (model.beta, model.beta_controller.skipped_updates) == (before, 2)
     model.rate_penalty(torch.tensor([5.0]))
     model.step_beta()
@@ -833,7 +834,8 @@ def test_a_rate_that_is_not_finite_does_not_move_beta_under_a_trainer() -> None:
             return self.head(code.z).square().mean()
 
     module = Broken(fast_dual())
-    trainer().fit(module, loader())
+    with pytest.warns(UserWarning, match="beta has not moved"):
+        trainer().fit(module, loader())
     assert_follows(module, fast_dual(), updates=14, skip=(3, 4))
     assert module.beta_controller.skipped_updates == 2
 

@@ -190,6 +190,7 @@ def test_a_classifier_has_no_pictures(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
+@pytest.mark.filterwarnings("ignore:Pictures draws images")
 def test_vectors_are_not_drawn_and_that_is_said(tmp_path: Path) -> None:
     vectors = DataLoader(TensorDataset(torch.rand(8, 64)), batch_size=4)
     model = VAE(MLP(64, [], 8), MLP(4, [], 64), latent_dim=4, likelihood="continuous_bernoulli")
@@ -329,6 +330,7 @@ def test_the_samples_of_a_gan_of_points_are_plotted_over_the_examples(tmp_path: 
     assert is_at(places(pixels, ORANGE, -3, 3), data.modes)
 
 
+@pytest.mark.filterwarnings("ignore:the generator's values are in")
 def test_without_a_datamodule_the_generator_tells_black_and_white(tmp_path: Path) -> None:
     class Grey(nn.Module):
         """Makes grey images."""

@@ -77,6 +77,7 @@ def train(model: LightningModule, most_in_a_row: int = 100, steps: int = -1) -> 
     return trainer, skip
 
 
+@pytest.mark.filterwarnings("ignore:step .* is left out")
 @pytest.mark.parametrize("in_gradient", [False, True])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("make", [vib, vae, Own])
