@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lit_bottleneck.callbacks.measurement import CodeMeasurement, share
 from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
-from lit_bottleneck.metrics.disentanglement import DCI, MIG, SAP
+from lit_bottleneck.metrics import DCI, MIG, SAP, FactorProbe
 from lit_bottleneck.metrics.factor_metric import FactorError, FactorMetric
-from lit_bottleneck.metrics.probes import FactorProbe, ProbeKind
+from lit_bottleneck.metrics.factor_probe import ProbeKind
 
 
 class Factors(CodeMeasurement):
@@ -20,9 +20,9 @@ class Factors(CodeMeasurement):
 
     For any module with ``encode(x, sample=False) -> Code``, or with a bottleneck after its ``encoder``. Logged as
     ``test/...`` (and ``val/...``) are, for a factor ``rotation``, ``probe_linear_rotation`` and ``probe_mlp_rotation``
-    (see ``metrics.probes.probe``; for classes also ``probe_linear_rotation_chance``), and for all factors together
+    (see ``metrics.FactorProbe``; for classes also ``probe_linear_rotation_chance``), and for all factors together
     ``mig``, ``sap``, each also by factor as ``mig_rotation``, and ``dci_disentanglement``, ``dci_completeness``,
-    ``dci_informativeness`` (see ``metrics.disentanglement``).
+    ``dci_informativeness`` (see ``metrics.MIG``, ``metrics.SAP`` and ``metrics.DCI``).
 
     Factors ``(B, F)`` or ``(B,)`` are the third element of a batch ``(x, y, factors)``, or the second of a batch ``(x,
     factors)`` if they are floating-point and ``(B, F)``. Their names are the datamodule's ``factor_names``, if it has

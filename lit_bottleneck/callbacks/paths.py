@@ -17,7 +17,7 @@ from lit_bottleneck.callbacks.value_range import value_range as value_range_of
 from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
 from lit_bottleneck.functional import InterpolationMode, interpolate
 from lit_bottleneck.metrics.features import CodeFeatures, ValueRange
-from lit_bottleneck.metrics.paths import PathQuality, cycle_error
+from lit_bottleneck.metrics.path_quality import PathQuality, cycle_error
 from lit_bottleneck.training.precision import Mean
 
 _AT_ONCE = 64  # paths of `steps` points each
@@ -35,8 +35,8 @@ class Paths(Callback):
 
     Logged as ``test/path_MODE_...`` and ``test/path_pixels_...`` are ``end_classes`` (by the labels of the two
     examples), ``switches`` and ``entropy`` in nats, and for codes ``shell_distance`` and ``shell_distance_abs``, see
-    ``metrics.paths.path_quality``; with a decoder also ``test/cycle_error`` of ``num_pairs`` draws of the prior, see
-    ``metrics.paths.cycle_error``. Mean codes are not draws of the prior: their paths may begin off the shell.
+    ``metrics.PathQuality``; with a decoder also ``test/cycle_error`` of ``num_pairs`` draws of the prior, see
+    ``metrics.path_quality.cycle_error``. Mean codes are not draws of the prior: their paths may begin off the shell.
 
     The examples are a uniform sample of the first test dataloader, whatever its order. The random numbers of the
     training are not used. The classifier is in neither the checkpoint nor the module.

@@ -1,26 +1,31 @@
-"""What codes carry, what they are about, and how good drawn examples are.
+"""Metrics of codes (information, factors, paths) and of generated samples.
 
-The metrics know no model: they take codes (means and log-variances), features or predictions, whoever made them.
+The metrics know no model: they take codes (means and log-variances), features or predictions of any model.
 
-- Information, in nats: `Rate`, `MarginalMoments`, `MutualInformation`, `ClassConditionalTotalCorrelation`.
-- Bounds of a density: `ELBO`, `ImportanceWeightedBound`.
-- Known factors: `MIG`, `SAP`, `DCI`, and `FactorProbe`.
-- Paths between codes: `PathQuality`.
-- Samples: `FrechetDistance`, `KernelDistance`, `PrecisionRecall` by the features of a `FeatureExtractor`, and
-  `ModeCoverage`.
+- Information, in nats: ``Rate``, ``MarginalMoments``, ``MutualInformation``, ``ClassConditionalTotalCorrelation``.
+- Bounds of the log-likelihood: ``ELBO``, ``ImportanceWeightedBound``.
+- Known factors: ``MIG``, ``SAP``, ``DCI``, and ``FactorProbe``.
+- Paths between codes: ``PathQuality``.
+- Samples: ``FrechetDistance``, ``KernelDistance``, ``PrecisionRecall`` by the features of a ``FeatureExtractor``, and
+  ``ModeCoverage``.
 """
 
-from lit_bottleneck.metrics.bounds import ELBO, ImportanceWeightedBound
-from lit_bottleneck.metrics.class_conditional import ClassConditionalTotalCorrelation
-from lit_bottleneck.metrics.disentanglement import DCI, MIG, SAP
+from lit_bottleneck.metrics.class_conditional_total_correlation import ClassConditionalTotalCorrelation
+from lit_bottleneck.metrics.dci import DCI
+from lit_bottleneck.metrics.elbo import ELBO
+from lit_bottleneck.metrics.factor_probe import FactorProbe
 from lit_bottleneck.metrics.features import CodeFeatures, FeatureExtractor, InceptionFeatures, RawFeatures
+from lit_bottleneck.metrics.frechet_distance import FrechetDistance
+from lit_bottleneck.metrics.importance_weighted_bound import ImportanceWeightedBound
+from lit_bottleneck.metrics.kernel_distance import KernelDistance
 from lit_bottleneck.metrics.marginal_moments import MarginalMoments
+from lit_bottleneck.metrics.mig import MIG
 from lit_bottleneck.metrics.mode_coverage import ModeCoverage
 from lit_bottleneck.metrics.mutual_information import MutualInformation
-from lit_bottleneck.metrics.paths import PathQuality
-from lit_bottleneck.metrics.probes import FactorProbe
+from lit_bottleneck.metrics.path_quality import PathQuality
+from lit_bottleneck.metrics.precision_recall import PrecisionRecall
 from lit_bottleneck.metrics.rate import Rate
-from lit_bottleneck.metrics.sample_quality import FrechetDistance, KernelDistance, PrecisionRecall
+from lit_bottleneck.metrics.sap import SAP
 
 __all__ = [
     "DCI",

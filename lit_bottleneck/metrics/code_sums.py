@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,14 +12,14 @@ from lit_bottleneck.functional import kl_per_dimension
 
 @dataclass(frozen=True, eq=False)
 class CodeSums:
-    """Sums over codes, in float64. All may have the same leading dimensions, such as one for classes.
+    """Sums over codes, in float64.
 
     Attributes:
-        count: ``()``, how many codes.
-        origin: ``(K,)``, the mean of one of them: from there offsets are measured. Nothing then cancels in a variance,
-            and it is exactly 0 in a dimension that is constant.
+        count: ``()``, the number of codes.
+        origin: ``(K,)``, the mean of one of the codes. Offsets are measured from it, so that nothing cancels in a
+            variance, which is exactly 0 in a constant dimension.
         offsets: ``(K,)``, of ``mean - origin``.
-        squares: ``(K,)`` of their squares, or ``(K, K)`` of their outer products.
+        squares: ``(K,)`` of the squares of offsets, or ``(K, K)`` of their outer products.
         variances: ``(K,)``, of ``exp(log_var)``.
         log_vars: ``(K,)``, of ``log_var``.
         rates: ``(K,)``, of the KL from N(0, 1) in nats.
@@ -37,41 +36,46 @@ class CodeSums:
     @property
     def width(self) -> int:
         """K."""
-        return self.origin.shape[-1]
-
-    @property
-    def joint(self) -> bool:
-        """Whether the squares are outer products."""
-        return self.squares.dim() > self.offsets.dim()
+        return len(self.origin)
 
     def at(self, origin: Tensor) -> CodeSums:
         """Return the same sums, with offsets from another origin."""
-        shift, count = self.origin - origin, self.count[..., None]
-        if self.joint:
-            cross = self.offsets[..., :, None] * shift[..., None, :]
-            squares = cross + cross.mT + count[..., None] * shift[..., :, None] * shift[..., None, :]
+        shift = self.origin - origin
+        if self.squares.dim() > 1:
+            cross = self.offsets[:, None] * shift
+            squares = cross + cross.mT + self.count * shift[:, None] * shift
         else:
-            squares = 2 * self.offsets * shift + count * shift.square()
-        return replace(self, origin=origin, offsets=self.offsets + count * shift, squares=self.squares + squares)
+            squares = 2 * self.offsets * shift + self.count * shift.square()
+        return replace(self, origin=origin, offsets=self.offsets + self.count * shift, squares=self.squares + squares)
 
-    def part(self, index: int) -> CodeSums:
-        """Return those at ``index`` of the first dimension."""
-        return CodeSums(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+    def row(self) -> Tensor:
+        """Return all numbers in one row."""
+        return torch.cat([value.flatten() for value in vars(self).values()])
+
+    @classmethod
+    def from_row(cls, row: Tensor, width: int, joint: bool) -> CodeSums:
+        """Return the sums that ``row`` made a row of."""
+        count, origin, offsets, squares, *others = row.split(_sizes(width, joint))
+        return cls(count[0], origin, offsets, squares.view(width, width) if joint else squares, *others)
 
 
-def no_sums(width: int, joint: bool, groups: tuple[int, ...] = (), device: torch.device | None = None) -> CodeSums:
-    """Return the sums of no codes."""
+def row_size(width: int, joint: bool) -> int:
+    """Return how many numbers a row of ``CodeSums`` has."""
+    return sum(_sizes(width, joint))
 
-    def zeros(*shape: int) -> Tensor:
-        return torch.zeros((*groups, *shape), dtype=torch.float64, device=device)
 
-    origin, offsets, variances, log_vars, rates = (zeros(width) for _ in range(5))
-    squares = zeros(width, width) if joint else zeros(width)
-    return CodeSums(zeros(), origin, offsets, squares, variances, log_vars, rates)
+def _sizes(width: int, joint: bool) -> list[int]:
+    return [1, width, width, width**2 if joint else width, width, width, width]
 
 
 def sums_of(mean: Tensor, log_var: Tensor, joint: bool) -> CodeSums:
-    """Sum over checked codes ``(B, K)`` in float64."""
+    """Sum over checked codes.
+
+    Args:
+        mean: ``(B, K)``, float64.
+        log_var: the shape of ``mean``.
+        joint: whether to sum outer products of the means, for their covariance, or squares only.
+    """
     origin = mean[0] if len(mean) else mean.new_zeros(mean.shape[1])
     offsets = mean - origin
     return CodeSums(
@@ -85,46 +89,35 @@ def sums_of(mean: Tensor, log_var: Tensor, joint: bool) -> CodeSums:
     )
 
 
-def common_origin(sums: Sequence[CodeSums]) -> Tensor:
-    """Return the origin of the first of them that has codes, in each group."""
-    first = torch.stack([(some.count > 0).int() for some in sums]).argmax(0)
-    origins = torch.stack([some.origin for some in sums])
-    return origins.take_along_dim(first[None, ..., None], 0)[0]
-
-
 def merged(ours: CodeSums, theirs: CodeSums) -> CodeSums:
-    """Sum over the codes of both."""
-    origin = common_origin([ours, theirs])
-    first, second = ours.at(origin), theirs.at(origin)
-    sums = {field.name: getattr(first, field.name) + getattr(second, field.name) for field in fields(CodeSums)}
-    return CodeSums(**sums | {"origin": origin})
+    """Return the sums over the codes of both."""
+    origin = torch.where(ours.count > 0, ours.origin, theirs.origin)
+    first, second = vars(ours.at(origin)), vars(theirs.at(origin))
+    return CodeSums(**{name: first[name] + second[name] for name in first} | {"origin": origin})
 
 
 def checked_codes(mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
-    """Check Gaussian codes, and return them in float64, without a gradient and flat.
+    """Return Gaussian codes ``(B, K)`` in float64, without a gradient, if they are valid.
 
     Args:
-        mean: ``(B, K, ...)``, finite.
+        mean: ``(B, K, ...)``, finite; dimensions after the second are flattened into it.
         log_var: the shape of ``mean``; ``-inf`` where a code has no noise.
 
-    Returns:
-        Both as ``(B, K')``.
-
     Raises:
-        ValueError: for other shapes, or values that are none.
+        ValueError: for other shapes, or values that are not finite.
     """
     if mean.shape != log_var.shape:
         raise ValueError(f"mean and log_var need the same shape; got {tuple(mean.shape)} and {tuple(log_var.shape)}")
     if mean.dim() < 2 or 0 in mean.shape[1:]:
         raise ValueError(f"mean and log_var must be (B, K, ...), with K at least 1; got {tuple(mean.shape)}")
     mean, log_var = (codes.detach().double().flatten(1) for codes in (mean, log_var))
-    _check_finite("mean must be finite", mean)
-    _check_finite("log_var must be finite, also its exponential (or -inf, for a code without noise)", log_var.exp())
+    check_finite("mean must be finite", mean)
+    check_finite("log_var must be finite, also its exponential (or -inf, for a code without noise)", log_var.exp())
     return mean, log_var
 
 
-def _check_finite(demand: str, values: Tensor) -> None:
-    finite = values.isfinite().all(1)
-    if not finite.all():
-        bad = len(values) - int(finite.sum())
-        raise ValueError(f"{demand}; {bad} of {len(values)} rows have an infinity or NaN")
+def check_finite(demand: str, rows: Tensor) -> None:
+    """Raise an error that begins with ``demand``, if any of the rows ``(B, ...)`` has an infinity or NaN."""
+    bad = len(rows) - int(rows.flatten(1).isfinite().all(1).sum())
+    if bad:
+        raise ValueError(f"{demand}; {bad} of {len(rows)} rows have an infinity or NaN")

@@ -1,4 +1,4 @@
-"""Estimates of the mutual information of inputs and codes, from how dense each code is under each input's posterior."""
+"""Estimates of the mutual information of inputs and codes, from densities of codes under the inputs' posteriors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from lit_bottleneck.functional import at_least_float32
 def nce_bound(log_densities: Tensor) -> Tensor:
     """Bound the information from below: ``L_ii - logsumexp_j L_ij + log M`` (InfoNCE, arXiv 1807.03748, 1905.06922).
 
-    At most ``log M``. Over all inputs of a data set its mean is the information about which of them it was.
+    At most ``log M``. Over all inputs of a data set, its mean is the information about the index of the input.
 
     Args:
-        log_densities: ``(M, M)``, ``L_ij = log p(z_i|x_j)`` in nats, such as `functional.pairwise_log_density` of one
+        log_densities: ``(M, M)``, ``L_ij = log p(z_i|x_j)`` in nats, such as ``functional.pairwise_log_density`` of one
             draw for each of M inputs.
 
     Returns:
         ``(M,)`` in nats, at least float32; the bound is the mean. Exactly 0 if all columns are equal.
 
     Raises:
-        ValueError: for another shape, or less than 2 codes.
+        ValueError: for another shape, or fewer than 2 codes.
 
     >>> nce_bound(torch.tensor([[0.0, -1000.0], [-1000.0, 0.0]])).exp()
     tensor([2., 2.])
@@ -33,16 +33,16 @@ def nce_bound(log_densities: Tensor) -> Tensor:
 def leave_one_out_bound(log_densities: Tensor) -> Tensor:
     """Bound the information from above: ``L_ii - logsumexp_{j != i} L_ij + log(M - 1)`` (arXiv 1905.06922).
 
-    It has no ceiling, and is far too large where codes are seldom confused: the rate is then the better bound.
+    Unlimited, and far too large if codes are seldom confused: the rate is then the better bound.
 
     Args:
-        log_densities: ``(M, M)``; see `nce_bound`.
+        log_densities: ``(M, M)``; see ``nce_bound``.
 
     Returns:
         ``(M,)`` in nats, at least float32; the bound is the mean. Exactly 0 if all columns are equal.
 
     Raises:
-        ValueError: for another shape, or less than 2 codes.
+        ValueError: for another shape, or fewer than 2 codes.
 
     >>> leave_one_out_bound(torch.tensor([[0.0, -3.0], [-1.0, 0.0]]))
     tensor([3., 1.])
@@ -57,15 +57,15 @@ def minibatch_stratified(log_densities: Tensor, dataset_size: int) -> Tensor:
     density of the marginal unbiased. (The weights in much copied code fill the first column in place of the diagonal.)
 
     Args:
-        log_densities: ``(M, M)``; see `nce_bound`.
+        log_densities: ``(M, M)``; see ``nce_bound``.
         dataset_size: N, of which the M codes are a part.
 
     Returns:
-        ``(M,)`` in nats, at least float32; the estimate is the mean. `nce_bound` for ``N = M``; exactly 0 if all
+        ``(M,)`` in nats, at least float32; the estimate is the mean. ``nce_bound`` for ``N = M``; exactly 0 if all
         columns are equal.
 
     Raises:
-        ValueError: for another shape, less than 2 codes, or a data set smaller than that.
+        ValueError: for another shape, fewer than 2 codes, or a data set smaller than the number of codes.
 
     >>> minibatch_stratified(torch.tensor([[0.0, -1000.0], [-1000.0, 0.0]]), dataset_size=100).exp().round()
     tensor([100., 100.])
@@ -77,15 +77,15 @@ def minibatch_stratified(log_densities: Tensor, dataset_size: int) -> Tensor:
 
 
 def others_of(log_densities: Tensor, own: Tensor, counts: Tensor) -> Tensor:
-    """Compare each code's density under the other inputs with that under its own.
+    """Return the log of the ratio of each code's mean density under the other inputs to that under its own.
 
     Args:
         log_densities: ``(n, M)``, of n codes under M different inputs.
         own: ``(n,)``, the column of each code's own input.
-        counts: ``(M,)``, how many inputs each column stands for.
+        counts: ``(M,)``, the number of inputs that each column stands for.
 
     Returns:
-        ``(n,)``, ``log mean_{j != i} exp(L_ij - L_ii)``. The difference comes first, so that equal is exactly 0.
+        ``(n,)``, ``log mean_{j != i} exp(L_ij - L_ii)``. The difference comes first: equal columns give exactly 0.
     """
     own = own[:, None]
     relative = log_densities - log_densities.gather(1, own)
@@ -104,7 +104,7 @@ def stratified(others: Tensor, size: int | Tensor) -> Tensor:
 
 
 def _others(log_densities: Tensor) -> Tensor:
-    """`others_of` all of as many codes as inputs, if they are that."""
+    """Return ``others_of`` for one code per input, if the log-densities are valid."""
     if log_densities.dim() != 2 or len(log_densities) != log_densities.shape[1] or len(log_densities) < 2:
         raise ValueError(f"log_densities must be (M, M), with M at least 2; got {tuple(log_densities.shape)}")
     log_densities = at_least_float32(log_densities)

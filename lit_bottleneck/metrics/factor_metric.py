@@ -1,4 +1,4 @@
-"""Codes of examples beside the factors these were made by: kept, checked, put in order and split."""
+"""Base class of the metrics that compare codes with known factors, and how rows are checked, ordered and split."""
 
 from __future__ import annotations
 
@@ -10,43 +10,44 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lit_bottleneck.metrics.base import Float64Metric
+from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.metrics.base import RowMetric, flat
+from lit_bottleneck.metrics.code_sums import check_finite
 
 Array: TypeAlias = NDArray[Any]
 
 
 class FactorError(ValueError):
-    """There are too few rows, dimensions or factors, or a factor does not vary: nothing can be said of these data."""
+    """Too few rows, dimensions or factors, or a factor that does not vary: these data have no score."""
 
 
-class FactorMetric(Float64Metric):
-    """All codes and factors, kept in memory in float64.
+class FactorMetric(RowMetric):
+    """Base of metrics that keep all codes and factors in memory, in float64.
 
     Args:
-        names: of the factors; by default ``factor_0``, ``factor_1``, ...
-        kwargs: those of `torchmetrics.Metric`.
+        names: of the factors. Default: ``factor_0``, ``factor_1``, ...
+        kwargs: those of ``torchmetrics.Metric``.
 
     Raises:
-        ValueError: for names that are not different.
+        ConfigurationError: for names that repeat, or another number of names than of factors.
     """
 
     higher_is_better = True
-
-    rows: list[Tensor]
-    layout: Tensor
+    layout_size = 3  # dimensions of the code, number of factors, 1 for classes and 0 for numbers
 
     def __init__(self, names: Sequence[str] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.names = None if names is None else tuple(names)
         if self.names is not None and len(set(self.names)) < len(self.names):
-            raise ValueError(f"names must be different; got {self.names}")
-        # Flat, so that a process that saw nothing, and so no width, can take part in gathering.
-        self.add_state("rows", [], dist_reduce_fx="cat")
-        # Width of the codes, number of factors, whether there were classes, whether there were numbers.
-        self.add_state("layout", torch.zeros(4, dtype=torch.int64), dist_reduce_fx="max")
+            raise ConfigurationError(f"names must be different; got {self.names}")
+
+    def describe(self, *layout: int) -> str:
+        """Return the width of codes, and number and kind of factors, in words."""
+        width, count, classes = layout
+        return f"codes of {width} dimensions with {count} {'classes' if classes else 'numbers'}"
 
     def update(self, mean: Tensor, factors: Tensor) -> None:
-        """Take in codes and what their examples were made by.
+        """Add codes and the factors of their examples.
 
         Args:
             mean: ``(B, K, ...)``, flattened to ``(B, K)``.
@@ -57,68 +58,60 @@ class FactorMetric(Float64Metric):
         """
         codes, factors = checked(mean, factors)
         if self.names is not None and len(self.names) != factors.shape[1]:
-            raise ValueError(f"names={self.names} need as many factors; got {tuple(factors.shape)}")
-        classes = not factors.is_floating_point()
-        layout = self.layout.new_tensor([codes.shape[1], factors.shape[1], classes, not classes])
-        if self.layout.any() and not layout.equal(self.layout):
-            raise ValueError(
-                f"codes and factors must be of the widths and the kind of those before, {_told(self.layout)}; "
-                f"got {_told(layout)}"
-            )
-        self.layout = layout
-        self.rows.append(torch.cat([codes, factors.double()], 1).flatten())
+            raise ConfigurationError(f"names={self.names} need as many factors; got {tuple(factors.shape)}")
+        rows = torch.cat([codes, factors.double()], 1)
+        self.add_rows(rows, codes.shape[1], factors.shape[1], not factors.is_floating_point())
 
     def known(self) -> tuple[Tensor, Tensor]:
-        """Return all codes ``(N, K)`` in float64, and all factors ``(N, F)``: int64 if classes, else float64."""
-        width, count, classes, numbers = self.layout.tolist()
-        if not width:
-            return torch.empty(0, 1, dtype=torch.float64), torch.empty(0, 1, dtype=torch.float64)
-        if classes and numbers:
-            raise ValueError("factors must be classes in all processes, or numbers in all; got both")
-        kept = torch.cat(list(self.rows)) if isinstance(self.rows, list) else self.rows
-        codes, factors = kept.view(-1, width + count).split([width, count], 1)
+        """Return all codes ``(N, K)`` in float64, and all factors ``(N, F)``: int64 for classes, else float64."""
+        width, count, classes = self.layout or (1, 1, 0)
+        codes, factors = flat(self.rows).view(-1, width + count).split([width, count], 1)
         return codes, factors.long() if classes else factors
 
-    def named(self) -> tuple[str, ...]:
-        """Return the names of the factors."""
-        return factor_names(self.names, int(self.layout[1]))
+    def named(self, values: Sequence[float], prefix: str = "") -> dict[str, Tensor]:
+        """Return a value for each factor as float32 scalars, by the factors' names after a prefix."""
+        names = (prefix + name for name in factor_names(self.names, len(values)))
+        return self.scalars(dict(zip(names, values, strict=True)))
 
-    def scalar(self, value: float) -> Tensor:
-        """Return a float32 scalar on the device of the metric."""
-        return torch.tensor(float(value), dtype=torch.float32, device=self.device)
-
-    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
-        if not len(self.rows):  # torchmetrics would send an empty tensor of another precision
-            self.rows = [torch.empty(0, dtype=torch.float64, device=self.device)]
-        super()._sync_dist(*args, **kwargs)
+    def scalars(self, values: dict[str, float]) -> dict[str, Tensor]:
+        """Return values as float32 scalars on the device of the metric."""
+        return {
+            name: torch.tensor(float(value), dtype=torch.float32, device=self.device) for name, value in values.items()
+        }
 
 
 def checked(mean: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return codes ``(B, K)`` in float64 and factors ``(B, F)``, if they are of as many rows and finite."""
+    """Return codes ``(B, K)`` in float64 and factors ``(B, F)``, if they have as many rows and are finite."""
     factors = factors[:, None] if factors.dim() == 1 else factors
     if mean.dim() < 2 or factors.dim() != 2 or 0 in (*mean.shape[1:], *factors.shape[1:]):
         raise ValueError(
             f"codes must be (B, K, ...) and factors (B, F) or (B,); got {tuple(mean.shape)} and {tuple(factors.shape)}"
         )
     if len(mean) != len(factors):
-        raise ValueError(f"there must be as many codes as rows of factors; got {len(mean)} and {len(factors)}")
-    for name, values in (("codes", mean), ("factors", factors)):
-        bad = len(values) - int(values.flatten(1).isfinite().all(1).sum())
-        if bad:
-            raise ValueError(f"{name} must be finite; {bad} of {len(values)} rows have an infinity or NaN")
+        raise ValueError(f"codes and factors must have as many rows; got {len(mean)} and {len(factors)}")
+    check_finite("codes must be finite", mean)
+    check_finite("factors must be finite", factors)
     return mean.detach().flatten(1).double(), factors.detach()
 
 
 def ordered(
     codes: Tensor, factors: Tensor, names: Sequence[str] | None, who: str, rows: int, dimensions: int = 1
 ) -> tuple[Array, Array]:
-    """Return codes ``(N, K)`` and factors ``(N, F)``, int64 or float64, their rows in an order of their own.
+    """Return codes ``(N, K)`` and factors ``(N, F)``, int64 or float64, with their rows sorted.
 
-    However the rows came, what is drawn by a seed afterwards is then the same.
+    A later draw by seed then does not depend on the order in which rows came.
+
+    Args:
+        codes: ``(N, K)``.
+        factors: ``(N, F)`` or ``(N,)``; integers are classes.
+        names: of the factors, for errors.
+        who: the metric, for errors.
+        rows: the least number of rows.
+        dimensions: the least number of dimensions.
 
     Raises:
-        FactorError: for less than ``rows`` rows or ``dimensions`` dimensions, or a factor that does not vary.
-        ValueError: for what `checked` refuses.
+        FactorError: for fewer rows or dimensions, or a factor that does not vary.
+        ValueError: for invalid codes or factors.
     """
     codes, factors = checked(codes, factors)
     if len(codes) < rows:
@@ -126,7 +119,7 @@ def ordered(
     if codes.shape[1] < dimensions:
         raise FactorError(f"{who} needs codes of at least {dimensions} dimensions; got {codes.shape[1]}")
     kind = torch.float64 if factors.is_floating_point() else torch.int64
-    z, y = codes.cpu().numpy() + 0.0, factors.to(kind).cpu().numpy()  # + 0.0: there is but one zero
+    z, y = codes.cpu().numpy() + 0.0, factors.to(kind).cpu().numpy()  # + 0.0 makes -0 a 0
     for name, column in zip(factor_names(names, y.shape[1]), y.T, strict=True):
         if (column == column[0]).all():
             raise FactorError(f"{who} needs factors that vary; {name!r} is {column[0]} in all {len(column)} rows")
@@ -152,15 +145,10 @@ def halves(factor: Array, name: str, seed: int, test_size: float = 0.5) -> tuple
 
 
 def is_class(factor: Array) -> bool:
-    """Say whether a factor holds classes: integers."""
+    """Return whether a factor holds classes, that is integers."""
     return np.issubdtype(factor.dtype, np.integer)
 
 
 def factor_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
     """Return the names of ``count`` factors."""
     return tuple(f"factor_{i}" for i in range(count)) if names is None else tuple(names)
-
-
-def _told(layout: Tensor) -> str:
-    width, count, classes, _ = layout.tolist()
-    return f"codes of {width} dimensions and {count} {'classes' if classes else 'numbers'}"

@@ -1,4 +1,4 @@
-"""What images are compared by: features that are frozen, and whose name says which they are."""
+"""Frozen features by which generated and real examples are compared."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics.image.fid import NoTrainInceptionV3
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.metrics.inception_weights import fetch_weights
 from lit_bottleneck.training.precision import without_casts
 
@@ -23,27 +24,27 @@ ValueRange = tuple[float, float]
 
 
 class FeatureExtractor(nn.Module, ABC):
-    """Frozen map from examples to the features that they are compared by.
+    """Base of frozen maps from examples to the features by which they are compared.
 
-    Whatever becomes a part of it is frozen and in evaluation mode, and stays so. It gives no gradient, and computes in
-    float32 whatever the precision around it. Numbers are comparable where the `name` is the same, and only there.
+    All its parts are frozen and in evaluation mode, and stay so. It returns no gradient, and computes in float32
+    whatever the precision around it. Scores are comparable only if the ``name`` is the same.
 
-    Hold it in a callback rather than in a model, whose checkpoints would carry its weights along.
+    Keep it in a callback rather than in a model, whose checkpoints would contain its weights.
 
     Args:
-        name: which features, and which version of them: letters, digits, ``_``, ``.`` and ``-``.
+        name: of the features and their version: letters, digits, ``_``, ``.`` and ``-``.
         value_range: the pixels (black, white) that it reads; None takes data as they are.
 
     Raises:
-        ValueError: for another name, or a range that does not ascend.
+        ConfigurationError: for another name, or a range that does not ascend.
     """
 
     def __init__(self, name: str, value_range: ValueRange | None = None) -> None:
         super().__init__()
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-            raise ValueError(f"name may have letters, digits, '_', '.' and '-'; got {name!r}")
+            raise ConfigurationError(f"name must be of letters, digits, '_', '.' and '-'; got {name!r}")
         if value_range is not None and not value_range[0] < value_range[1]:
-            raise ValueError(f"value_range must be (black, white) with black < white; got {value_range}")
+            raise ConfigurationError(f"value_range must be (black, white) with black < white; got {value_range}")
         self.name = name
         self.value_range = None if value_range is None else (float(value_range[0]), float(value_range[1]))
         self.eval()
@@ -69,7 +70,7 @@ class FeatureExtractor(nn.Module, ABC):
     def mapped(self, x: Tensor, value_range: ValueRange | None) -> Tensor:
         """Map examples whose pixels are in ``value_range`` (black, white) to the range of the features.
 
-        Where either range is None, they are returned as they are.
+        If either range is None, they are returned as they are.
 
         >>> features = CodeFeatures.of(nn.ModuleDict({"encode": nn.Identity()}), value_range=(-1.0, 1.0))
         >>> features.mapped(torch.tensor([0.0, 0.5, 1.0]), value_range=(0.0, 1.0))
@@ -96,12 +97,12 @@ class FeatureExtractor(nn.Module, ABC):
         return super().requires_grad_(False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # Moved, but never rounded: other weights are other features.
+        # Weights move but are never rounded: other weights are other features.
         return super()._apply(without_casts(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class RawFeatures(FeatureExtractor):
-    """The data themselves, flattened: for points, and for images as small as the digits.
+    """The data themselves, flattened: for points, and for small images such as the digits.
 
     >>> features = RawFeatures()
     >>> features.name, features(torch.zeros(5, 1, 8, 8)).shape
@@ -112,25 +113,25 @@ class RawFeatures(FeatureExtractor):
         super().__init__("raw")
 
     def features(self, x: Tensor) -> Tensor:
-        """Return them as they are."""
+        """Return the examples as they are."""
         return x
 
 
 class CodeFeatures(FeatureExtractor):
-    """The mean code of a trained model, such as a `VIBClassifier`: what it keeps of an example to tell its label.
+    """Mean code of a trained model, such as a ``VIBClassifier``: the part of an example that predicts its label.
 
     The name ends in the first 8 hexadecimal digits of a SHA-256 over the weights, so that other weights have another
-    name. For a model in memory: `CodeFeatures.of`.
+    name. For a model in memory: ``CodeFeatures.of``.
 
     Args:
         ckpt_path: a checkpoint that ``lit-bottleneck fit`` wrote, of a model with ``encode(x, sample=False)`` that
             returns a code with a ``mean`` ``(B, ...)``.
         value_range: the pixels (black, white) that the model was trained on; None takes data as they are.
-        name: what the name begins with. Default: the model's class in lower case.
+        name: the beginning of the name. Default: the model's class in lower case.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a checkpoint that does not say how its model is built, or a model that does not encode.
+        ConfigurationError: for a checkpoint that does not say how to build its model, or a model without ``encode``.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class CodeFeatures(FeatureExtractor):
 
     @classmethod
     def of(cls, model: nn.Module, value_range: ValueRange | None = (0.0, 1.0), name: str | None = None) -> Self:
-        """Return the features of a model in memory, as it is now: a copy is frozen, the model itself is left alone.
+        """Return the features of a frozen copy of a model in memory.
 
         Args:
             model: see ``ckpt_path``.
@@ -148,7 +149,7 @@ class CodeFeatures(FeatureExtractor):
             name: as in the constructor.
 
         Raises:
-            ValueError: if the model does not encode.
+            ConfigurationError: for a model without ``encode``.
 
         >>> from lit_bottleneck import VIBClassifier
         >>> features = CodeFeatures.of(VIBClassifier(nn.Linear(2, 6), latent_dim=3, num_classes=4), None)
@@ -161,7 +162,9 @@ class CodeFeatures(FeatureExtractor):
 
     def _start(self, model: nn.Module, value_range: ValueRange | None, name: str | None) -> None:
         if not callable(getattr(model, "encode", None)):
-            raise ValueError(f"{type(model).__name__} has no encode(x, sample=False), whose mean would be the features")
+            raise ConfigurationError(
+                f"CodeFeatures needs a model with encode(x, sample=False); {type(model).__name__} has no encode"
+            )
         super().__init__(f"{name or type(model).__name__.lower()}-{_fingerprint(model)}", value_range)
         self.model = model
 
@@ -171,18 +174,19 @@ class CodeFeatures(FeatureExtractor):
 
 
 class InceptionFeatures(FeatureExtractor):
-    """The features of FID (arXiv 1706.08500): Inception v3 with the weights of the original, as `torchmetrics` has it.
+    """Features of FID (arXiv 1706.08500): Inception v3 with the original weights, as in ``torchmetrics``.
 
-    It reads images ``(B, 1 or 3, H, W)`` with pixels in [0, 1], which are rounded to 256 levels and resized to 299 by
-    299. The network is built by the first batch, or by `build`. Its weights are downloaded the first time (about 90 MB)
-    and their checksum is compared.
+    It reads images ``(B, 1 or 3, H, W)`` with pixels in [0, 1], which it rounds to 256 levels and resizes to 299 by
+    299. The first batch, or ``build``, builds the network. Its weights are downloaded once (about 90 MB), and their
+    checksum is compared.
 
     Args:
-        num_features: the layer by its width: 2048 (of every published FID), 768, 192 or 64.
+        num_features: the layer by its width: 2048 (that of published FID scores), 768, 192 or 64.
 
     Raises:
-        ValueError: for another width, or other images.
-        RuntimeError: by the first batch or `build`, without the package torch-fidelity or the weights.
+        ConfigurationError: for another width.
+        ValueError: for other images.
+        RuntimeError: by the first batch or ``build``, without the package torch-fidelity or the weights.
 
     >>> InceptionFeatures().name
     'inception-v3-compat-2048'
@@ -190,16 +194,16 @@ class InceptionFeatures(FeatureExtractor):
 
     def __init__(self, num_features: int = 2048) -> None:
         if num_features not in (64, 192, 768, 2048):
-            raise ValueError(f"num_features must be 64, 192, 768 or 2048; got {num_features!r}")
+            raise ConfigurationError(f"num_features must be 64, 192, 768 or 2048; got {num_features!r}")
         super().__init__(f"inception-v3-compat-{num_features}", (0.0, 1.0))
         self.num_features = num_features
         self.network: nn.Module | None = None
 
     def build(self) -> nn.Module:
-        """Return the network, built and if need be downloaded."""
+        """Return the network, after a download of its weights if need be."""
         if self.network is None:
             alternative = (
-                "; the alternative that needs neither: CodeFeatures, of a classifier that this library trains "
+                "; the alternative that needs neither is CodeFeatures, of a classifier that this library trains "
                 "(lit-bottleneck fit --config recipes/vib_mnist.yaml --trainer.max_epochs 10)"
             )
             try:
@@ -231,23 +235,23 @@ class InceptionFeatures(FeatureExtractor):
 
 
 def _model_of(path: Path) -> LightningModule:
-    """The model of a checkpoint that the command line has written, which needs nothing passed."""
+    """Return the model of a checkpoint that the command line wrote."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"there is no checkpoint {path}; to make one: "
+            f"there is no checkpoint {path}; to train one: "
             "lit-bottleneck fit --config recipes/vib_mnist.yaml --trainer.max_epochs 10"
         )
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if "_class_path" not in checkpoint.get("hyper_parameters", {}):
-        raise ValueError(
-            f"{path} does not say how its model is built (no _class_path in its hyper_parameters), as those do that "
-            "'lit-bottleneck fit' writes: load it in Python and use CodeFeatures.of(model)"
+        raise ConfigurationError(
+            f"{path} does not say how to build its model (no _class_path in its hyper_parameters), as checkpoints of "
+            "'lit-bottleneck fit' do: load it in Python and use CodeFeatures.of(model)"
         )
     return LightningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
 
 
 def _fingerprint(model: nn.Module) -> str:
-    """The first 8 hexadecimal digits of a SHA-256 over the names and bytes of a model's weights."""
+    """Return the first 8 hexadecimal digits of a SHA-256 over the names and bytes of a model's weights."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         if isinstance(value, Tensor):  # controllers keep other things

@@ -10,20 +10,20 @@ SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 
 def fetch_weights() -> Path:
-    """Return the file of the weights in the cache of `torch.hub`, where torch-fidelity has them too.
+    """Return the path of the weights in the cache of ``torch.hub``, after a download if need be.
 
-    That unpickles whatever it finds there or downloads. Other processes see the file whole or not at all.
+    torch-fidelity uses the same file, and unpickles it unchecked. Other processes see the file whole or not at all.
 
     Raises:
-        OSError: if they cannot be downloaded, or have another checksum.
+        OSError: if the download fails, or for another checksum.
     """
     path = Path(torch.hub.get_dir(), "checkpoints", URL.rpartition("/")[2])
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(URL, str(path), SHA256)
-        except RuntimeError as error:  # torch's word for a wrong checksum
-            raise OSError(f"what came from {URL} was refused: {error}") from error
+        except RuntimeError as error:  # raised by torch for a wrong checksum
+            raise OSError(f"the download of {URL} was refused: {error}") from error
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != SHA256:

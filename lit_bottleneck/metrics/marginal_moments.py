@@ -1,4 +1,4 @@
-"""What the first two moments of all codes together say: how far they are from N(0, I), and how they correlate."""
+"""First two moments of all codes together: their distance from N(0, I), and how dimensions correlate."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_bottleneck.metrics.code_metric import CodeMetric
+from lit_bottleneck.metrics.code_metric import CodeMetric, in_float32
 from lit_bottleneck.metrics.code_sums import CodeSums, checked_codes, sums_of
 
 
 class MarginalMoments(CodeMetric):
-    """The Gaussian with the moments of the codes, beside the standard normal: see `marginal_moments`.
+    """Gaussian with the moments of the codes, compared with the standard normal: see ``marginal_moments``.
 
-    Sums in float64 are kept, not codes: ``K^2`` numbers. However codes are split into batches and processes, the result
+    Keeps sums in float64 (``K^2`` numbers), not codes: however these are split into batches and processes, the result
     is the same.
 
     Args:
-        per_dimension: whether there is also ``predictability_per_dimension``, ``(K,)``.
-        kwargs: those of `torchmetrics.Metric`.
+        per_dimension: whether to return ``predictability_per_dimension``, ``(K,)``, too.
+        kwargs: those of ``torchmetrics.Metric``.
 
     Raises:
-        ValueError: by ``update`` for codes that are none or of another width than earlier ones, by ``compute`` for
-            fewer codes than it needs: 2, or one more than there are dimensions without noise.
+        ValueError: by ``update`` for invalid codes or codes of another width than earlier ones; by ``compute`` for
+            fewer than 2 codes, or no more codes than dimensions without noise.
 
     >>> metric = MarginalMoments()
     >>> metric.update(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), torch.zeros(2, 2))
@@ -37,7 +37,7 @@ class MarginalMoments(CodeMetric):
         self.per_dimension = per_dimension
 
     def in_float64(self) -> dict[str, Tensor]:
-        """Return the results of the codes so far (on this process, unless the metric is synchronised), unrounded."""
+        """Return the unrounded results of the codes so far, on this process unless the metric is synchronised."""
         return moments_of(self.sums, self.per_dimension)
 
 
@@ -47,54 +47,54 @@ def marginal_moments(mean: Tensor, log_var: Tensor, per_dimension: bool = False)
     With ``m`` the mean of the codes, ``C = Cov(mean) + diag E exp(log_var)`` their covariance (divided by N) and
     ``P = C^-1 Cov(mean)``, in nats:
 
-    - ``rate``: the mean KL from the standard normal, summed over the dimensions;
-    - ``marginal_kl``: KL of N(m, C) from the standard normal, ``1/2 (tr C + |m|^2 - d - log det C)``: a lower bound of
-      that of the codes, but for its bias;
-    - ``marginal_kl_bias``: ``(tr(P)^2 + tr(P^2) + 2 tr P) / (4 N)``, by about which it is too large;
-    - ``information_upper``: ``rate - marginal_kl``, an upper bound of what the codes tell about their inputs that no
-      number of codes limits; too small by the same bias;
+    - ``rate``: the mean KL from the standard normal, summed over dimensions;
+    - ``marginal_kl``: KL of N(m, C) from the standard normal, ``1/2 (tr C + |m|^2 - K - log det C)``: but for its bias,
+      a lower bound of the KL of the codes' marginal;
+    - ``marginal_kl_bias``: ``(tr(P)^2 + tr(P^2) + 2 tr P) / (4 N)``, about the amount by which ``marginal_kl`` is too
+      large;
+    - ``information_upper``: ``rate - marginal_kl``, an upper bound of I(z; x) that the number of codes does not limit;
+      too small by the same bias;
     - ``total_correlation``: that of N(m, C), ``-1/2 log det Corr(C)``;
     - ``dimension_wise_kl``: ``1/2 sum_j (C_jj + m_j^2 - 1 - log C_jj)``, the rest of ``marginal_kl``;
     - ``predictability``: the share of a dimension's variance that a linear function of the others predicts,
-      ``1 - 1 / (C_jj (C^-1)_jj)``, averaged over the dimensions;
-    - ``predictability_max``: the largest of them;
-    - ``largest_correlation``: the largest ``|Corr(C)_ij|`` of two dimensions, 0 if there is but one.
+      ``1 - 1 / (C_jj (C^-1)_jj)``, averaged over dimensions;
+    - ``predictability_max``: the largest of these shares;
+    - ``largest_correlation``: the largest ``|Corr(C)_ij|`` of two dimensions; 0 if there is only one.
 
-    These are second moments only: codes that depend on each other in another way look independent, and the Gaussian
-    total correlation is no bound of the true one, neither from below nor from above.
+    These are second moments only: codes with another kind of dependence look independent, and the Gaussian total
+    correlation bounds the true one neither from below nor from above.
 
-    Codes without noise have an infinite rate, and the rest follows from ``Cov(mean)``. A dimension that is constant and
-    without noise counts as uncorrelated with all others, and makes ``marginal_kl`` infinite; so does a dimension that
-    is a linear function of others, with an infinite total correlation.
+    Codes without noise have an infinite rate, and the rest follows from ``Cov(mean)``. A constant dimension without
+    noise counts as uncorrelated with all others, and makes ``marginal_kl`` infinite; so does a dimension that is a
+    linear function of others, with an infinite total correlation.
 
     Args:
-        mean: ``(B, K, ...)``.
+        mean: ``(B, K, ...)``; dimensions after the second are flattened into it.
         log_var: the shape of ``mean``; ``-inf`` where a code has no noise.
-        per_dimension: whether there is also ``predictability_per_dimension``, ``(K,)``.
+        per_dimension: whether to return ``predictability_per_dimension``, ``(K,)``, too.
 
     Returns:
-        Nine float32 scalars.
+        Nine float32 scalars by name.
 
     Raises:
-        ValueError: for codes that are none, or fewer than 2, or than one more than there are dimensions without noise.
+        ValueError: for invalid codes, fewer than 2, or no more codes than dimensions without noise.
 
     >>> codes = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.zeros(2, 2)
     >>> {name: round(value.item(), 4) for name, value in list(marginal_moments(*codes).items())[:4]}
     {'rate': 0.5, 'marginal_kl': 0.1534, 'marginal_kl_bias': 0.1875, 'information_upper': 0.3466}
     """
-    found = moments_of(sums_of(*checked_codes(mean, log_var), joint=True), per_dimension)
-    return {name: value.float() for name, value in found.items()}
+    return in_float32(moments_of(sums_of(*checked_codes(mean, log_var), joint=True), per_dimension))
 
 
 @dataclass(frozen=True, eq=False)
 class Correlations:
-    """The correlation matrix of codes, and its eigenvectors. Scales are taken off first, so that none drowns.
+    """Correlation matrix of codes and its eigenvectors, free of scales, so that no small dimension drowns in rounding.
 
     Attributes:
         variances: ``(K,)``, the diagonal of C.
         scales: ``(K,)``, its square root, but 1 where it is 0.
         matrix: ``(K, K)``, with a row of the identity for a constant dimension.
-        values: ``(K,)``, eigenvalues; not below what rounding leaves of a 0.
+        values: ``(K,)``, eigenvalues, clamped to the size of a rounding error from below.
         vectors: ``(K, K)``, eigenvectors.
         singular: ``()``, whether a dimension is a linear function of others.
     """
@@ -108,7 +108,7 @@ class Correlations:
 
     @property
     def half_log_det(self) -> Tensor:
-        """``-1/2 log det`` of the matrix; where it is singular, a finite number below the truth."""
+        """``-1/2 log det`` of the matrix; a finite number below the truth where the matrix is singular."""
         return -0.5 * self.values.log().sum() + 0.0  # no negative zero
 
     @property
@@ -118,16 +118,16 @@ class Correlations:
 
 
 def mean_covariance(sums: CodeSums) -> Tensor:
-    """``Cov(mean)``, divided by N: ``(K, K)``."""
+    """Return ``Cov(mean)``, divided by N: ``(K, K)``."""
     centre = sums.offsets / sums.count
     return sums.squares / sums.count - centre[:, None] * centre
 
 
 def correlations_of(sums: CodeSums, who: str = "the moments of codes") -> Correlations:
-    """Return the correlations of codes, of which there must be enough.
+    """Return the correlations of codes.
 
     Raises:
-        ValueError: if there are fewer than 2, or than one more than there are dimensions without noise.
+        ValueError: for fewer than 2 codes, or no more codes than dimensions without noise.
     """
     count = int(sums.count)
     if count < 2:
@@ -146,7 +146,7 @@ def correlations_of(sums: CodeSums, who: str = "the moments of codes") -> Correl
 
 
 def moments_of(sums: CodeSums, per_dimension: bool = False) -> dict[str, Tensor]:
-    """Return the results of `marginal_moments` in float64, from sums with outer products."""
+    """Return the results of ``marginal_moments`` in float64, from sums with outer products."""
     correlations = correlations_of(sums)
     mean = sums.origin + sums.offsets / sums.count
     rate = sums.rates.sum() / sums.count
@@ -169,14 +169,14 @@ def moments_of(sums: CodeSums, per_dimension: bool = False) -> dict[str, Tensor]
 
 
 def _information_upper(sums: CodeSums, correlations: Correlations) -> Tensor:
-    """``rate - marginal_kl``, of which the large terms cancel: ``1/2 (log det C - E sum log_var)``."""
+    """Return ``rate - marginal_kl``, without the large terms that cancel: ``1/2 (log det C - E sum log_var)``."""
     log_vars = sums.log_vars / sums.count
     log_ratios = torch.where(log_vars == -torch.inf, torch.inf, correlations.variances.log() - log_vars)
-    return (0.5 * log_ratios.sum() - correlations.half_log_det).clamp(min=0)  # below it by rounding only
+    return (0.5 * log_ratios.sum() - correlations.half_log_det).clamp(min=0)  # negative by rounding only
 
 
 def _bias(sums: CodeSums, correlations: Correlations) -> Tensor:
-    """By about how much the plug-in KL is too large."""
+    """Return about how much the plug-in KL is too large."""
     scaled = mean_covariance(sums) / correlations.scales[:, None] / correlations.scales
     whitening = correlations.vectors / correlations.values.sqrt()
     projected = whitening.T @ scaled @ whitening  # similar to P, and symmetric
@@ -185,6 +185,6 @@ def _bias(sums: CodeSums, correlations: Correlations) -> Tensor:
 
 
 def _predictability(correlations: Correlations) -> Tensor:
-    """``R^2`` of each dimension given the others, ``(K,)``."""
+    """Return ``R^2`` of each dimension given the others, ``(K,)``."""
     inverse = (correlations.vectors.square() / correlations.values).sum(1)
     return (1 - 1 / inverse).clamp(min=0)

@@ -1,32 +1,32 @@
-"""How generated points share themselves out to known modes."""
+"""Coverage of the known modes of a mixture by generated points."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lit_bottleneck.checks import ConfigurationError, positive
 from lit_bottleneck.metrics.base import Float64Metric
 
 _REACH = 3  # standard deviations
-_HELD = 20  # a mode is held by one in so many of the good points
+_HELD = 20  # a mode is covered if it has at least one in 20 of the good points
 
 
 class ModeCoverage(Float64Metric):
-    """How generated points cover the modes of a mixture of isotropic Gaussians: see `mode_coverage`.
+    """Coverage of the modes of a mixture of isotropic Gaussians by generated points: see ``mode_coverage``.
 
-    Sums in float64 are kept, not points: however they are split into batches and processes, the result is the same.
+    Keeps sums in float64, not points: however these are split into batches and processes, the result is the same.
 
     Args:
         modes: ``(M, D)``, the means of the mixture.
         std: their common standard deviation per dimension.
-        kwargs: those of `torchmetrics.Metric`.
+        kwargs: those of ``torchmetrics.Metric``.
 
     Raises:
-        ValueError: for other modes or a ``std`` that is not positive, by ``update`` for points that are not ``(B, D)``,
-            by ``compute`` if there were none.
+        ConfigurationError: for other modes, or a ``std`` that is not positive.
+        ValueError: by ``update`` for points that are not ``(B, D)``, by ``compute`` without any points.
 
     >>> coverage = ModeCoverage(torch.tensor([[0.0, 0.0], [4.0, 0.0]]), std=0.1)
     >>> coverage.update(torch.tensor([[0.1, 0.0], [-0.1, 0.0], [4.0, 0.2], [2.0, 0.0]]))
@@ -41,7 +41,7 @@ class ModeCoverage(Float64Metric):
 
     def __init__(self, modes: Tensor, std: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.modes = _checked_modes(modes, std)  # no buffer, which a cast of the model would round
+        self.modes = _checked_modes(modes, std)  # not a buffer, which a cast of the model would round
         self.std = float(std)
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("counts", self.modes.new_zeros(len(modes)), dist_reduce_fx="sum")
@@ -49,7 +49,7 @@ class ModeCoverage(Float64Metric):
         self.add_state("squares", torch.zeros_like(self.modes), dist_reduce_fx="sum")
 
     def update(self, points: Tensor) -> None:
-        """Take in points ``(B, D)``."""
+        """Add points ``(B, D)``."""
         total, counts, offsets, squares = _update(points, self.modes, self.std)
         self.total += total
         self.counts += counts
@@ -57,25 +57,25 @@ class ModeCoverage(Float64Metric):
         self.squares += squares
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the five scalars of `mode_coverage`."""
+        """Return the five scalars of ``mode_coverage``."""
         return _compute(self.total, self.counts, self.offsets, self.squares)
 
 
 def mode_coverage(points: Tensor, modes: Tensor, std: float) -> dict[str, Tensor]:
-    """Say how points cover the modes of a mixture of isotropic Gaussians.
+    """Measure how points cover the modes of a mixture of isotropic Gaussians.
 
     A point belongs to its nearest mode, and is good if it lies within 3 ``std`` of it (a point with an infinity or NaN
-    is not).
+    is not good).
 
     - ``good``: the share of good points;
-    - ``modes``: how many modes hold at least 5 % of the good points;
-    - ``smallest_mode``: the least share of the good points that a mode holds;
+    - ``modes``: the number of modes with at least 5 % of the good points;
+    - ``smallest_mode``: the least share of the good points that a mode has;
     - ``spread_min`` and ``spread_max``, over the modes: the standard deviation per dimension of a mode's good points
-      about their own mean (of n points with n - 1, variances averaged over the dimensions), divided by ``std``; 0 for a
-      mode with less than 2 good points.
+      about their own mean (n points with n - 1, variances averaged over dimensions), divided by ``std``; 0 for a mode
+      with fewer than 2 good points.
 
-    The mixture itself has, in 2 dimensions, 98.9 % good points, and since these end at 3 ``std`` its spread is not 1
-    but ``sqrt(1 - 4.5 / (exp(4.5) - 1)) = 0.974``.
+    In 2 dimensions the mixture itself has 98.9 % good points, and since these end at 3 ``std``, a spread not of 1 but
+    of ``sqrt(1 - 4.5 / (exp(4.5) - 1)) = 0.974``.
 
     Args:
         points: ``(B, D)``.
@@ -83,10 +83,11 @@ def mode_coverage(points: Tensor, modes: Tensor, std: float) -> dict[str, Tensor
         std: their common standard deviation per dimension.
 
     Returns:
-        Five float32 scalars.
+        Five float32 scalars by name.
 
     Raises:
-        ValueError: for other shapes, no points, or a ``std`` that is not positive.
+        ConfigurationError: for other modes, or a ``std`` that is not positive.
+        ValueError: for points of another shape, or none.
 
     >>> mode_coverage(torch.zeros(5, 2), torch.tensor([[0.0, 0.0], [4.0, 0.0]]), std=0.1)["smallest_mode"]
     tensor(0.)
@@ -95,9 +96,9 @@ def mode_coverage(points: Tensor, modes: Tensor, std: float) -> dict[str, Tensor
 
 
 def _update(points: Tensor, modes: Tensor, std: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """How many points; and of the good ones per mode: how many ``(M,)``, sums of offsets and of squares ``(M, D)``.
+    """Count points; and of the good ones per mode, count them ``(M,)`` and sum offsets and squares ``(M, D)``.
 
-    Offsets are from the mode and in units of ``std``, so that nothing cancels in a variance.
+    Offsets are measured from the mode in units of ``std``, so that nothing cancels in a variance.
     """
     if points.dim() != 2 or points.shape[1] != modes.shape[1]:
         raise ValueError(f"points must be (B, {modes.shape[1]}), as the modes are; got {tuple(points.shape)}")
@@ -130,9 +131,8 @@ def _compute(total: Tensor, counts: Tensor, offsets: Tensor, squares: Tensor) ->
 
 
 def _checked_modes(modes: Tensor, std: float) -> Tensor:
-    """The modes in float64."""
+    """Return the modes in float64."""
     if modes.dim() != 2 or 0 in modes.shape or not modes.isfinite().all():
-        raise ValueError(f"modes must be finite and (M, D), with at least one of each; got {tuple(modes.shape)}")
-    if not (math.isfinite(std) and std > 0):
-        raise ValueError(f"std must be a positive number; got {std!r}")
+        raise ConfigurationError(f"modes must be finite and (M, D), with M and D at least 1; got {tuple(modes.shape)}")
+    positive("std", std)
     return modes.detach().double()

@@ -1,42 +1,43 @@
-"""What codes tell about their inputs: bounds of the mutual information."""
+"""Mutual information of inputs and codes: lower and upper bounds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.data import dim_zero_cat
-from torchmetrics.utilities.distributed import gather_all_tensors
+from torchmetrics import Metric
 
 from lit_bottleneck.checks import whole_number
 from lit_bottleneck.functional import pairwise_log_density
-from lit_bottleneck.metrics.code_metric import CodeMetric
+from lit_bottleneck.metrics.base import flat
+from lit_bottleneck.metrics.code_metric import CodeMetric, in_float32
 from lit_bottleneck.metrics.code_sums import CodeSums, checked_codes, sums_of
 from lit_bottleneck.metrics.contrastive_bounds import others_of, stratified
 from lit_bottleneck.metrics.marginal_moments import moments_of
 
-_AT_ONCE = 2**24  # log-densities in memory: 128 MiB of them
+_AT_ONCE = 2**24  # log-densities in memory: 128 MiB
 
 
 class MutualInformation(CodeMetric):
-    """Bounds of the mutual information of inputs and Gaussian codes, in nats: see `mutual_information`.
+    """Bounds of the mutual information of inputs and Gaussian codes, in nats: see ``mutual_information``.
 
-    Rate and moments are those of all codes, in float64 sums. For the rest, ``max_codes`` different codes are kept, over
-    all processes, with how often they came. Which ones, and the noise that each gets, is told by the codes' values
-    alone: however they are split into batches and processes, the result is the same. The global random state is neither
-    read nor changed.
+    Rate and moments are those of all codes, from float64 sums. For the rest, up to ``max_codes`` different codes over
+    all processes are kept, with the number of times that each came. The values of the codes alone decide which are kept
+    and which noise each gets: however codes are split into batches and processes, the result is the same. The global
+    random state is neither read nor changed.
 
     Args:
-        max_codes: how many different codes are kept at most. Time grows with its square.
+        max_codes: the largest number of different codes to keep; a process holds fewer than twice as many. Time grows
+            with its square.
         seed: of the choice of codes and of the noise.
-        num_draws: how many codes are drawn for each input. Default: as many as make ``max_codes`` in all.
-        kwargs: those of `torchmetrics.Metric`.
+        num_draws: how many codes to draw for each input. Default: as many as make ``max_codes`` in all.
+        kwargs: those of ``torchmetrics.Metric``.
 
     Raises:
-        ValueError: for numbers out of range; by ``update`` for codes that are none, of another width than earlier ones,
-            or without noise, since their information is infinite; by ``compute`` for less than 2 codes.
+        ConfigurationError: for numbers out of range.
+        ValueError: by ``update`` for invalid codes, codes of another width than earlier ones, or codes without noise,
+            since their information is infinite; by ``compute`` for fewer than 2 codes.
 
     >>> metric = MutualInformation()
     >>> metric.update(torch.tensor([[-100.0], [100.0]]), torch.zeros(2, 1))
@@ -44,114 +45,98 @@ class MutualInformation(CodeMetric):
     tensor(2.)
     """
 
-    keys: list[Tensor]
     codes: list[Tensor]
-    counts: list[Tensor]
 
     def __init__(self, max_codes: int = 10_000, seed: int = 0, num_draws: int | None = None, **kwargs: Any) -> None:
         super().__init__(joint=True, **kwargs)
         self.max_codes = whole_number("max_codes", max_codes, at_least=2)
         self.seed = seed
         self.num_draws = None if num_draws is None else whole_number("num_draws", num_draws, at_least=1)
-        # (m,), (m, 2, K) means and log-variances, and (m,).
-        for name in ("keys", "codes", "counts"):
-            self.add_state(name, [], dist_reduce_fx="cat")
+        # Flat rows of counted codes (see ``_counted``). The first tensor holds different codes in the order of their
+        # keys, at most max_codes; the others hold those of later batches.
+        self.add_state("codes", [], dist_reduce_fx="cat")
 
     def update(self, mean: Tensor, log_var: Tensor) -> None:
-        """Take in codes.
+        """Add codes.
 
         Args:
             mean: ``(B, K, ...)``.
             log_var: the shape of ``mean``.
 
         Raises:
-            ValueError: for codes that are none, of another width than earlier ones, or without noise.
+            ValueError: for invalid codes, codes of another width than earlier ones, or codes without noise.
         """
         mean, log_var = _noisy(mean, log_var)
-        super().update(mean, log_var)
-        codes = _stacked(mean, log_var)
-        keys = code_keys(codes, self.seed).to(self.count.device)
-        if len(self.keys[0]) == self.max_codes:  # the largest kept key, below which others may still come in
-            near = keys <= self.keys[0][-1]
-            keys, codes = keys[near], codes[near.to(codes.device)]
-        self.keys.append(keys)
-        self.codes.append(codes.to(self.count.device))
-        self.counts.append(self.count.new_ones(len(keys)))
-        if sum(map(len, self.keys)) >= 2 * self.max_codes:
+        self.add_sums({0: sums_of(mean, log_var, joint=True)}, mean.shape[1])
+        codes = _counted(mean, log_var).to(self.rows_device)
+        if self.codes and len(kept := self.codes[0].view(-1, codes.shape[1])) == self.max_codes:
+            codes = codes[code_keys(codes[:, 1:], self.seed) <= code_keys(kept[-1:, 1:], self.seed)]
+        self.codes.append(codes.flatten())
+        self.fold()
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the codes of another metric of this class, or of its state."""
+        super().merge_state(incoming_state)
+        self._keep()
+
+    def fold(self) -> None:
+        """Keep one row of sums, and fewer than twice ``max_codes`` codes."""
+        super().fold()
+        if len(self.codes) == 1 or sum(map(len, self.codes)) >= 2 * self.max_codes * (1 + 2 * self.sums.width):
             self._keep()
 
     def in_float64(self) -> dict[str, Tensor]:
-        """Return the results of the codes so far (on this process, unless the metric is synchronised), unrounded."""
-        moments_of(self.sums)  # refuses too few codes
-        self._keep()  # noise is drawn in the order of the keys
-        draws = self.num_draws or max(1, self.max_codes // len(self.keys[0]))
-        return _bracket(self.sums, *_contrasted(self.codes[0], self.counts[0], self.seed, draws))
+        """Return the unrounded results of the codes so far, on this process unless the metric is synchronised."""
+        sums, codes = self.sums, self._kept()
+        moments_of(sums)  # refuses too few codes
+        draws = self.num_draws or max(1, self.max_codes // len(codes))
+        return _bracket(sums, *_contrasted(codes, self.seed, draws))
+
+    def _kept(self) -> Tensor:
+        """The different codes so far, counted, in the order of their keys, without those that are too many."""
+        return _distinct(flat(self.codes).view(-1, 1 + 2 * self.sums.width), self.seed)[: self.max_codes]
 
     def _keep(self) -> None:
-        """Put all codes into one tensor, in the order of their keys, once each and without those that are too many."""
-        # Lists, but one tensor each after the reduction over processes.
-        keys, codes, counts = dim_zero_cat(self.keys), dim_zero_cat(self.codes), dim_zero_cat(self.counts)
-        kept = _distinct(keys, codes, counts)
-        self.keys, self.codes, self.counts = ([state[: self.max_codes]] for state in kept)
-
-    def _widen(self, width: int) -> None:
-        super()._widen(width)
-        if len(self.keys) == 0:
-            self.keys = [torch.zeros(0, dtype=torch.int64, device=self.count.device)]
-            self.codes, self.counts = [self.count.new_zeros(0, 2, width)], [self.count.new_zeros(0)]
-
-    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
-        super()._reduce_states(incoming_state)
-        if len(self.keys):
-            self._keep()
-
-    def _sync_dist(
-        self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any | None = None
-    ) -> None:
-        super()._sync_dist(dist_sync_fn, process_group)
-        if len(self.keys):
-            self._keep()
+        self.codes = [self._kept().flatten()] if self.codes else []
 
 
 def mutual_information(mean: Tensor, log_var: Tensor, seed: int = 0, num_draws: int = 1) -> dict[str, Tensor]:
     """Bound the mutual information of inputs and Gaussian codes, in nats.
 
-    Float32 scalars:
+    Returns float32 scalars by name:
 
-    - ``lower``: the mean of `contrastive_bounds.nce_bound`. With M codes it is at most ``log M``;
-    - ``upper``: the least of the mean of `contrastive_bounds.leave_one_out_bound`, the rate, and the
-      ``information_upper`` of `marginal_moments` plus its ``marginal_kl_bias``;
+    - ``lower``: the mean of ``contrastive_bounds.nce_bound``. With M codes it is at most ``log M``;
+    - ``upper``: the least of the mean of ``contrastive_bounds.leave_one_out_bound``, the rate, and the
+      ``information_upper`` of ``marginal_moments`` plus its ``marginal_kl_bias``;
     - ``saturated``: 1 if ``lower`` is above ``0.9 log M``, so that the truth may be far above it; otherwise 0;
     - ``rate``: the mean KL from the standard normal;
-    - ``marginal_kl_lower`` and ``marginal_kl_upper``: ``rate - upper`` and ``rate - lower`` (not below 0), between
-      which lies the KL of the codes' marginal from the standard normal, since rate = information + that KL.
+    - ``marginal_kl_lower`` and ``marginal_kl_upper``: ``rate - upper`` and ``rate - lower`` (not below 0), which bound
+      the KL of the codes' marginal from the standard normal, since rate = information + that KL.
 
     All but the rate are estimates: where the bounds are close, sampling errors may put ``upper`` below ``lower``.
-    They are returned as they are.
 
     Args:
         mean: ``(B, K, ...)``.
         log_var: the shape of ``mean``.
         seed: of the noise. The global random state is neither read nor changed.
-        num_draws: how many codes are drawn for each input.
+        num_draws: how many codes to draw for each input.
 
     Raises:
-        ValueError: for less than 2 codes, codes that are none, or without noise, since their information is infinite.
+        ConfigurationError: for ``num_draws`` below 1.
+        ValueError: for fewer than 2 codes, invalid codes, or codes without noise, since their information is infinite.
 
-    >>> mutual_information(torch.zeros(5, 3), torch.zeros(5, 3))["upper"]  # what tells nothing
+    >>> mutual_information(torch.zeros(5, 3), torch.zeros(5, 3))["upper"]  # a collapsed code
     tensor(0.)
     """
     mean, log_var = _noisy(mean, log_var)
     sums = sums_of(mean, log_var, joint=True)
-    moments_of(sums)
-    codes = _stacked(mean, log_var)
-    _, codes, counts = _distinct(code_keys(codes, seed), codes, mean.new_ones(len(mean)))
-    found = _bracket(sums, *_contrasted(codes, counts, seed, whole_number("num_draws", num_draws, at_least=1)))
-    return {name: value.float() for name, value in found.items()}
+    moments_of(sums)  # refuses too few codes
+    codes = _distinct(_counted(mean, log_var), seed)
+    return in_float32(_bracket(sums, *_contrasted(codes, seed, whole_number("num_draws", num_draws, at_least=1))))
 
 
-def _bracket(sums: CodeSums, nce: Tensor, leave_one_out: Tensor, codes: Tensor) -> dict[str, Tensor]:
-    """The bracket that the bounds, the rate and the moments make together; ``codes`` is how many the bounds are of."""
+def _bracket(sums: CodeSums, nce: Tensor, leave_one_out: Tensor, total: Tensor) -> dict[str, Tensor]:
+    """Return the results of ``mutual_information``, from sums over all codes and the bounds of ``total`` codes."""
     moments = moments_of(sums)
     rate = moments["rate"]
     of_moments = moments["information_upper"] + moments["marginal_kl_bias"]
@@ -159,45 +144,50 @@ def _bracket(sums: CodeSums, nce: Tensor, leave_one_out: Tensor, codes: Tensor) 
     return {
         "lower": nce,
         "upper": upper,
-        "saturated": (nce > 0.9 * codes.log()).double(),
+        "saturated": (nce > 0.9 * total.log()).double(),
         "rate": rate,
         "marginal_kl_lower": (rate - upper).clamp(min=0),
         "marginal_kl_upper": (rate - nce).clamp(min=0),
     }
 
 
-def _contrasted(codes: Tensor, counts: Tensor, seed: int, num_draws: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The NCE and the leave-one-out bound, averaged over codes and draws, and how many codes they are of.
+def _contrasted(codes: Tensor, seed: int, num_draws: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the NCE bound and the leave-one-out bound, averaged over codes and draws, and the number of codes.
 
     Args:
-        codes: ``(m, 2, K)``, means and log-variances that are all different.
-        counts: ``(m,)``, how often each came.
+        codes: different codes ``(m, 1 + 2 K)``, counted.
         seed: of the noise.
-        num_draws: for each of them.
+        num_draws: for each of the codes.
     """
-    mean, log_var = codes.unbind(1)
+    counts, (mean, log_var) = codes[:, 0], codes[:, 1:].chunk(2, 1)
     own = torch.arange(num_draws * len(mean), device=mean.device) % len(mean)
     noise = torch.randn(len(own), *mean.shape[1:], dtype=mean.dtype, generator=torch.Generator().manual_seed(seed))
     z = mean[own] + (0.5 * log_var[own]).exp() * noise.to(mean.device)
     others = []
     for rows in torch.arange(len(own), device=mean.device).split(max(1, _AT_ONCE // len(mean))):
-        densities = pairwise_log_density(z[rows], mean, log_var).to(counts.device)
-        others.append(others_of(densities, own[rows], counts))
+        others.append(others_of(pairwise_log_density(z[rows], mean, log_var), own[rows], counts))
     compared, total = torch.cat(others), counts.sum()
     weights = counts[own] / (num_draws * total)
     return (weights * stratified(compared, total)).sum(), -(weights * compared).sum(), total
 
 
-def _distinct(keys: Tensor, codes: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The different codes in the order of their keys, and how often each came."""
+def _counted(mean: Tensor, log_var: Tensor) -> Tensor:
+    """Return codes as rows ``(B, 1 + 2 K)``: the number of times that each came, its means and its log-variances."""
+    return torch.cat([mean.new_ones(len(mean), 1), mean, log_var], 1) + 0.0  # -0 becomes 0, to have the key of 0
+
+
+def _distinct(codes: Tensor, seed: int) -> Tensor:
+    """Return the different ones of counted codes ``(m, 1 + 2 K)``, in the order of their keys, with added counts."""
+    keys = code_keys(codes[:, 1:], seed)
     order = keys.argsort(stable=True)
-    unique, place = keys[order].unique_consecutive(return_inverse=True)
-    first = torch.cat([place[:1] == 0, place.diff() > 0])
-    return unique, codes[order][first], counts.new_zeros(len(unique)).index_add_(0, place, counts[order])
+    _, place = keys[order].unique_consecutive(return_inverse=True)
+    distinct = codes[order][torch.cat([place[:1] == 0, place.diff() > 0])]
+    distinct[:, 0] = distinct.new_zeros(len(distinct)).index_add_(0, place, codes[order, 0])
+    return distinct
 
 
 def _noisy(mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
-    """Checked codes, if all of them have noise."""
+    """Return checked codes, if all of them have noise."""
     mean, log_var = checked_codes(mean, log_var)
     noiseless = int((log_var == -torch.inf).any(1).sum())
     if noiseless:
@@ -208,21 +198,17 @@ def _noisy(mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
     return mean, log_var
 
 
-def _stacked(mean: Tensor, log_var: Tensor) -> Tensor:
-    return torch.stack([mean, log_var], 1) + 0.0  # -0 is 0, and must have its key
-
-
 def code_keys(codes: Tensor, seed: int) -> Tensor:
-    """Return a number for each code that looks random, but is told by the code's bits alone.
+    """Return a pseudo-random number for each code, a hash of the code's bits alone.
 
-    Whole numbers that wrap around are exact in every order, so that batch, process and device make no difference.
+    Integer arithmetic that wraps around is exact in every order, so that batch, process and device make no difference.
 
     Args:
         codes: ``(B, ...)`` in float64.
-        seed: other seeds give other numbers.
+        seed: of the hash.
 
     Returns:
-        ``(B,)``, int64. Equal codes have equal keys, others have other keys (but for about one in 2^63 pairs).
+        ``(B,)``, int64. Equal codes have equal keys, different codes different ones (but for one in 2^63 pairs or so).
 
     >>> keys = code_keys(torch.tensor([[1.0], [2.0], [1.0]], dtype=torch.float64), seed=0)
     >>> (keys == keys[0]).tolist()
@@ -240,5 +226,5 @@ def code_keys(codes: Tensor, seed: int) -> Tensor:
 
 
 def _xor_shifted(bits: Tensor, shift: int) -> Tensor:
-    """``bits ^ (bits >> shift)`` of unsigned numbers."""
+    """Return ``bits ^ (bits >> shift)`` of unsigned numbers."""
     return bits ^ ((bits >> shift) & ((1 << (64 - shift)) - 1))

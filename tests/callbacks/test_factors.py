@@ -17,8 +17,8 @@ from lit_bottleneck.callbacks.factors import Factors
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.code import Code, gaussian_code
 from lit_bottleneck.data import Digits, Shapes
-from lit_bottleneck.metrics.disentanglement import DCI, MIG, SAP
-from lit_bottleneck.metrics.probes import probe
+from lit_bottleneck.metrics import DCI, MIG, SAP
+from lit_bottleneck.metrics.factor_probe import probe
 from lit_bottleneck.networks import MLP, MLPDecoder
 from tests.quiet import trainer
 

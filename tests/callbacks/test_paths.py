@@ -17,7 +17,7 @@ from lit_bottleneck.cli import main
 from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.data import Digits
 from lit_bottleneck.functional import InterpolationMode, interpolate
-from lit_bottleneck.metrics.paths import path_quality
+from lit_bottleneck.metrics.path_quality import path_quality
 from lit_bottleneck.networks import MLP, MLPDecoder
 from tests.distributed.pool import Pool
 from tests.quiet import trainer

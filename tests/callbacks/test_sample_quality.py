@@ -28,7 +28,7 @@ from lit_bottleneck.metrics import (
     RawFeatures,
 )
 from lit_bottleneck.metrics.mode_coverage import mode_coverage
-from lit_bottleneck.metrics.sample_quality import precision_recall
+from lit_bottleneck.metrics.precision_recall import precision_recall
 from lit_bottleneck.networks import MLP, MLPDecoder
 from tests.quiet import trainer
 

