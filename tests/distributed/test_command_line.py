@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lit_bottleneck.cli.recipes import recipe_paths
-from tests.cli.resume.test_exact_resume import assert_same
+from tests.cli.resume.trainings import assert_same
 from tests.started import PATIENCE, as_slurm_does, as_torchrun_does, checkpoints, free_port, rows, start
 
 PATHS = recipe_paths()

@@ -10,7 +10,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lit_bottleneck.callbacks import RandomStates
-from tests.cli.resume.test_exact_resume import Data, Keep, assert_same, gan, state, train, vae, vib
+from tests.cli.resume.trainings import Data, Keep, assert_same, gan, state, train, vae, vib
 from tests.distributed.pool import Pool
 
 MODELS = {"vib": vib, "vae": vae, "gan": gan}

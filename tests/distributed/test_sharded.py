@@ -24,7 +24,7 @@ from torch.nn import Module
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_bottleneck.callbacks import RandomStates, ResumePoint, WeightEMA
-from tests.cli.resume.test_exact_resume import Keep
+from tests.cli.resume.trainings import Keep
 from tests.distributed.pool import Pool
 from tests.distributed.test_equality import CLASSES, FEATURES, MODELS, ROWS, STEPS, Trajectory
 

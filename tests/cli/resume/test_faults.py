@@ -1,7 +1,10 @@
-"""Whatever stops a training, its resume point is there, and it goes on from there as if nothing had happened."""
+"""Whatever interrupts a training, its resume point is there, and a resumed run ends as the uninterrupted one."""
 
 import os
+import shutil
 import signal
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +20,16 @@ from torch.utils.data import DataLoader, get_worker_info
 from lit_bottleneck.callbacks import RandomStates, ResumePoint, SampleQuality, WeightEMA
 from lit_bottleneck.metrics import RawFeatures
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO
-from tests.cli.resume.test_exact_resume import Data, Keep, Rows, assert_same, gan, state, train, vae, vib
+from tests.cli.resume.trainings import Data, Keep, Rows, assert_same, gan, state, train, vae, vib
 
 MODELS = {"vib": vib, "vae": vae, "gan": gan}
+End = tuple[Any, Keep]  # the state at the end of a run; its batches and metrics
 
 
 class At(Callback):
-    """Does something at a batch of an epoch, or in its validation."""
+    """Call a function at a batch of an epoch, or (without a batch) in the epoch's validation."""
 
-    def __init__(self, epoch: int, batch: int | None, fault: Any) -> None:
+    def __init__(self, epoch: int, batch: int | None, fault: Callable[[Trainer], None]) -> None:
         self.epoch, self.batch, self.fault = epoch, batch, fault
 
     def on_train_batch_end(
@@ -39,22 +43,37 @@ class At(Callback):
             self.fault(trainer)
 
 
-def is_told_to_end(trainer: Trainer) -> None:
+def terminate(trainer: Trainer) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def run(kind: str, folder: Path, *more: Callback, data: Any = None, **kwargs: Any) -> tuple[Any, Keep]:
-    """A run with resume points; its state at the end, and what it has trained on and logged."""
+def fail(trainer: Trainer) -> None:
+    raise RuntimeError("mine")
+
+
+def run(kind: str, folder: Path, *more: Callback, data: Any = None, **kwargs: Any) -> End:
+    """Train with resume points."""
     keep = Keep()
     callbacks = [RandomStates(), ResumePoint(every_n_steps=2), keep, *more]
     kwargs = {"default_root_dir": folder, "plugins": [WholeCheckpointIO()]} | kwargs
     return state(*train(MODELS[kind], data or Data(), callbacks, **kwargs)), keep
 
 
-def assert_goes_on(kind: str, folder: Path, alone: Path, data: Any = None, **kwargs: Any) -> None:
-    """From the resume point in a folder to what a run without a fault ends with."""
-    expected, whole = run(kind, alone, **kwargs)
-    found, rest = run(kind, folder, data=data, ckpt_path=folder / "resume.ckpt", seed=9, **kwargs)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., End]:
+    """Train without a fault, once for each kind and settings."""
+
+    @cache
+    def trained(kind: str, **kwargs: Any) -> End:
+        return run(kind, tmp_path_factory.mktemp("alone"), **kwargs)
+
+    return trained
+
+
+def assert_resumes(kind: str, folder: Path, alone: End, *more: Callback, **kwargs: Any) -> None:
+    """Resume from the folder's resume point, and compare with the uninterrupted run."""
+    expected, whole = alone
+    found, rest = run(kind, folder, *more, ckpt_path=folder / "resume.ckpt", seed=9, **kwargs)
     assert_same(found, expected)
     assert 0 < len(rest.seen) < len(whole.seen)
     assert rest.seen == whole.seen[-len(rest.seen) :]
@@ -63,43 +82,38 @@ def assert_goes_on(kind: str, folder: Path, alone: Path, data: Any = None, **kwa
 
 
 # The last batch of an epoch, before a validation; within one; within a step of four batches; no batch but last ones.
-SIGNALS: dict[str, tuple[int, int | None, dict[str, Any]]] = {
-    "first batch": (0, 0, {}),
-    "some batch": (1, 4, {}),
-    "last batch": (0, 10, {}),
-    "validation": (1, None, {}),
-    "within a step": (0, 4, {"accumulate_grad_batches": 4}),
-    "before a validation": (1, 2, {"val_check_interval": 3}),
-    "epochs of a batch": (1, 0, {"limit_train_batches": 1, "max_epochs": 5}),
-    "validation after every batch": (1, 2, {"val_check_interval": 1}),
+SIGNALS: dict[str, tuple[str, int, int | None, dict[str, Any]]] = {
+    "first batch": ("vib", 0, 0, {}),
+    "some batch": ("vib", 1, 4, {}),
+    "last batch": ("vib", 0, 10, {}),
+    "validation": ("vib", 1, None, {}),
+    "within a step": ("vib", 0, 4, {"accumulate_grad_batches": 4}),
+    "before a validation": ("vib", 1, 2, {"val_check_interval": 3}),
+    "epochs of a batch": ("vib", 1, 0, {"limit_train_batches": 1, "max_epochs": 5}),
+    "validation after every batch": ("vib", 1, 2, {"val_check_interval": 1, "limit_train_batches": 4}),
+    "vae": ("vae", 1, 4, {}),
+    "gan": ("gan", 1, 4, {}),
 }
 
 
 @pytest.mark.parametrize("moment", SIGNALS)
-def test_sigterm_writes_a_checkpoint_before_it_leaves(moment: str, tmp_path: Path) -> None:
-    epoch, batch, kwargs = SIGNALS[moment]
+def test_sigterm_writes_a_checkpoint_before_it_leaves(moment: str, alone: Callable[..., End], tmp_path: Path) -> None:
+    kind, epoch, batch, kwargs = SIGNALS[moment]
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SIGTERMException) as left:
-        run("vib", tmp_path / "stopped", At(epoch, batch, is_told_to_end), **kwargs)
+        run(kind, tmp_path, At(epoch, batch, terminate), **kwargs)
     assert left.value.code == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
-    assert_goes_on("vib", tmp_path / "stopped", tmp_path / "alone", **kwargs)
+    checkpoint = torch.load(tmp_path / "resume.ckpt", weights_only=True)
+    assert checkpoint["global_step"] > 0
+    assert list(tmp_path.iterdir()) == [tmp_path / "resume.ckpt"]
+    assert_resumes(kind, tmp_path, alone(kind, **kwargs), **kwargs)
 
 
-@pytest.mark.parametrize("kind", ["vae", "gan"])
-def test_sigterm_in_training(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(SIGTERMException):
-        run(kind, tmp_path / "stopped", At(1, 4, is_told_to_end))
-    assert_goes_on(kind, tmp_path / "stopped", tmp_path / "alone")
-
-
-def test_an_error_in_a_callback(tmp_path: Path) -> None:
-    def fails(trainer: Trainer) -> None:
-        raise RuntimeError("mine")
-
+def test_an_error_in_a_callback(alone: Callable[..., End], tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="mine"):
-        run("vib", tmp_path / "stopped", At(1, 5, fails))
-    assert_goes_on("vib", tmp_path / "stopped", tmp_path / "alone")
+        run("vib", tmp_path, At(1, 5, fail))
+    assert_resumes("vib", tmp_path, alone("vib"))
 
 
 @pytest.mark.parametrize(
@@ -107,35 +121,27 @@ def test_an_error_in_a_callback(tmp_path: Path) -> None:
     [
         ((1, 4), {}),
         ((0, 10), {}),  # seen at the first batch of the next epoch
-        ((1, 4), {"val_check_interval": 1}),
+        ((1, 2), {"val_check_interval": 1, "limit_train_batches": 4}),
     ],
 )
-def test_a_time_limit(at: tuple[int, int], kwargs: dict[str, Any], tmp_path: Path) -> None:
+def test_a_time_limit(at: tuple[int, int], kwargs: dict[str, Any], alone: Callable[..., End], tmp_path: Path) -> None:
     def is_over(trainer: Trainer) -> None:
         timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
         timers[0].load_state_dict({"time_elapsed": {"train": 86400.0}})
 
-    run("vib", tmp_path / "stopped", At(*at, is_over), max_time="01:00:00:00", **kwargs)
-    assert_goes_on("vib", tmp_path / "stopped", tmp_path / "alone", max_time="09:00:00:00", **kwargs)
+    run("vib", tmp_path, At(*at, is_over), max_time="01:00:00:00", **kwargs)
+    assert_resumes("vib", tmp_path, alone("vib", **kwargs), max_time="09:00:00:00", **kwargs)
 
 
 def test_an_average_of_the_weights_is_that_of_the_step(tmp_path: Path) -> None:
-    """Wherever the callback stands that takes it; here after the resume point."""
-
-    def fails(trainer: Trainer) -> None:
-        raise RuntimeError("mine")
-
+    """Wherever the averaging callback stands; here after the resume point."""
     with pytest.raises(RuntimeError, match="mine"):
-        run("vib", tmp_path / "stopped", WeightEMA(0.9), At(1, 5, fails))
-    expected, whole = run("vib", tmp_path / "alone", WeightEMA(0.9))
-    path = tmp_path / "stopped" / "resume.ckpt"
-    found, rest = run("vib", tmp_path / "stopped", WeightEMA(0.9), ckpt_path=path, seed=9)
-    assert_same(found, expected)
-    assert rest.logged == whole.logged[-len(rest.logged) :]
+        run("vib", tmp_path / "stopped", WeightEMA(0.9), At(1, 5, fail))
+    assert_resumes("vib", tmp_path / "stopped", run("vib", tmp_path / "alone", WeightEMA(0.9)), WeightEMA(0.9))
 
 
 class Distances(CSVLogger):
-    """Notes which distances were logged, with their epoch."""
+    """Record the logged distances with their epochs."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -146,33 +152,31 @@ class Distances(CSVLogger):
         super().log_metrics(metrics, step)
 
 
-@pytest.mark.parametrize("at", [(3, 5), (5, 5), (6, 2)])
 @pytest.mark.parametrize("validated", [False, True])
-def test_samples_are_measured_in_the_same_epochs(validated: bool, at: tuple[int, int], tmp_path: Path) -> None:
-    """Of eight, in the third, the sixth and the last."""
-
-    def fails(trainer: Trainer) -> None:
-        raise RuntimeError("mine")
+def test_samples_are_measured_in_the_same_epochs(validated: bool, tmp_path: Path) -> None:
+    """Of five epochs, in the second, the fourth and the last."""
+    points = {(2, 5): [3, 4], (3, 5): [3, 4], (4, 2): [4]}  # where the run stops, and what is still to be measured
 
     def measured_run(folder: Path, *more: Callback, **kwargs: Any) -> tuple[Any, list[tuple[float, float]]]:
-        quality, logger = SampleQuality(RawFeatures(), num_samples=40, every_n_epochs=3), Distances(folder)
-        kwargs |= {} if validated else {"limit_val_batches": 0}
-        end, _ = run("gan", folder, quality, *more, max_epochs=8, logger=logger, **kwargs)
+        quality, logger = SampleQuality(RawFeatures(), num_samples=40, every_n_epochs=2), Distances(folder)
+        kwargs |= {"limit_train_batches": 7} | ({} if validated else {"limit_val_batches": 0})
+        end, _ = run("gan", folder, quality, *more, max_epochs=5, logger=logger, **kwargs)
         return end, logger.found
 
-    with pytest.raises(RuntimeError, match="mine"):
-        measured_run(tmp_path / "stopped", At(*at, fails))
-    expected, whole = measured_run(tmp_path / "alone")
-    assert [epoch for epoch, _ in whole] == [2, 5, 7]
-    [point] = (tmp_path / "stopped").rglob("resume.ckpt")
-    found, rest = measured_run(tmp_path / "stopped", ckpt_path=point, seed=9)
-    assert_same(found, expected)
-    assert rest == whole[-len(rest) :]
-    assert len(rest) == (1 if at[0] > 5 else 2)
+    def copy(trainer: Trainer) -> None:
+        [point] = (tmp_path / "alone").rglob("resume.ckpt")
+        shutil.copy(point, tmp_path / f"{trainer.current_epoch}.ckpt")
+
+    expected, whole = measured_run(tmp_path / "alone", *(At(*at, copy) for at in points))
+    assert [epoch for epoch, _ in whole] == [1, 3, 4]
+    for (epoch, _), left in points.items():
+        found, rest = measured_run(tmp_path / f"from {epoch}", ckpt_path=tmp_path / f"{epoch}.ckpt", seed=9)
+        assert_same(found, expected)
+        assert rest == whole[-len(left) :]
 
 
 class DyingRows(Rows):
-    """The loader process that reads the fifth row in the second epoch dies, if there is a file."""
+    """Rows whose loader process dies at the fifth row, if there is a file."""
 
     def __init__(self, fuse: Path) -> None:
         self.fuse = fuse
@@ -199,15 +203,13 @@ def test_a_loader_process_that_dies(tmp_path: Path) -> None:
     with pytest.raises((RuntimeError, OSError), match=r"worker \(pid.* (is killed by signal|exited unexpectedly)"):
         run("vib", tmp_path / "stopped", At(0, 9, lambda trainer: fuse.touch()), data=DyingData(fuse))
     fuse.unlink()
-    expected, whole = run("vib", tmp_path / "alone", data=DyingData(fuse))
-    path = tmp_path / "stopped" / "resume.ckpt"
-    found, rest = run("vib", tmp_path / "stopped", data=DyingData(fuse), ckpt_path=path, seed=9)
-    assert_same(found, expected)
-    assert rest.seen == whole.seen[-len(rest.seen) :]
+    assert_resumes(
+        "vib", tmp_path / "stopped", run("vib", tmp_path / "alone", data=DyingData(fuse)), data=DyingData(fuse)
+    )
 
 
 class FailingLogger(CSVLogger):
-    """Fails when it has logged so many rows."""
+    """Raise after a number of logged rows."""
 
     def __init__(self, folder: Path, after: int) -> None:
         super().__init__(folder, name="", version="")
@@ -220,24 +222,16 @@ class FailingLogger(CSVLogger):
         super().log_metrics(metrics, step)
 
 
-def test_a_logger_that_fails(tmp_path: Path) -> None:
+def test_a_logger_that_fails(alone: Callable[..., End], tmp_path: Path) -> None:
     with pytest.raises(ConnectionError, match="the server of the logger is gone"):
-        run("vib", tmp_path / "stopped", logger=FailingLogger(tmp_path / "stopped", after=17))
-    assert_goes_on("vib", tmp_path / "stopped", tmp_path / "alone")
+        run("vib", tmp_path, logger=FailingLogger(tmp_path, after=17))
+    assert_resumes("vib", tmp_path, alone("vib"))
 
 
-def test_a_disk_that_fills(tmp_path: Path) -> None:
+def test_a_disk_that_fills(alone: Callable[..., End], tmp_path: Path) -> None:
     def fill(trainer: Trainer) -> None:
-        (tmp_path / "stopped" / "..resume.ckpt.part").symlink_to("/dev/full")
+        (tmp_path / "..resume.ckpt.part").symlink_to("/dev/full")
 
     with pytest.raises(OSError, match=r"resume\.ckpt could not be written.*"):
-        run("vib", tmp_path / "stopped", At(1, 5, fill))
-    assert_goes_on("vib", tmp_path / "stopped", tmp_path / "alone")
-
-
-def test_only_what_it_needs_is_in_a_resume_point_and_it_is_plain(tmp_path: Path) -> None:
-    with pytest.raises(SIGTERMException):
-        run("gan", tmp_path, At(0, 3, is_told_to_end))
-    checkpoint = torch.load(tmp_path / "resume.ckpt", weights_only=True)
-    assert checkpoint["global_step"] > 0
-    assert list(tmp_path.iterdir()) == [tmp_path / "resume.ckpt"]
+        run("vib", tmp_path, At(1, 5, fill))
+    assert_resumes("vib", tmp_path, alone("vib"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lit_bottleneck.cli.recipes import recipe_paths
-from tests.cli.resume.test_exact_resume import assert_same
+from tests.cli.resume.trainings import assert_same
 from tests.started import checkpoints, finish, rows, start, stop
 
 
