@@ -50,11 +50,7 @@ class Code:
 
 
 def gaussian_code(
-    moments: Tensor,
-    sample: bool,
-    noise: Tensor | None = None,
-    scale: Scale = "bounded",
-    deterministic: bool = False,
+    moments: Tensor, sample: bool, noise: Tensor | None = None, scale: Scale = "bounded", deterministic: bool = False
 ) -> Code:
     """Turn a network's output into a Gaussian code.
 

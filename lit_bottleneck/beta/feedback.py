@@ -6,6 +6,9 @@ from typing import Literal
 from lit_bottleneck.beta.base import BetaController
 from lit_bottleneck.checks import ConfigurationError, decay, is_number, not_negative, one_of, positive
 
+Space = Literal["log", "linear"]
+Bounds = tuple[float, float]
+
 
 class _FeedbackBeta(BetaController):
     """Controller that integrates an error and, with ``kp``, adds the error itself.
@@ -18,18 +21,11 @@ class _FeedbackBeta(BetaController):
     state_names = ("integral", "smoothed_error")
 
     def __init__(
-        self,
-        gain: float,
-        space: Literal["log", "linear"],
-        kp: float,
-        ema: float,
-        beta_init: float,
-        bounds: tuple[float, float],
-        max_error: float,
+        self, gain: float, space: Space, kp: float, ema: float, beta_init: float, bounds: Bounds, max_error: float
     ) -> None:
         super().__init__()
         self.gain = not_negative("gain", gain)
-        self.space: Literal["log", "linear"] = one_of("space", space, ("log", "linear"))
+        self.space: Space = one_of("space", space, ("log", "linear"))
         self.kp = not_negative("kp", kp)
         self.ema = decay("ema", ema)
         self.beta_init = not_negative("beta_init", beta_init)
@@ -112,11 +108,11 @@ class DualBeta(_FeedbackBeta):
         self,
         capacity: float,
         gain: float = 0.03,
-        space: Literal["log", "linear"] = "log",
+        space: Space = "log",
         kp: float = 0.0,
         ema: float = 0.9,
         beta_init: float = 1e-3,
-        bounds: tuple[float, float] = (1e-8, 1e4),
+        bounds: Bounds = (1e-8, 1e4),
         max_error: float = 1.0,
     ) -> None:
         super().__init__(gain, space, kp, ema, beta_init, bounds, max_error)
@@ -170,7 +166,7 @@ class GECO(_FeedbackBeta):
         gain: float = 0.03,
         ema: float = 0.9,
         beta_init: float = 1.0,
-        bounds: tuple[float, float] = (1e-8, 1e4),
+        bounds: Bounds = (1e-8, 1e4),
         max_error: float = 1.0,
     ) -> None:
         super().__init__(gain, "log", 0.0, ema, beta_init, bounds, max_error)

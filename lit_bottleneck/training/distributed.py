@@ -1,19 +1,14 @@
 """Sums, means and gathers over the processes of one training; without other processes they use local values."""
 
 import torch
-import torch.distributed
 import torch.distributed.nn.functional
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, distributed
 
 
 def are_several_processes() -> bool:
     """Return whether more than one process trains."""
-    return (
-        torch.distributed.is_available()
-        and torch.distributed.is_initialized()
-        and torch.distributed.get_world_size() > 1
-    )
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
@@ -21,7 +16,7 @@ def sum_over_processes(values: Tensor) -> Tensor:
     values = values.detach()
     if are_several_processes():
         values = values.clone()
-        torch.distributed.all_reduce(values)
+        distributed.all_reduce(values)
     return values
 
 
@@ -45,8 +40,8 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
     """
     if not are_several_processes():
         return rows, 0
-    rank = torch.distributed.get_rank()
-    numbers = torch.zeros(torch.distributed.get_world_size(), dtype=torch.int64, device=rows.device)
+    rank = distributed.get_rank()
+    numbers = torch.zeros(distributed.get_world_size(), dtype=torch.int64, device=rows.device)
     numbers[rank] = len(rows)
     counts = sum_over_processes(numbers).tolist()
     padded = F.pad(rows, [0, 0] * (rows.dim() - 1) + [0, max(counts) - len(rows)])
