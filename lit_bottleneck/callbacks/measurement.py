@@ -68,18 +68,14 @@ class Measurement(Callback):
         self.reset(trainer, pl_module)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *loader: int
     ) -> None:
-        """Measure a batch of the first dataloader, if the epoch is measured."""
-        if dataloader_idx == 0 and trainer.sanity_checking and self.every_n_epochs:
+        """Measure a batch of the first dataloader (``loader`` is empty with one), if the epoch is measured."""
+        if any(loader):
+            return
+        if trainer.sanity_checking and self.every_n_epochs:
             self.check_batch(trainer, batch)
-        if dataloader_idx == 0 and self.is_due(trainer):
+        elif self.is_due(trainer):
             self.update(trainer, pl_module, batch, batch_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -88,7 +84,7 @@ class Measurement(Callback):
             self.log_results(trainer, pl_module, "test" if trainer.testing else "val")
 
     on_test_epoch_start = on_validation_epoch_start
-    on_test_batch_end = on_validation_batch_end
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]  # Lightning passes all by position
     on_test_epoch_end = on_validation_epoch_end
 
     def is_due(self, trainer: Trainer) -> bool:

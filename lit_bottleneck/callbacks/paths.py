@@ -100,16 +100,10 @@ class Paths(Callback):
         self._sample = _Sample(2 * share(trainer, self.num_pairs), self.seed + trainer.global_rank)
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *loader: int
     ) -> None:
         """Add the examples of a batch to the sample."""
-        if dataloader_idx != 0:
+        if any(loader):  # the index of the dataloader, if there are several
             return
         if not isinstance(batch, (tuple, list)) or len(batch) < 2:
             raise ConfigurationError(

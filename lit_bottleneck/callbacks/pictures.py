@@ -67,16 +67,10 @@ class Pictures(Callback):
         self.mode = one_of("mode", mode, get_args(InterpolationMode))
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *loader: int
     ) -> None:
         """Draw with the weights that are validated (which may be averaged)."""
-        if batch_idx == dataloader_idx == 0 and self._is_due(trainer):
+        if batch_idx == 0 and not any(loader) and self._is_due(trainer):
             self._draw(trainer, pl_module, batch)
 
     def on_train_batch_end(

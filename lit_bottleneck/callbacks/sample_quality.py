@@ -20,6 +20,7 @@ from lit_bottleneck.metrics import (
     ModeCoverage,
     PrecisionRecall,
 )
+from lit_bottleneck.models.base import BottleneckModule
 from lit_bottleneck.models.setup_checks import dummy_batch, try_forward
 
 
@@ -73,16 +74,15 @@ class SampleQuality(Measurement):
             raise ConfigurationError(
                 f"SampleQuality needs a module with sample(n); {type(pl_module).__name__} has none"
             )
-        if self.every_n_epochs or stage == "test":
-            with isolate_rng():  # a new network draws initial weights
+        device, examples = trainer.strategy.root_device, dummy_batch(pl_module)
+        with isolate_rng():  # a new network draws initial weights
+            if self.every_n_epochs or stage == "test":
                 self.features.build()
-        self.features.to(trainer.strategy.root_device)
-        examples = dummy_batch(pl_module)
-        if examples is not None and self.features.is_built:
-            complaint = (
-                f"features={self.features.name} cannot be had of examples of the shape {tuple(examples.shape[1:])}"
-            )
-            try_forward(complaint, self.features, examples.to(trainer.strategy.root_device))
+            self.features.to(device)
+            if examples is not None and self.features.is_built:
+                shape = tuple(examples.shape[1:])
+                complaint = f"features={self.features.name} cannot be had of examples of the shape {shape}"
+                try_forward(complaint, self.features, examples.to(device))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reset."""
@@ -93,7 +93,7 @@ class SampleQuality(Measurement):
     ) -> None:
         """Keep the examples of a batch, if there is no validation."""
         if self.is_under_way(trainer):
-            real = _examples(batch)[: share(trainer, self.num_samples) - sum(map(len, self._kept))]
+            real = BottleneckModule.inputs(batch)[: share(trainer, self.num_samples) - sum(map(len, self._kept))]
             if len(real):
                 self._kept.append(real.cpu())
 
@@ -118,7 +118,7 @@ class SampleQuality(Measurement):
 
     def update(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Add the features of a batch and of as many samples."""
-        real = _examples(batch)[: share(trainer, self.num_samples) - sum(map(len, self._real))]
+        real = BottleneckModule.inputs(batch)[: share(trainer, self.num_samples) - sum(map(len, self._real))]
         if not len(real):
             return
         with isolate_rng():
@@ -161,11 +161,6 @@ class SampleQuality(Measurement):
             coverage.update(_joined(self._points, modes.shape[1], device))
             results |= {f"coverage_{name}": value for name, value in coverage.compute().items()}
         return results
-
-
-def _examples(batch: Any) -> Tensor:
-    examples: Tensor = batch[0] if isinstance(batch, (tuple, list)) else batch
-    return examples
 
 
 def _modes(trainer: Trainer) -> Tensor | None:

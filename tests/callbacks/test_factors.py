@@ -1,30 +1,27 @@
-"""Codes and factors in a trainer: the right scores under the right names, at the right time."""
+"""Factors: scores, names, and what is refused."""
 
-import csv
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning import LightningDataModule, LightningModule, seed_everything
-from lightning.pytorch.loggers import CSVLogger
+from lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_bottleneck import VAE
 from lit_bottleneck.callbacks.factors import Factors
-from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.code import Code, gaussian_code
 from lit_bottleneck.data import Digits, Shapes
 from lit_bottleneck.metrics import DCI, MIG, SAP
 from lit_bottleneck.metrics.factor_probe import probe
 from lit_bottleneck.networks import MLP, MLPDecoder
+from tests.callbacks.small_models import vae
 from tests.quiet import trainer
 
 
 class Coder(LightningModule):
-    """Its code is a linear function of the input, and is learnt."""
+    """A model whose code is a linear function of the input."""
 
     def __init__(self, latent_dim: int = 3) -> None:
         super().__init__()
@@ -40,15 +37,14 @@ class Coder(LightningModule):
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         pass
 
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        pass
+    test_step = validation_step
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 class Named(LightningDataModule):
-    """The same examples in all parts."""
+    """The same examples in all splits."""
 
     factor_names = ("height", "width")
 
@@ -76,6 +72,12 @@ def loader(*tensors: Tensor) -> DataLoader:
     return DataLoader(TensorDataset(*tensors), batch_size=16)
 
 
+def shapes() -> tuple[VAE, Shapes]:
+    torch.manual_seed(0)
+    model = VAE(MLP(32 * 32, [8], 8), MLPDecoder(4, [8], (1, 32, 32)), latent_dim=4, likelihood="bernoulli")
+    return model, Shapes(image_size=32, num_examples=10, test_size=150, batch_size=64, val_size=0)
+
+
 @torch.no_grad()
 def by_hand(codes: Tensor, factors: Tensor, names: Sequence[str], kinds: Sequence[Any] = ("linear",)) -> dict[str, Any]:
     expected = {}
@@ -92,13 +94,13 @@ def by_hand(codes: Tensor, factors: Tensor, names: Sequence[str], kinds: Sequenc
 
 
 def logged(metrics: Any, stage: str) -> dict[str, float]:
-    """What the callback logged."""
+    """Return what the callback logged."""
     ours = tuple(f"{stage}/{name}" for name in ("probe", "mig", "sap", "dci"))
     return {name.removeprefix(f"{stage}/"): float(value) for name, value in metrics.items() if name.startswith(ours)}
 
 
 @pytest.mark.parametrize("factors", [NUMBERS, CLASSES])
-def test_scores_are_those_of_the_mean_codes_of_the_split(factors: Tensor) -> None:
+def test_scores_are_those_of_the_mean_codes(factors: Tensor) -> None:
     model = Coder(latent_dim=4)
     nn.init.orthogonal_(model.layer.weight[:4])  # the code is the input, turned
     [metrics] = trainer(callbacks=[Factors()]).test(model, Named((X, Y, factors)), verbose=False)
@@ -107,7 +109,7 @@ def test_scores_are_those_of_the_mean_codes_of_the_split(factors: Tensor) -> Non
     assert metrics["test/probe_linear_height"] > 0.8
 
 
-def test_factors_may_be_the_second_of_two_and_a_single_one_needs_no_second_dimension() -> None:
+def test_factors_may_be_the_second_element_and_a_single_one_a_vector() -> None:
     model, callback = Coder(), Factors(probes=["linear"])
     [metrics] = trainer(callbacks=[callback]).test(model, loader(X, NUMBERS), verbose=False)
     expected = by_hand(model.encode(X, sample=False).mean, NUMBERS, ("factor_0", "factor_1"))
@@ -118,10 +120,8 @@ def test_factors_may_be_the_second_of_two_and_a_single_one_needs_no_second_dimen
     assert set(logged(metrics, "test")) == names
 
 
-def test_shapes_have_names_and_classes() -> None:
-    data = Shapes(image_size=32, num_examples=10, test_size=150, batch_size=64, val_size=0)
-    torch.manual_seed(0)
-    model = VAE(MLP(32 * 32, [8], 8), MLPDecoder(4, [8], (1, 32, 32)), latent_dim=4, likelihood="bernoulli")
+def test_the_datamodule_gives_names_and_classes() -> None:
+    model, data = shapes()
     [metrics] = trainer(callbacks=[Factors(probes=["linear"])]).test(model, data, verbose=False)
     images, factors = data.dataset("test").__getitems__(range(150))
     codes = model.encode(images, sample=False).mean.detach()
@@ -130,73 +130,39 @@ def test_shapes_have_names_and_classes() -> None:
     assert logged(metrics, "test") == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-def test_the_first_rows_of_the_first_dataloader_are_looked_at() -> None:
-    model, callback = Coder(), Factors(probes=["linear"], max_rows=40)
-    loaders = [loader(X, NUMBERS), loader(X + 1, NUMBERS)]
-    runner = trainer(callbacks=[callback])
-    runner.test(model, loaders, verbose=False)
+def test_max_rows_are_the_first_rows() -> None:
+    model, runner = Coder(), trainer(callbacks=[Factors(probes=["linear"], max_rows=40)])
+    runner.test(model, loader(X, NUMBERS), verbose=False)
     expected = by_hand(model.encode(X[:40], sample=False).mean, NUMBERS[:40], ("factor_0", "factor_1"))
     assert logged(runner.callback_metrics, "test") == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-def test_what_is_not_asked_for_is_not_measured() -> None:
-    for callback, begins in (
-        (Factors(["mlp"], disentanglement=False), "probe_mlp"),
-        (Factors([]), ("mig", "sap", "dci")),
-    ):
-        [metrics] = trainer(callbacks=[callback]).test(Coder(), loader(X, NUMBERS), verbose=False)
-        names = logged(metrics, "test")
-        assert names
-        assert all(name.startswith(begins) for name in names)
-
-
-@pytest.mark.parametrize(("every", "expected"), [(0, set()), (2, {2, 4, 5})])
-def test_epochs_in_which_it_is_due(every: int, expected: set[int], tmp_path: Path) -> None:
-    callback = Factors(probes=["linear"], every_n_epochs=every)
-    run = trainer(max_epochs=5, logger=CSVLogger(tmp_path), callbacks=[callback], log_every_n_steps=1)
-    run.fit(Coder(), loader(X, NUMBERS), loader(X, NUMBERS))
-    found = set()
-    for path in tmp_path.rglob("metrics.csv"):
-        with path.open() as file:
-            found |= {int(row["epoch"]) + 1 for row in csv.DictReader(file) if row.get("val/mig")}
-    assert found == expected
-
-
-def test_validation_alone_is_measured_where_it_is_asked_for() -> None:
-    for every in (0, 7):
-        callback = Factors(probes=["linear"], every_n_epochs=every)
-        [metrics] = trainer(callbacks=[callback]).validate(Coder(), loader(X, NUMBERS), verbose=False) or [{}]
-        assert bool(logged(metrics, "val")) == bool(every)
-
-
-def test_training_is_the_same_to_the_last_bit_with_it_and_without() -> None:
-    weights = []
-    for callbacks in ([], [Factors(every_n_epochs=1)]):
-        seed_everything(1, verbose=False)
-        model = Coder()
-        trainer(callbacks=callbacks, max_epochs=2).fit(model, loader(X, NUMBERS), loader(X, NUMBERS))
-        weights.append(torch.cat([weight.detach().flatten() for weight in model.parameters()]))
-    assert torch.equal(*weights)
+@pytest.mark.parametrize(
+    ("callback", "prefixes"),
+    [(Factors(["mlp"], disentanglement=False), {"probe"}), (Factors([]), {"mig", "sap", "dci"})],
+)
+def test_only_the_chosen_metrics_are_logged(callback: Factors, prefixes: set[str]) -> None:
+    [metrics] = trainer(callbacks=[callback]).test(Coder(), loader(X, NUMBERS), verbose=False)
+    assert {name.split("_")[0] for name in logged(metrics, "test")} == prefixes
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
-def test_every_precision(precision: Any) -> None:
-    data = Shapes(image_size=32, num_examples=10, test_size=150, batch_size=64, val_size=0)
-    model = VAE(MLP(32 * 32, [8], 8), MLPDecoder(4, [8], (1, 32, 32)), latent_dim=4, likelihood="bernoulli")
-    callback = Factors(probes=["linear"])
-    [metrics] = trainer(precision=precision, callbacks=[callback]).test(model, data, verbose=False)
+def test_it_runs_in_every_precision(precision: Any) -> None:
+    model, data = shapes()
+    run = trainer(precision=precision, callbacks=[Factors(probes=["linear"])])
+    [metrics] = run.test(model, data, verbose=False)
     assert {"mig", "mig_shape", "sap", "dci_informativeness", "probe_linear_x"} <= set(logged(metrics, "test"))
 
 
-# --- what is refused, and what is only said ---------------------------------------------------------------------------
+# --- errors and warnings ----------------------------------------------------------------------------------------------
 
 
-def test_batches_without_factors_are_refused_and_said_what_is_needed() -> None:
+def test_batches_without_factors_are_refused() -> None:
     message = r"needs batches \(x, y, factors\).*got \(torch.float32 \(16, 4\), torch.int64 \(16,\)\)"
     with pytest.raises(ValueError, match=message):
         trainer(callbacks=[Factors()]).test(Coder(), loader(X, Y), verbose=False)
     run = trainer(callbacks=[Factors(every_n_epochs=5)])
-    with pytest.raises(ValueError, match=message):  # before there is something to lose
+    with pytest.raises(ValueError, match=message):  # in the sanity check
         run.fit(Coder(), loader(X, Y), loader(X, Y))
     assert run.global_step == 0
     trainer(callbacks=[Factors()]).fit(Coder(), loader(X, Y), loader(X, Y))  # in test only
@@ -204,7 +170,7 @@ def test_batches_without_factors_are_refused_and_said_what_is_needed() -> None:
         trainer(callbacks=[Factors()]).test(Coder(), Named((X, Y, X[:, :3])), verbose=False)
 
 
-def test_a_factor_that_does_not_vary_is_said_and_nothing_is_logged() -> None:
+def test_a_constant_factor_is_a_warning_and_nothing_is_logged() -> None:
     constant = torch.stack([Y, torch.ones_like(Y)], 1)
     with pytest.warns(UserWarning, match="'width' is 1 in all 80 rows") as said:
         [metrics] = trainer(callbacks=[Factors()]).test(Coder(), Named((X, Y, constant)), verbose=False) or [{}]
@@ -212,30 +178,9 @@ def test_a_factor_that_does_not_vary_is_said_and_nothing_is_logged() -> None:
     assert sum("Factors logs no" in str(warning.message) for warning in said) == 5
 
 
-def test_a_module_that_codes_nothing_is_refused_before_it_is_trained() -> None:
-    class Plain(Coder):
-        encode = property()  # type: ignore[assignment]
-
-    run = trainer(callbacks=[Factors()])
-    with pytest.raises(ConfigurationError, match=r"needs a module with encode.*Plain has neither"):
-        run.fit(Plain(), loader(X, NUMBERS))
-    assert run.global_step == 0
-
-
-def test_bad_arguments_are_named() -> None:
-    for arguments, message in (
-        ({"probes": ["tree"]}, "probes must be one of 'linear', 'mlp'; got 'tree'"),
-        ({"max_rows": 3}, "max_rows must be a whole number, at least 4"),
-        ({"every_n_epochs": -1}, "every_n_epochs"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            Factors(**arguments)  # type: ignore[arg-type]
-
-
-def test_labels_alone_are_no_factors_which_is_said_before_there_is_something_to_lose() -> None:
-    model = VAE(MLP(64, [8], 4), MLPDecoder(2, [8], (1, 8, 8)), latent_dim=2, likelihood="gaussian")
-    run = trainer(callbacks=[Factors()])
+def test_data_with_labels_alone_are_refused_before_training() -> None:
+    model, run = vae(), trainer(callbacks=[Factors()])
     with pytest.raises(ValueError, match=r"Factors needs data of known factors, and Digits has factor_names=\(\)"):
         run.fit(model, Digits())
     assert run.global_step == 0
-    trainer(callbacks=[Factors()], limit_predict_batches=1).predict(model, Digits())  # of which nothing is measured
+    trainer(callbacks=[Factors()], limit_predict_batches=1).predict(model, Digits())
