@@ -57,6 +57,23 @@ class Objective(RecordsArguments, ABC):
     def __call__(self, batch: CodedBatch) -> dict[str, Tensor]:
         """Return the terms of the loss by name, scalars."""
 
+    def check(self, controller: Any, deterministic: bool, free_bits: float) -> None:
+        """Refuse a model that the objective is undefined for.
+
+        Raises:
+            ConfigurationError: With the settings that do not go together.
+        """
+        name = type(self).__name__
+        if deterministic and self.needs_noise:
+            raise ConfigurationError(f"objective={name} is undefined without noise, as with deterministic=True")
+        if free_bits and self.needs_linear_price:
+            raise ConfigurationError(f"free_bits={free_bits} applies to the KL itself, which objective={name} samples")
+        if self.needs_linear_price and not controller.linear:
+            price = type(controller).__name__
+            raise ConfigurationError(
+                f"objective={name} needs a penalty of beta times the rate; beta={price} has another"
+            )
+
 
 class ELBO(Objective):
     """``D + beta R``: the negative ELBO at ``beta = 1`` (arXiv 1312.6114), the beta-VAE otherwise."""

@@ -1,4 +1,4 @@
-"""What trains two networks by turns: optimizers, schedulers, clipping, accumulation, the average of the generator."""
+"""Training of two networks by turns: optimizers, schedulers, clipping, accumulation, generator averaging."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ Player = Literal["generator", "discriminator"]
 
 
 class AlternatingModule(BottleneckModule, ABC):
-    """Base of models in which a generator and a discriminator with a bottleneck are trained by turns.
+    """Base of models that train a generator and a discriminator with a bottleneck by turns.
 
-    A subclass gives `discriminator` and `training_examples` and the losses of both. Each batch, or each
+    A subclass defines ``discriminator``, ``training_examples`` and both losses. Each batch, or each
     ``accumulate_grad_batches`` of them (fewer at the end of an epoch), is a step of the discriminator, after which beta
-    moves; after ``discriminator_steps`` of these follows one of the generator, with as many draws as the step had
-    batches. What belongs to a step is logged where one ends with a batch that the logger writes: let
-    ``log_every_n_steps`` be a multiple of ``accumulate_grad_batches * discriminator_steps``.
+    moves. After ``discriminator_steps`` of these comes one of the generator, with as many draws as the step had
+    batches. Values of a step are logged if it ends with a batch that the logger writes: let ``log_every_n_steps`` be a
+    multiple of ``accumulate_grad_batches * discriminator_steps``.
 
     Args:
         generator: any module from noise to examples.
@@ -85,18 +85,18 @@ class AlternatingModule(BottleneckModule, ABC):
 
     @abstractmethod
     def training_examples(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Real examples of a batch, and generated ones; called without a graph."""
+        """Return the real examples of a batch, and generated ones; called without a graph."""
 
     @abstractmethod
     def discriminator_loss(self, real: Tensor, generated: Tensor) -> Tensor:
-        """What the discriminator minimises, a scalar."""
+        """Return the loss of the discriminator, a scalar."""
 
     @abstractmethod
     def generator_loss(self, n: int) -> Tensor:
-        """What the generator minimises, a scalar, on ``n`` draws of noise."""
+        """Return the loss of the generator on ``n`` draws of noise, a scalar."""
 
     def configure_callbacks(self) -> Any:
-        """Refuse trainers that cannot train two networks, before Lightning looks at them."""
+        """Refuse trainers that cannot train two networks, before Lightning refuses some in words of its own."""
         check_trainer(self.trainer)
         return super().configure_callbacks()
 
@@ -105,7 +105,7 @@ class AlternatingModule(BottleneckModule, ABC):
         check_trainer(self.trainer)
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizers of generator and discriminator, and their schedulers if there are."""
+        """Make the optimizers of generator and discriminator, and their schedulers if there are any."""
         make = self.optimizer or (lambda parameters: Adam(parameters, lr=2e-4, betas=(0.5, 0.999)))
         discriminator = [weight for network in self.discriminator for weight in network.parameters()]
         optimizers = [make(self.generator.parameters()), (self.discriminator_optimizer or make)(discriminator)]
@@ -115,18 +115,18 @@ class AlternatingModule(BottleneckModule, ABC):
         follows = isinstance(schedulers[0], ReduceLROnPlateau)
         if follows and (self.lr_scheduler_interval == "step" or not hasattr(schedulers[0], "monitor")):
             raise ConfigurationError(
-                "a ReduceLROnPlateau needs lr_scheduler_interval='epoch' and what it is to follow: that of "
+                "a ReduceLROnPlateau needs lr_scheduler_interval='epoch' and a metric to follow: use that of "
                 "lightning.pytorch.cli, with monitor='val/...'"
             )
         return optimizers, schedulers
 
     def on_train_start(self) -> None:
-        """Forget the gradients of a fit that was stopped within a step."""
+        """Reset the gradients of a fit that was stopped within a step."""
         for optimizer in self.trainer.optimizers:
             optimizer.zero_grad()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """A step of the discriminator, and after so many of them one of the generator."""
+        """Step the discriminator, and after ``discriminator_steps`` of its steps the generator."""
         with torch.no_grad():
             real, generated = self.training_examples(batch)
         generator, discriminator = cast(list[Any], self.optimizers())
@@ -150,15 +150,15 @@ class AlternatingModule(BottleneckModule, ABC):
             self.log_dict({f"train/{player}_steps": float(count) for player, count in self.steps_taken.items()})
 
     def on_train_epoch_end(self) -> None:
-        """Move schedulers that follow what validation has measured."""
+        """Step the schedulers that follow a metric of the validation."""
         self._move_schedulers(following=True)
 
     def get_extra_state(self) -> dict[Player, int]:
-        """How many steps were taken, for the checkpoint."""
+        """Return ``steps_taken`` for the checkpoint."""
         return dict(self.steps_taken)
 
     def set_extra_state(self, state: dict[Player, int]) -> None:
-        """Take over how many steps were taken."""
+        """Restore ``steps_taken``."""
         self.steps_taken = {"generator": state["generator"], "discriminator": state["discriminator"]}
 
     def _step(self, player: Player, optimizer: Any) -> None:
@@ -172,7 +172,7 @@ class AlternatingModule(BottleneckModule, ABC):
             cast(list[Any], self.lr_schedulers())[0 if player == "generator" else 1].step()
 
     def _move_schedulers(self, following: bool) -> None:
-        """Move the schedulers at the end of an epoch: those that follow a metric, or the others."""
+        """Step the schedulers at the end of an epoch: those that follow a metric, or the others."""
         measured = self.trainer.callback_metrics
         for scheduler in cast(list[Any], self.lr_schedulers() or []):
             if isinstance(scheduler, ReduceLROnPlateau) != following or self.lr_scheduler_interval == "step":
@@ -184,6 +184,5 @@ class AlternatingModule(BottleneckModule, ABC):
                 scheduler.step(measured[monitor])
             else:
                 rank_zero_warn(
-                    f"the learning rate is to follow {monitor!r}, which has not been logged yet; there are "
-                    f"{', '.join(measured)}"
+                    f"the learning rate follows {monitor!r}, which was not logged yet; logged: {', '.join(measured)}"
                 )

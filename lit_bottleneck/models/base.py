@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
@@ -75,10 +76,10 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
         )
 
     def encode(self, x: Tensor, sample: bool | None = None) -> Code:
-        """Code a batch of inputs; ``sample`` as in `bottleneck`.
+        """Code a batch of inputs; ``sample`` as in ``bottleneck``.
 
         Raises:
-            ValueError: if the encoder does not return ``2 * latent_dim`` numbers per example.
+            ConfigurationError: if the encoder does not return ``2 * latent_dim`` numbers per example.
         """
         moments = self.encoder(x)
         self._check_width(moments.shape[1] if moments.dim() > 1 else 1)
@@ -86,9 +87,8 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer, and the scheduler if there is one."""
-        optimizer = (
-            self.optimizer(self.parameters()) if self.optimizer else torch.optim.Adam(self.parameters(), lr=1e-3)
-        )
+        make = self.optimizer or partial(torch.optim.Adam, lr=1e-3)
+        optimizer = make(self.parameters())
         if self.lr_scheduler is None:
             return optimizer
         scheduler = self.lr_scheduler(optimizer)
@@ -109,20 +109,23 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
             Their sum.
 
         Raises:
-            FloatingPointError: if a term is not finite, with its name. On an accelerator this is looked at only in the
-                steps that are logged, since it would wait for the device in every step. Not at all, if
+            FloatingPointError: if a term is not finite, with its name; see ``checks_values``. Not if
                 ``stops_at_non_finite_loss`` is False: then the gradient is NaN wherever the loss is not finite.
         """
         loss = torch.stack(list(terms.values())).sum()
         if not self.stops_at_non_finite_loss:
             loss = loss * torch.where(loss.isfinite(), 1.0, math.nan)  # and so is the gradient, on all processes
-        elif loss.device.type == "cpu" or self.logs_this_step:
+        elif self.checks_values(loss):
             self._check_finite(loss, terms, f" of the {network}" if network else "")
         if self.logs_this_step:
             if len(terms) > 1:
                 self.log("train/loss", loss, prog_bar=True)
             self.log_dict({f"train/{name}": term for name, term in terms.items() if name != "rate_penalty"})
         return loss
+
+    def checks_values(self, values: Tensor) -> bool:
+        """Return whether to check values; in training on an accelerator, which a check stalls, only in logged steps."""
+        return not self.training or values.device.type == "cpu" or self.logs_this_step
 
     def measure(self, stage: str, rows: int, **values: Tensor) -> None:
         """Take values into the means of a split, and log these as ``val/...`` or ``test/...``.
@@ -177,8 +180,14 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
 
     @staticmethod
     def inputs(batch: Any) -> Any:
-        """The ``x`` of a batch ``x``, ``(x,)`` or ``(x, y, ...)``."""
+        """Return the ``x`` of a batch ``x``, ``(x,)`` or ``(x, y, ...)``."""
         return batch[0] if isinstance(batch, (tuple, list)) else batch
+
+    @staticmethod
+    def with_label(prediction: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+        """Return a prediction with the ``y`` of a batch ``(x, y, ...)`` as ``label``, if there is one."""
+        has_label = isinstance(batch, (tuple, list)) and len(batch) > 1
+        return prediction | {"label": batch[1]} if has_label else prediction
 
     def _check_width(self, width: int | None) -> None:
         if width not in (None, 2 * self.latent_dim):
@@ -203,13 +212,13 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
         )
 
     def _broken_networks(self) -> str:
-        """The parts of which a weight or a buffer is not finite."""
+        """Return the names of the networks with a weight or a buffer that is not finite."""
         tensors = [*self.named_parameters(), *self.named_buffers()]
         return ", ".join(sorted({name.split(".")[0] for name, value in tensors if not value.isfinite().all()}))
 
 
 def output_width(network: nn.Module) -> int | None:
-    """Width of what a network returns, where it tells."""
+    """Return the width of a network's output, where it has ``out_features``."""
     network = uncompiled(network)
     if isinstance(network, nn.Sequential) and len(network) and not hasattr(network, "out_features"):
         return output_width(network[-1])
@@ -226,7 +235,7 @@ class SplitMetrics(nn.ModuleDict):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Have all parts of a module in evaluation mode for a while, and each in its own mode again."""
+    """Put all parts of a module into evaluation mode, and afterwards each back into its own mode."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

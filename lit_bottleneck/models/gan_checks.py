@@ -1,4 +1,4 @@
-"""What is refused before a GAN trains for nothing: networks, data and trainers that do not fit."""
+"""Checks of a GAN before it trains: networks, data and trainers that do not fit."""
 
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence, Sized
@@ -92,7 +92,7 @@ def check_compilable(
 
 
 def check_noise(noise_dim: int, generator: nn.Module) -> None:
-    """Refuse a generator that takes noise of another width than ``noise_dim``, where it tells.
+    """Refuse a generator of noise of another width than ``noise_dim``, if its width is known.
 
     Raises:
         ConfigurationError: with both widths.
@@ -145,7 +145,7 @@ def check_networks(
 
 
 def check_value_range(ours: ValueRange | None, data: Any) -> None:
-    """Refuse a generator of another range than the ``value_range`` of the data, where both are known.
+    """Refuse a generator of another range than the ``value_range`` of the data, if both are known.
 
     Raises:
         ConfigurationError: with both ranges.
@@ -164,11 +164,11 @@ def check_batch(real: Any, example_dims: tuple[int, ...] | None, has_batch_norm:
     Args:
         real: should be floats ``(B, ...)``.
         example_dims: the shape of a generated example, if it is known.
-        has_batch_norm: whether examples see one another.
+        has_batch_norm: whether the networks have batch normalisation.
 
     Raises:
-        ConfigurationError: for what is no tensor of floats, examples of another shape than the generator's, or one
-            alone where there is batch normalisation.
+        ConfigurationError: for anything but a tensor of floats, examples of another shape than the generator's, or a
+            single one with batch normalisation.
     """
     if not (isinstance(real, Tensor) and real.is_floating_point()):
         kind = str(real.dtype) if isinstance(real, Tensor) else type(real).__name__
@@ -180,10 +180,10 @@ def check_batch(real: Any, example_dims: tuple[int, ...] | None, has_batch_norm:
 
 
 def check_loader(loader: Any, has_batch_norm: bool) -> None:
-    """Refuse a loader whose last batch will be of one example, where there is batch normalisation and the loader tells.
+    """Refuse a loader whose last batch will be one example, if there is batch normalisation.
 
     Raises:
-        ConfigurationError: before the epoch is spent on the batches before it.
+        ConfigurationError: at the start, rather than at the end of the first epoch.
     """
     size = getattr(loader, "batch_size", None)
     sampler = getattr(loader, "sampler", None)
@@ -192,13 +192,13 @@ def check_loader(loader: Any, has_batch_norm: bool) -> None:
 
 
 def has_batch_norm(*networks: nn.Module) -> bool:
-    """Whether there is batch normalisation over the batch of one process."""
+    """Return whether there is batch normalisation over the batch of one process."""
     layers = [layer for network in networks for layer in network.modules()]
     return any(isinstance(layer, _BatchNorm) and not isinstance(layer, nn.SyncBatchNorm) for layer in layers)
 
 
 def check_values(value_range: ValueRange | None, real: Tensor) -> None:
-    """Refuse examples out of the range of what the generator can make, where it tells; warn if they look it.
+    """Refuse examples outside of the generator's range, if it is known; warn of a range that looks wrong.
 
     Raises:
         ConfigurationError: with both ranges.
@@ -223,11 +223,11 @@ def _check_dims(made: tuple[int, ...], dims: Sequence[int] | None, whose: str) -
 
 
 def output_range(network: nn.Module) -> tuple[float, float] | None:
-    """The range of what a network returns, where it tells (``value_range``, or a last Tanh or Sigmoid)."""
+    """Return the range of a network's output, if it has ``value_range`` or ends in a Tanh or Sigmoid."""
     network = uncompiled(network)
-    told = getattr(network, "value_range", None)
-    if told is not None:
-        return float(told[0]), float(told[1])
+    known = getattr(network, "value_range", None)
+    if known is not None:
+        return float(known[0]), float(known[1])
     if isinstance(network, nn.Sequential) and len(network):
         return output_range(network[-1])
     if isinstance(network, nn.Tanh):
@@ -236,7 +236,7 @@ def output_range(network: nn.Module) -> tuple[float, float] | None:
 
 
 def _input_width(network: nn.Module) -> int | None:
-    """The width of the noise that a generator takes, where it tells or begins with a linear layer."""
+    """Return the width of a generator's noise, if it has ``noise_dim`` or begins with a linear layer."""
     network = uncompiled(network)
     width = getattr(network, "noise_dim", network.in_features if isinstance(network, nn.Linear) else None)
     if isinstance(width, int):

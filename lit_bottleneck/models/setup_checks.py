@@ -1,4 +1,4 @@
-"""Have networks work once, before there is something to lose, on what stands for the examples."""
+"""Dry-run networks on dummy inputs, so that shape errors surface before training."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.code import Code
+from lit_bottleneck.likelihoods import Likelihood
 
 Result = TypeVar("Result")
 
@@ -19,26 +20,25 @@ def try_forward(complaint: str, network: Callable[[Tensor], Result], x: Tensor) 
     """Return ``network(x)``.
 
     Raises:
-        ConfigurationError: with the complaint and torch's reason, if it cannot be done.
+        ConfigurationError: with the complaint and torch's reason, if the network fails.
     """
     try:
         with torch.compiler.set_stance("force_eager"):  # two examples are no size to compile for
             return network(x)
-    except (RuntimeError, IndexError) as error:  # what torch says of shapes, and of tokens without an embedding
+    except (RuntimeError, IndexError) as error:  # of shapes, and of tokens without an embedding
         raise ConfigurationError(f"{complaint}: {error}") from error
 
 
 def dummy_zeros(network: nn.Module, *dims: int) -> Tensor:
-    """Return two examples of zeros ``(2, *dims)``, where the network's weights are and in their precision."""
-    weight = next(network.parameters(), torch.zeros(()))  # a LightningModule tells its device before it is there
+    """Return zeros ``(2, *dims)``, on the device and in the precision of the network's weights."""
+    weight = next(network.parameters(), torch.zeros(()))  # LightningModule.device is ahead of the weights
     return torch.zeros(2, *dims, dtype=weight.dtype, device=weight.device)
 
 
 def dummy_batch(model: LightningModule) -> Tensor | None:
-    """Two examples such as the trainer's datamodule has, where it tells what they are like.
+    """Return two dummy examples of the shape that the trainer's datamodule has as ``dims``, or None without.
 
-    Returns:
-        Zeros of the ``dims`` that it tells, ``(2, ...)``; if it tells a ``vocabulary_size`` the highest of its tokens.
+    They are zeros, or where the datamodule has a ``vocabulary_size`` the highest token.
     """
     data: Any = getattr(model.trainer, "datamodule", None)
     dims, vocabulary_size = getattr(data, "dims", None), getattr(data, "vocabulary_size", None)
@@ -49,10 +49,10 @@ def dummy_batch(model: LightningModule) -> Tensor | None:
 
 
 def dummy_code(model: Any, x: Tensor) -> Code:
-    """The mean codes of what stands for the examples.
+    """Return the mean codes of dummy examples.
 
     Raises:
-        ConfigurationError: that names encoder, data and shape, if they do not go together.
+        ConfigurationError: with encoder, data and shape, if they do not fit.
     """
     encoder, data = type(model.encoder).__name__, type(model.trainer.datamodule).__name__
     complaint = f"encoder={encoder} does not take the examples of {data}, of the shape {tuple(x.shape[1:])}"
@@ -64,3 +64,19 @@ def dummy_code(model: Any, x: Tensor) -> Code:
             with suppress(ConfigurationError):
                 return try_forward(complaint, encode, x.long())
         raise
+
+
+def check_decoder(decoder: nn.Module, latent_dim: int, likelihood: Likelihood) -> None:
+    """Compare a decoder with code and likelihood, where it has ``latent_dim`` or ``numbers_per_output``.
+
+    Raises:
+        ConfigurationError: with both numbers.
+    """
+    width = getattr(decoder, "latent_dim", getattr(decoder, "in_features", None))
+    if isinstance(width, int) and width != latent_dim:
+        raise ConfigurationError(f"latent_dim={latent_dim} needs a decoder of codes of that width; got one of {width}")
+    needed = likelihood.numbers_per_output
+    numbers = getattr(decoder, "numbers_per_output", needed)
+    if numbers != needed:
+        name = type(likelihood).__name__
+        raise ConfigurationError(f"likelihood={name} needs a decoder with numbers_per_output={needed}; got {numbers}")

@@ -15,7 +15,7 @@ from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpo
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from
 from lit_bottleneck.models.base import BottleneckModule, evaluating
 from lit_bottleneck.models.export_parts import ExportPart, call, mean_code
-from lit_bottleneck.models.setup_checks import dummy_batch, dummy_code, try_forward
+from lit_bottleneck.models.setup_checks import check_decoder, dummy_batch, dummy_code, try_forward
 from lit_bottleneck.objectives import ELBO, CodedBatch, Objective, objective_from
 from lit_bottleneck.training.distributed import mean_over_processes
 
@@ -23,37 +23,37 @@ _NUMBERS_AT_ONCE = 2**23  # of the decoder's output, when an example is decoded 
 
 
 class VAE(BottleneckModule):
-    """Model of the density of ``x`` by a Gaussian code of it (VAE, arXiv 1312.6114).
+    """Variational autoencoder: a model of the density of ``x`` by a Gaussian code (arXiv 1312.6114).
 
-    ``loss = -log q(x|z) + beta * KL(p(z|x) || N(0, I))``, with one draw of ``z`` per example in training. What is read
-    from a batch ``x``, ``(x,)`` or ``(x, y, ...)`` is ``x``.
+    ``loss = -log q(x|z) + beta * KL(p(z|x) || N(0, I))``, with one draw of ``z`` per example in training. Of a batch
+    ``(x, y, ...)`` only ``x`` is used.
 
-    Logged, each as ``train/...``, ``val/...`` and ``test/...`` and in nats per example: ``elbo``, ``distortion`` and
-    ``rate``, unweighted: ``elbo = -(distortion + rate)`` is a lower bound of ``log q(x)`` whatever beta is, and what
-    checkpoints are chosen by. ``test/log_likelihood`` is the importance-sampled estimate of ``log q(x)`` itself. (Of a
-    deterministic model the rate is 0, and ``elbo`` is minus the distortion and no bound.)
+    Logged as ``train/...``, ``val/...`` and ``test/...``, in nats per example and unweighted: ``elbo``, ``distortion``
+    and ``rate``. ``elbo = -(distortion + rate)`` is a lower bound of ``log q(x)`` whatever beta is, and chooses
+    checkpoints. ``test/log_likelihood`` estimates ``log q(x)`` itself by importance sampling. (Of a deterministic model
+    the rate is 0, and ``elbo`` is minus the distortion and no bound.)
 
     Args:
         encoder: any module from inputs to ``2 * latent_dim`` numbers per example: means and raw scales.
         decoder: any module from codes ``(B, latent_dim)`` to the parameters of the likelihood: the shape of ``x`` with
             its first dimension after the batch multiplied by ``likelihood.numbers_per_output``, or flat.
         latent_dim: width K of the code.
-        likelihood: what the decoder's output means, by name or as a `Likelihood`: there is no default.
-        beta: price of a nat: a number, or a `BetaController`.
-        objective: what is minimised: `ELBO` (the default), `IWAE` or `BetaTC`.
-        free_bits: nats per dimension of the code that cost nothing, see `functional.free_bits_rate`. What is held
-            against them is the mean over the batches of all processes together, of accumulated batches each by itself.
+        likelihood: meaning of the decoder's output, by name or as a ``Likelihood``; there is no default.
+        beta: price of a nat: a number, or a ``BetaController``.
+        objective: ``ELBO`` (the default), ``IWAE`` or ``BetaTC``.
+        free_bits: nats per dimension of the code that cost nothing, see ``functional.free_bits_rate``. They apply to
+            the mean over the batches of all processes, and to each accumulated batch by itself.
         eval_samples: draws per example in validation and test.
         likelihood_samples: draws per example for the log-likelihood in test and predict; 0 leaves it out.
         **kwargs: ``optimizer``, ``lr_scheduler``, ``lr_scheduler_interval``, ``deterministic`` (the plain autoencoder)
             and ``scale`` of ``BottleneckModule``.
 
     Raises:
-        ValueError: for sizes out of range, an unknown likelihood, an encoder that returns another number than
-            ``2 * latent_dim``, an objective that the price or a deterministic code does not go with. For a decoder that
-            does not fit code, likelihood or data: at construction where it tells (``latent_dim``,
-            ``numbers_per_output``), in ``setup`` where the datamodule tells the ``dims`` of an example, else at the
-            first batch. At the first batch: for data outside the support of the likelihood.
+        ConfigurationError: for sizes out of range, an unknown likelihood, an encoder that returns another number than
+            ``2 * latent_dim``, or an objective that does not fit the price or a deterministic code. For a decoder that
+            does not fit code, likelihood or data: at construction where it has ``latent_dim`` or
+            ``numbers_per_output``, in ``setup`` where the datamodule has ``dims``, else at the first batch. At the
+            first batch: for data outside the support of the likelihood.
 
     >>> from lit_bottleneck.networks import MLP
     >>> vae = VAE(MLP(64, [32], 2 * 8), MLP(8, [32], 64), latent_dim=8, likelihood="bernoulli")
@@ -85,19 +85,19 @@ class VAE(BottleneckModule):
         self.free_bits = not_negative("free_bits", free_bits)
         self.eval_samples = whole_number("eval_samples", eval_samples, at_least=1)
         self.likelihood_samples = whole_number("likelihood_samples", likelihood_samples, at_least=0)
-        self._check_decoder()
-        self._check_objective()
+        check_decoder(decoder, self.latent_dim, self.likelihood)
+        self.objective.check(self.beta_controller, self.deterministic, self.free_bits)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reconstruct by the mean code: the means of the outputs, in the shape of ``x``."""
+        """Reconstruct from the mean code: the means of the outputs, in the shape of ``x``."""
         return self.likelihood.mean(self._decoded(self.encode(x, sample=False).z, x.shape[1:]))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Means of the outputs for codes ``(B, K)``."""
+        """Return the means of the outputs for codes ``(B, K)``."""
         return self.likelihood.mean(self.decoder(z))
 
     def distortion(self, z: Tensor, x: Tensor) -> Tensor:
-        """What a code leaves to be said of its example: ``-log q(x|z)``, in nats.
+        """Return ``-log q(x|z)`` in nats: the part of an example that its code does not tell.
 
         Args:
             z: ``(B, K)``, or ``(S, B, K)``: several codes of every example.
@@ -107,7 +107,7 @@ class VAE(BottleneckModule):
             ``(B,)`` or ``(S, B)``.
 
         Raises:
-            ValueError: if the decoder's output does not fit ``x``.
+            ConfigurationError: if the decoder's output does not fit ``x``.
         """
         if z.dim() == 3:
             copies = x.expand(len(z), *x.shape).flatten(0, 1)
@@ -134,19 +134,19 @@ class VAE(BottleneckModule):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Code and decode a batch: what `forward` gives, in evaluation mode and without a graph."""
+        """Code and decode a batch, as ``forward`` in evaluation mode and without a graph."""
         with evaluating(self):
             return cast(Tensor, self(x))
 
     @torch.no_grad()
     def interpolate(self, x1: Tensor, x2: Tensor, steps: int, mode: InterpolationMode = "linear") -> Tensor:
-        """Decode codes on the way from those of one batch to those of another.
+        """Decode the codes between those of two batches.
 
         Args:
             x1: ``(B, ...)``, where the paths begin.
             x2: ``(B, ...)``, where they end.
             steps: points on each path, both ends included.
-            mode: see `functional.interpolate`.
+            mode: see ``functional.interpolate``.
 
         Returns:
             ``(steps, B, ...)``: means of the outputs; the first and the last are the reconstructions of both batches.
@@ -170,8 +170,7 @@ class VAE(BottleneckModule):
     def log_likelihood(self, x: Tensor, num_samples: int) -> Tensor:
         """Estimate ``log q(x)`` by importance sampling from the posterior (arXiv 1509.00519), in nats.
 
-        ``log 1/S sum_s q(x|z_s) q(z_s) / p(z_s|x)``: in expectation a lower bound, tighter with every sample. Many
-        samples are decoded a part at a time.
+        ``log 1/S sum_s q(x|z_s) q(z_s) / p(z_s|x)``: in expectation a lower bound, tighter with every sample.
 
         Args:
             x: ``(B, ...)``.
@@ -192,7 +191,7 @@ class VAE(BottleneckModule):
             return torch.cat([self._log_likelihood(part, num_samples, rows) for part in x.split(rows)])
 
     def setup(self, stage: str) -> None:
-        """Hold the networks against the shape of an example, where the datamodule tells it."""
+        """Dry-run the networks on the ``dims`` of the datamodule."""
         x = dummy_batch(self)
         if x is not None:
             with torch.no_grad(), evaluating(self):
@@ -201,7 +200,7 @@ class VAE(BottleneckModule):
                 self.likelihood.mean(try_forward(complaint, decode, dummy_code(self, x).z))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The objective's loss of one batch."""
+        """Return the loss of a batch."""
         x = self._supported(batch)
         code = self.encode(x)
         draws = code.z[None] if self.objective.num_samples == 1 else code.sample(self.objective.num_samples)
@@ -215,26 +214,24 @@ class VAE(BottleneckModule):
         return self.training_loss(**terms)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure a batch."""
+        """Take a batch into the metrics."""
         self._evaluate(batch, "val")
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure a batch."""
+        """Take a batch into the metrics."""
         x = self._evaluate(batch, "test")
         if self.likelihood_samples and not self.deterministic:
             self.measure("test", len(x), log_likelihood=self.log_likelihood(x, self.likelihood_samples))
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Mean code ``(B, K)``; rate, elbo and log-likelihood ``(B,)`` in nats; and labels if there are."""
+        """Return ``mean (B, K)``, ``rate``, ``elbo`` and ``log_likelihood (B,)`` in nats, and ``label`` if given."""
         x = self._supported(batch)
         code = self.encode(x, sample=True)
         distortion = self.distortion(self._draws(code), x).mean(0)
         prediction = {"mean": code.mean, "rate": code.rate, "elbo": -(distortion + code.rate)}
         if self.likelihood_samples and not self.deterministic:
             prediction["log_likelihood"] = self.log_likelihood(x, self.likelihood_samples)
-        if isinstance(batch, (tuple, list)) and len(batch) > 1:
-            prediction["label"] = batch[1]
-        return prediction
+        return self.with_label(prediction, batch)
 
     def export_parts(self) -> dict[str, ExportPart]:
         """Return ``code`` (the mean), ``reconstruction`` and ``decoder`` (means of the outputs)."""
@@ -265,11 +262,11 @@ class VAE(BottleneckModule):
         return penalty
 
     def _draws(self, code: Code) -> Tensor:
-        """Codes of every example for evaluation, ``(S, B, K)``."""
+        """Return codes of every example for evaluation, ``(S, B, K)``."""
         return code.z[None] if self.eval_samples == 1 or self.deterministic else code.sample(self.eval_samples)
 
     def _decoded(self, z: Tensor, dims: Sequence[int]) -> Tensor:
-        """What the decoder makes of codes, in the shape that the likelihood of data of the shape ``dims`` reads."""
+        """Decode codes into the parameters of the likelihood of data of shape ``dims``."""
         parameters: Tensor = self.decoder(z)
         numbers = self.likelihood.numbers_per_output
         wanted = (numbers * dims[0], *dims[1:])
@@ -293,43 +290,11 @@ class VAE(BottleneckModule):
 
     def _supported(self, batch: Any) -> Tensor:
         x: Tensor = self.inputs(batch)
-        # On an accelerator it would wait for the device in every training step.
-        if not self.training or x.device.type == "cpu" or self.logs_this_step:
+        if self.checks_values(x):
             self.likelihood.check(x)
         return x
 
     def _dataset_size(self) -> int | None:
-        """Number of training examples, where a trainer has them in one loader."""
+        """Return the number of training examples, if the trainer has them in one loader."""
         dataset = None if self._trainer is None else getattr(self._trainer.train_dataloader, "dataset", None)
         return len(dataset) if isinstance(dataset, Sized) else None
-
-    def _check_decoder(self) -> None:
-        """Hold the decoder against code and likelihood, as far as it tells what it takes and returns."""
-        width = getattr(self.decoder, "latent_dim", getattr(self.decoder, "in_features", None))
-        if isinstance(width, int) and width != self.latent_dim:
-            raise ConfigurationError(
-                f"latent_dim={self.latent_dim} needs a decoder of codes of that width; got one of {width}"
-            )
-        needed = self.likelihood.numbers_per_output
-        numbers = getattr(self.decoder, "numbers_per_output", needed)
-        if numbers != needed:
-            raise ConfigurationError(
-                f"likelihood={type(self.likelihood).__name__} needs a decoder with numbers_per_output={needed}; got "
-                f"{numbers}"
-            )
-
-    def _check_objective(self) -> None:
-        objective = type(self.objective).__name__
-        if self.deterministic and self.objective.needs_noise:
-            raise ConfigurationError(
-                f"deterministic=True has no noise, without which objective={objective} has no meaning"
-            )
-        if self.objective.needs_linear_price and self.free_bits:
-            raise ConfigurationError(
-                f"free_bits={self.free_bits} is for the KL itself, which objective={objective} samples"
-            )
-        if self.objective.needs_linear_price and not self.beta_controller.linear:
-            raise ConfigurationError(
-                f"objective={objective} needs a penalty of beta times the rate, and "
-                f"beta={type(self.beta_controller).__name__} asks for another"
-            )

@@ -1,24 +1,21 @@
 """The GAN with a variational discriminator bottleneck."""
 
-from collections.abc import Collection
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from lit_bottleneck.adversarial import GradientPenalty, LossName, adversarial_loss, input_gradient, penalty_from
+from lit_bottleneck.adversarial import GradientPenalty, LossName, adversarial_loss, penalty_from
 from lit_bottleneck.beta import BetaController, DualBeta
-from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
-from lit_bottleneck.code import Code
-from lit_bottleneck.functional import InterpolationMode, at_least_float32, interpolate
+from lit_bottleneck.checks import one_of, whole_number
+from lit_bottleneck.functional import InterpolationMode, interpolate
 from lit_bottleneck.models.alternating import AlternatingModule
 from lit_bottleneck.models.base import evaluating
+from lit_bottleneck.models.discriminator import BottleneckDiscriminator, mixture
 from lit_bottleneck.models.export_parts import ExportPart, mean_code
 from lit_bottleneck.models.gan_checks import (
     check_batch,
-    check_compilable,
     check_head,
     check_loader,
     check_networks,
@@ -30,28 +27,27 @@ from lit_bottleneck.models.gan_checks import (
 )
 from lit_bottleneck.models.setup_checks import dummy_zeros
 from lit_bottleneck.networks.spectral import add_spectral_norm
-from lit_bottleneck.training.compilation import run_as_written
+from lit_bottleneck.training.distributed import rank_and_world_size
 
 _PAPER_CAPACITY = 0.1  # nats, of the paper's CIFAR-10
 
 
-class VDBGAN(AlternatingModule):
+class VDBGAN(BottleneckDiscriminator, AlternatingModule):
     """GAN whose discriminator reads "real or generated" from a Gaussian code (VDB, arXiv 1810.00821).
 
     The discriminator is an encoder to a code and a head on it. It minimises ``E_real[loss(z)] + E_generated[loss(z)] +
-    beta * R``, where the rate ``R`` is the mean of that on real and that on generated examples, whatever their numbers;
-    beta moves once per discriminator step. From ``beta = 2`` on the collapsed code (rate 0) is optimal for the
-    cross-entropy. The generator plays against the head's logit at the mean code and pays for no nats.
-    ``deterministic=True`` is the plain GAN of the same networks.
+    beta * R``, where the rate ``R`` is the mean of the rates of real and of generated examples; beta moves once per
+    discriminator step. From ``beta = 2`` on the collapsed code (rate 0) is optimal for the cross-entropy. The generator
+    plays against the logit at the mean code, at no price. ``deterministic=True`` is the plain GAN of the same networks.
 
     Logged as ``train/...``: ``loss`` (the discriminator's), ``real_loss``, ``generated_loss``, ``gradient_penalty``,
-    ``generator_loss``; what the discriminator knows: ``rate``, ``rate_real``, ``rate_generated`` (nats), ``beta``,
-    ``accuracy`` (at the mean code, against a logit of 0), ``accuracy_sampled`` (at a draw), ``gradient_norm`` (of the
-    logit, at real examples); and ``discriminator_steps`` and ``generator_steps``. As ``val/...`` and ``test/...``,
-    against samples of the averaged generator: ``loss``, the rates and the accuracies.
+    ``generator_loss``; ``rate``, ``rate_real``, ``rate_generated`` (nats), ``beta``, ``accuracy`` (at the mean code,
+    against a logit of 0), ``accuracy_sampled`` (at a draw), ``gradient_norm`` (of the logit, at real examples);
+    ``discriminator_steps`` and ``generator_steps``. As ``val/...`` and ``test/...``, against samples of the averaged
+    generator: ``loss``, the rates and the accuracies.
 
-    It is trained by turns, see `AlternatingModule`: clipping and accumulation are its own arguments, not the trainer's,
-    the trainer counts the steps of both optimizers, and on several processes it needs the strategy
+    It trains by turns, see ``AlternatingModule``: clipping and accumulation are its own arguments, not the trainer's,
+    the trainer counts the steps of both optimizers, and several processes need the strategy
     ``ddp_find_unused_parameters_true``.
 
     Args:
@@ -61,27 +57,27 @@ class VDBGAN(AlternatingModule):
         latent_dim: width K of the code (channels of a spatial one).
         noise_dim: width of the standard normal noise.
         head: any module from codes to one logit per example. Default: one linear layer on the flattened code.
-        beta: price of a nat: a number, or a `BetaController`. Default: the paper's, ``DualBeta.paper(capacity=0.1)``.
+        beta: price of a nat: a number, or a ``BetaController``. Default: the paper's, ``DualBeta.paper(capacity=0.1)``.
         loss: ``"non_saturating"`` (cross-entropy), ``"hinge"`` or ``"wasserstein"``.
-        gradient_penalty: of the discriminator: the weight of `adversarial.R1` (zero-centred, on real examples, through
-            the sampled code), or a `adversarial.GradientPenalty`. Default: none.
+        gradient_penalty: of the discriminator: the weight of ``adversarial.R1`` (zero-centred, on real examples,
+            through the sampled code), or a ``adversarial.GradientPenalty``. Default: none.
         discriminator_steps: per generator step, each on a batch of its own.
         generator_sees: the logit at the ``"mean"`` code (the paper) or at a ``"sample"`` of it (its authors' code).
-        generator_ema: decay of the moving average of the generator's weights, by which it is used and judged.
-        rate_per: what the rate, and so the capacity, is counted for: an ``"image"``, or a ``"position"`` of a spatial
-            code (the authors' code: a capacity of .1 on 4 x 4 positions is 1.6 nats an image).
+        generator_ema: decay of the moving average of the generator's weights, with which it is used and evaluated.
+        rate_per: whether the rate, and so the capacity, counts an ``"image"`` or a ``"position"`` of a spatial code
+            (the authors' code: a capacity of .1 on 4 x 4 positions is 1.6 nats an image).
         spectral_norm: put a spectral norm on the linear and convolutional layers of encoder and head, in place, see
-            `networks.add_spectral_norm`.
-        **kwargs: those of ``AlternatingModule`` and ``BottleneckModule``: ``discriminator_optimizer``,
-            ``gradient_clip_val``, ``gradient_clip_algorithm``, ``accumulate_grad_batches``, ``optimizer``,
-            ``lr_scheduler``, ``lr_scheduler_interval``, ``deterministic``, ``scale``.
+            ``networks.add_spectral_norm``.
+        **kwargs: those of ``AlternatingModule`` (``discriminator_optimizer``, ``gradient_clip_val``,
+            ``gradient_clip_algorithm``, ``accumulate_grad_batches``) and of ``BottleneckModule`` (``optimizer``,
+            ``lr_scheduler``, ``lr_scheduler_interval``, ``deterministic``, ``scale``).
 
     Raises:
-        ValueError: for sizes out of range or unknown names. For networks that do not fit each other, the noise, the
-            code or the data: at construction where they tell their widths, else in ``setup`` (which has a datamodule
-            tell the ``dims`` and the ``value_range`` of its examples) or at the first batch. In ``setup``: for a
-            trainer that clips or accumulates itself, for strategies that cannot train two networks, and for a compiled
-            encoder or head with a gradient penalty or a spectral norm.
+        ConfigurationError: for sizes out of range or unknown names. For networks that do not fit each other, the noise,
+            the code or the data: at construction where they have widths, else in ``setup`` (where the datamodule has
+            ``dims`` and ``value_range``) or at the first batch. In ``setup``: for a trainer that clips or accumulates
+            itself, strategies that cannot train two networks, and a compiled encoder or head with a gradient penalty
+            or a spectral norm.
         FloatingPointError: when a loss is not finite, with the network's name, before its step.
 
     >>> from lit_bottleneck.networks import MLP, MLPDecoder
@@ -121,7 +117,7 @@ class VDBGAN(AlternatingModule):
         )
         self.noise_dim = whole_number("noise_dim", noise_dim, at_least=1)
         check_noise(self.noise_dim, generator)
-        self.head = self._default_head() if head is None else head
+        self.head = self.default_head() if head is None else head
         check_head(self.head)
         self.loss = adversarial_loss(loss)
         self.gradient_penalty = penalty_from(gradient_penalty)
@@ -134,32 +130,21 @@ class VDBGAN(AlternatingModule):
         self._has_batch_norm = has_batch_norm(self.generator, self.encoder, self.head)
         self._range_is_checked = False
 
-    @property
-    def discriminator(self) -> list[nn.Module]:
-        """Encoder and head."""
-        return [self.encoder, self.head]
-
     def forward(self, noise: Tensor) -> Tensor:
-        """Generate by the weights of the moment: noise ``(B, noise_dim)`` to examples ``(B, ...)``."""
+        """Generate with the current weights: noise ``(B, noise_dim)`` to examples ``(B, ...)``."""
         generated: Tensor = self.generator(noise)
         return generated
 
-    def discriminate(self, x: Tensor) -> Tensor:
-        """Logits at the mean code, ``(B,)``: positive for what looks real."""
-        return self._logits(self.encode(x, sample=False).z)
-
     def draw_noise(self, n: int) -> Tensor:
-        """Draw ``n`` rows of standard normal noise, ``(n, noise_dim)``, other ones on every process."""
-        rank, processes = 0, 1
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        # Processes that were seeded alike draw the same: each takes its own part of what one process would have drawn.
+        """Draw ``n`` rows of standard normal noise, ``(n, noise_dim)``, different ones on every process."""
+        # Processes with the same seed draw the same: each takes its part of what one process would have drawn.
+        rank, processes = rank_and_world_size()
         noise = torch.randn(processes * n, self.noise_dim, device=self.device)
         return noise[rank * n : (rank + 1) * n].to(self.dtype)
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
-        """Generate ``n`` examples by the averaged generator, ``(n, ...)``.
+        """Generate ``n`` examples with the averaged generator, ``(n, ...)``.
 
         Raises:
             ValueError: if ``n`` is less than 1.
@@ -172,13 +157,13 @@ class VDBGAN(AlternatingModule):
     def interpolate(
         self, noise1: Tensor, noise2: Tensor, steps: int, mode: InterpolationMode = "variance_preserving"
     ) -> Tensor:
-        """Generate, by the averaged generator, from noise on the way from one batch of it to another.
+        """Generate with the averaged generator from the noise between two batches of it.
 
         Args:
             noise1: ``(B, noise_dim)``, where the paths begin, such as ``draw_noise(B)``.
             noise2: ``(B, noise_dim)``, where they end.
             steps: points on each path, both ends included.
-            mode: see `functional.interpolate`.
+            mode: see ``functional.interpolate``.
 
         Returns:
             ``(steps, B, ...)``.
@@ -195,11 +180,11 @@ class VDBGAN(AlternatingModule):
 
     @property
     def value_range(self) -> tuple[float, float] | None:
-        """The range of what is generated, where the generator tells it."""
+        """The range of the generated values, if it is known."""
         return output_range(self.generator)
 
     def training_examples(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Real examples of a batch, and as many generated ones."""
+        """Return the real examples of a batch, and as many generated ones."""
         real = self.inputs(batch)
         check_batch(real, self._example_dims, self._has_batch_norm)
         if not self._range_is_checked:
@@ -207,45 +192,13 @@ class VDBGAN(AlternatingModule):
             self._range_is_checked = True
         return real, self.generator(self.draw_noise(len(real)))
 
-    def discriminator_loss(self, real: Tensor, generated: Tensor) -> Tensor:
-        """What the discriminator minimises, a scalar: both halves, the price of the rate, and the gradient penalty.
-
-        Args:
-            real: ``(B, ...)``.
-            generated: ``(M, ...)``, without a graph. (A price of each example, ``CapacityBeta(reduction="sample")``,
-                needs as many of both.)
-        """
-        look_at_gradient = self.gradient_penalty is not None or self.logs_this_step
-        real = real.detach().requires_grad_(look_at_gradient)
-        with run_as_written(*self.discriminator) if look_at_gradient else nullcontext():
-            code = self.encode(real)
-            logit = self._logits(code.z)
-        codes = code, self.encode(generated)
-        logits = logit, self._logits(codes[1].z)
-        rates = self._rate(codes[0]), self._rate(codes[1])
-        real_loss, generated_loss = self.loss.real(logits[0]).mean(), self.loss.generated(logits[1]).mean()
-        terms = {
-            "real_loss": real_loss,
-            "generated_loss": generated_loss,
-            "rate_penalty": self.rate_penalty(_mixture(*rates), distortion=real_loss + generated_loss),
-        }
-        if self.gradient_penalty is not None:
-            points = self.gradient_penalty.points(real, generated)
-            at_points = logits[0] if points is real else self._logits(self.encode(points).z)
-            terms["gradient_penalty"] = self.gradient_penalty.forward(input_gradient(at_points, points, True))
-        if self.logs_this_step:
-            gradient = input_gradient(logits[0], real, False)
-            self.log("train/gradient_norm", torch.linalg.vector_norm(gradient, dim=1).mean())
-            self.log_dict({f"train/{name}": value for name, value in self._knowledge(codes, rates, logits).items()})
-        return self.training_loss("discriminator", **terms)
-
     def generator_loss(self, n: int) -> Tensor:
-        """What the generator minimises, a scalar, on ``n`` draws of noise."""
+        """Return the loss of the generator on ``n`` draws of noise."""
         code = self.encode(self.generator(self.draw_noise(n)), sample=self.generator_sees == "sample")
-        return self.training_loss("generator", generator_loss=self.loss.generator(self._logits(code.z)).mean())
+        return self.training_loss("generator", generator_loss=self.loss.generator(self.logits(code.z)).mean())
 
     def setup(self, stage: str) -> None:
-        """Hold the networks against each other and against the examples, where the datamodule tells their shape."""
+        """Dry-run the networks, and compare them with ``dims`` and ``value_range`` of the datamodule."""
         super().setup(stage)
         if stage == "fit":
             self.check_compilable()
@@ -257,39 +210,24 @@ class VDBGAN(AlternatingModule):
             self._example_dims = check_networks(noise, self.generator, encode, self.discriminate, data)
         check_value_range(self.value_range, data)
 
-    def check_compilable(self, names: Collection[str] = ()) -> None:
-        """Refuse networks that cannot be compiled, where they are or are going to be.
-
-        Args:
-            names: networks that are going to be compiled.
-
-        Raises:
-            ConfigurationError: for encoder or head with a gradient penalty or a spectral norm.
-        """
-        discriminator = {"encoder": self.encoder, "head": self.head}
-        whole = self._compiler_ctx is not None  # trainer.fit(torch.compile(model)); Lightning has no public name for it
-        check_compilable(discriminator, self.gradient_penalty, names, whole)
-
     def on_train_start(self) -> None:
-        """Look at how the loader cuts its batches."""
+        """Refuse a loader whose last batch is one example, if that has no batch statistics."""
         super().on_train_start()
         check_loader(self.trainer.train_dataloader, self._has_batch_norm)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure a batch."""
+        """Take a batch into the metrics."""
         self._evaluate(batch, "val")
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure a batch."""
+        """Take a batch into the metrics."""
         self._evaluate(batch, "test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Logit at the mean code ``(B,)``, rate ``(B,)``, flattened mean code, and labels if there are."""
+        """Return ``logit (B,)`` at the mean code, ``rate (B,)``, the flattened ``mean``, and ``label`` if given."""
         code = self.encode(self.inputs(batch), sample=False)
-        prediction = {"logit": self._logits(code.z), "rate": self._rate(code), "mean": code.mean.flatten(1)}
-        if isinstance(batch, (tuple, list)) and len(batch) > 1:
-            prediction["label"] = batch[1]
-        return prediction
+        prediction = {"logit": self.logits(code.z), "rate": self.rate(code), "mean": code.mean.flatten(1)}
+        return self.with_label(prediction, batch)
 
     def export_parts(self) -> dict[str, ExportPart]:
         """Return ``code`` (the mean), ``logits`` (at the mean code) and ``generator`` (the averaged one)."""
@@ -311,53 +249,13 @@ class VDBGAN(AlternatingModule):
             "generator": ExportPart(generate, ("generator", "encoder", "head", "metrics"), "noise", draw_noise),
         }
 
-    def _default_head(self) -> nn.Module:
-        """One linear layer on the flattened code."""
-        positions = torch.Size(getattr(self.encoder, "out_dims", ())[1:]).numel()
-        return nn.Sequential(nn.Flatten(), nn.Linear(self.latent_dim * positions, 1))
-
-    def _logits(self, z: Tensor) -> Tensor:
-        logits: Tensor = self.head(z)
-        if logits.numel() != len(z):
-            raise ConfigurationError(f"head must return one logit per example; got {tuple(logits.shape)} for {len(z)}")
-        return at_least_float32(logits.reshape(-1))
-
-    def _rate(self, code: Code) -> Tensor:
-        """Nats per image or per position, ``(B,)``."""
-        positions = code.mean.shape[2:].numel() if self.rate_per == "position" else 1
-        return code.rate / positions
-
-    @torch.no_grad()
-    def _knowledge(
-        self, codes: tuple[Code, Code], rates: tuple[Tensor, Tensor], logits: tuple[Tensor, Tensor]
-    ) -> dict[str, Tensor]:
-        """What the discriminator knows, from codes, rates and logits at a draw of real and of generated examples."""
-        with evaluating(self.head):
-            at_mean = [self._logits(code.mean.to(code.z.dtype)) for code in codes]
-        return {
-            "rate_real": rates[0].mean(),
-            "rate_generated": rates[1].mean(),
-            "accuracy": _accuracy(*at_mean),
-            "accuracy_sampled": _accuracy(*logits),
-        }
-
     def _evaluate(self, batch: Any, stage: str) -> None:
         real = self.inputs(batch)
         codes = self.encode(real, sample=True), self.encode(self.sample(len(real)), sample=True)
-        logits = self._logits(codes[0].z), self._logits(codes[1].z)
-        rates = self._rate(codes[0]), self._rate(codes[1])
+        logits = self.logits(codes[0].z), self.logits(codes[1].z)
+        rates = self.rate(codes[0]), self.rate(codes[1])
         halves = self.loss.real(logits[0]).mean() + self.loss.generated(logits[1]).mean()
-        mixture = _mixture(*rates)
-        measured = {"loss": halves + self.rate_penalty(mixture), "rate": mixture.mean()}
-        measured |= self._knowledge(codes, rates, logits)
+        joined = mixture(*rates)
+        measured = {"loss": halves + self.rate_penalty(joined), "rate": joined.mean()}
+        measured |= self.knowledge(codes, rates, logits)
         self.measure(stage, len(real), **measured)
-
-
-def _mixture(real: Tensor, generated: Tensor) -> Tensor:
-    """Rates ``(B,)`` and ``(M,)`` as ``(B + M,)`` whose mean is the mean of both means."""
-    total = len(real) + len(generated)
-    return torch.cat([real * (total / (2 * len(real))), generated * (total / (2 * len(generated)))])
-
-
-def _accuracy(real_logits: Tensor, generated_logits: Tensor) -> Tensor:
-    return ((real_logits > 0).float().mean() + (generated_logits <= 0).float().mean()) / 2

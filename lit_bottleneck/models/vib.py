@@ -91,7 +91,7 @@ class VIBClassifier(BottleneckModule):
         return logits
 
     def log_probabilities(self, code: Code) -> Tensor:
-        """Log-probabilities ``(B, num_classes)`` as evaluation reads them: by the mean or ``eval_samples`` draws."""
+        """Return log-probabilities ``(B, num_classes)``: at the mean code, or averaged over ``eval_samples`` draws."""
         if not self.eval_samples:
             return F.log_softmax(self._logits(code.z), dim=-1)
         draws = code.sample(self.eval_samples)
@@ -100,7 +100,7 @@ class VIBClassifier(BottleneckModule):
         return mean.clamp(max=0)  # a probability of 1 + 1e-7 would be taken for a logit
 
     def setup(self, stage: str) -> None:
-        """Hold the sizes against those of the datamodule, where it tells them."""
+        """Compare ``num_classes`` with that of the datamodule, and dry-run the networks on its ``dims``."""
         data = getattr(self.trainer, "datamodule", None)
         num_classes = getattr(data, "num_classes", self.num_classes)
         if num_classes > self.num_classes:
@@ -116,7 +116,7 @@ class VIBClassifier(BottleneckModule):
             self._check_logits(try_forward(complaint, self.decoder, z).shape[-1])
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Cross-entropy of one draw, plus the price of its rate."""
+        """Return the cross-entropy of one draw, plus the price of its rate."""
         x, labels = self._labelled(batch)
         code = self.encode(x)
         logits = self._logits(code.z)
@@ -128,29 +128,27 @@ class VIBClassifier(BottleneckModule):
         )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure a batch."""
+        """Take a batch into the metrics."""
         self._evaluate(batch, "val")
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Measure a batch."""
+        """Take a batch into the metrics."""
         code, labels = self._evaluate(batch, "test")
         drawn = self._logits(code.sample(1)[0])
         self.measure("test", len(labels), cross_entropy_sampled=F.cross_entropy(drawn, labels, reduction="none"))
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Probabilities ``(B, num_classes)``, rate ``(B,)`` in nats, mean code ``(B, K)``, and labels if there are."""
+        """Return ``probabilities (B, num_classes)``, ``rate (B,)`` in nats, ``mean (B, K)``, and ``label`` if given."""
         code = self.encode(self.inputs(batch), sample=False)
         prediction = {"probabilities": self.log_probabilities(code).exp(), "rate": code.rate, "mean": code.mean}
-        if isinstance(batch, (tuple, list)) and len(batch) > 1:
-            prediction["label"] = batch[1]
-        return prediction
+        return self.with_label(prediction, batch)
 
     def export_parts(self) -> dict[str, ExportPart]:
         """Return ``code`` (the mean) and ``logits`` (of the mean code)."""
         return super().export_parts() | {"logits": ExportPart(call, unused=("metrics",))}
 
     def _logits(self, z: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)``, at least float32, for codes ``(B, K)``."""
+        """Return logits ``(B, num_classes)``, at least float32, for codes ``(B, K)``."""
         return at_least_float32(self.decoder(z))
 
     def _check_logits(self, width: int | None) -> None:
@@ -173,8 +171,7 @@ class VIBClassifier(BottleneckModule):
 
     def _labelled(self, batch: Any) -> tuple[Tensor, Tensor]:
         x, labels = batch[:2]
-        # On an accelerator it would wait for the device in every training step.
-        if not self.training or labels.device.type == "cpu" or self.logs_this_step:
+        if self.checks_values(labels):
             outside = labels[(labels < 0) | (labels >= self.num_classes)]
             if outside.numel():
                 raise ConfigurationError(

@@ -11,6 +11,13 @@ def are_several_processes() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
+def rank_and_world_size() -> tuple[int, int]:
+    """Return the number of this process, and how many there are."""
+    if not are_several_processes():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
 def sum_over_processes(values: Tensor) -> Tensor:
     """Sum a tensor over all processes, without a graph; every process must call it."""
     values = values.detach()

@@ -169,7 +169,7 @@ def test_with_one_draw_a_row_the_mean_cross_entropy_is_at_least_log_2_minus_the_
             optimizer.step()
         with torch.no_grad():
             codes = [model.encode(x, sample=True) for x in (real, generated)]
-            logits = [model._logits(code.z) for code in codes]
+            logits = [model.logits(code.z) for code in codes]
             each = torch.cat([F.softplus(-logits[0]), F.softplus(logits[1])])
             rate = torch.cat([code.rate for code in codes]).mean()
         noise = (each.std() / math.sqrt(len(each))).item()
@@ -389,14 +389,16 @@ def test_a_schedule_of_epochs_is_in_a_checkpoint_of_the_epochs_last_batch(tmp_pa
     ],
 )
 def test_a_schedule_that_can_follow_nothing_is_refused(arguments: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"ReduceLROnPlateau needs lr_scheduler_interval='epoch' and what it is"):
+    with pytest.raises(
+        ValueError, match=r"ReduceLROnPlateau needs lr_scheduler_interval='epoch' and a metric to follow"
+    ):
         fit(gan(**arguments))
 
 
 def test_a_schedule_waits_for_what_it_is_to_follow_and_says_so() -> None:
     plateau = lambda optimizer: ReduceLROnPlateau(optimizer, monitor="val/loss", factor=0.1, patience=0)  # noqa: E731
     run = trainer(max_epochs=2, check_val_every_n_epoch=2)
-    with pytest.warns(UserWarning, match=r"is to follow 'val/loss', which has not been logged yet"):
+    with pytest.warns(UserWarning, match=r"follows 'val/loss', which was not logged yet"):
         run.fit(gan(lr_scheduler=plateau), loader(), loader())
 
 
