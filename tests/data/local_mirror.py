@@ -1,4 +1,4 @@
-"""A server on this machine, from which the data modules download small sets in the formats of the originals."""
+"""A local server, from which the data modules download small data sets in the original formats."""
 
 import contextlib
 import gzip
@@ -27,17 +27,17 @@ def md5(path: Path) -> str:
 
 
 class Mirror:
-    """Serves a folder; what is published has its true checksums, and its address is the one that is downloaded from.
+    """Serve a folder, and redirect the downloads to it, with the checksums of the published files.
 
     Args:
-        folder: What is published.
-        monkeypatch: Undoes the addresses and checksums.
+        folder: The published files.
+        monkeypatch: Restores the addresses and checksums.
     """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.requests: list[str] = []
-        self.holds_back = False  # the second half of what is asked for first
+        self.holds_back = False  # the second half of the first file requested
         self.half_is_sent, self.may_go_on = threading.Event(), threading.Event()
         self._monkeypatch = monkeypatch
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -55,7 +55,7 @@ class Mirror:
             self._server.server_close()
 
     def publish(self, name: str, more: tuple[Member, ...] = ()) -> tuple[Written, Written] | None:
-        """Offer a set, of which the archive, if it is one, also has other members; return what is in its parts."""
+        """Publish a data set, with ``more`` members in its archive; return the contents of its parts."""
         if name == "IMDB":
             archive = write_archive(self.folder, make_reviews(*SIZES), list(more))
             self._monkeypatch.setattr(imdb_files, "URL", self.url + archive.name)

@@ -1,4 +1,4 @@
-"""Small made-up data sets, written in the file formats of the originals.
+"""Small synthetic data sets in the original file formats.
 
 Each class has its own pattern, to which noise is added: a classifier learns them, and a decoder has something to draw.
 """
@@ -19,7 +19,7 @@ PATTERN_BLOCKS = 4  # a pattern is 4 x 4 blocks, bright or dark
 
 
 class Written(NamedTuple):
-    """What was written: images uint8 `(N, C, H, W)`, labels int64 `(N,)`."""
+    """The written examples: images uint8 ``(N, C, H, W)``, labels int64 ``(N,)``."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -27,7 +27,7 @@ class Written(NamedTuple):
 
 @functools.cache
 def make_images(total: int, dims: tuple[int, int, int], num_classes: int, seed: int) -> Written:
-    """Return `total` images of class-dependent patterns; the patterns are the same for every seed."""
+    """Return ``total`` images of class-dependent patterns; the patterns are the same for every seed."""
     generator = np.random.default_rng(seed)
     labels = generator.permutation(np.arange(total) % num_classes)
     channels, height, width = dims
@@ -44,7 +44,7 @@ def make_images(total: int, dims: tuple[int, int, int], num_classes: int, seed: 
 def write_mnist(
     root: str | Path, name: str = "MNIST", train: int = 200, test: int = 50, seed: int = 0
 ) -> tuple[Written, Written]:
-    """Write IDX files as MNIST, FashionMNIST and KMNIST have them, and return what is in them."""
+    """Write the IDX files of MNIST, FashionMNIST or KMNIST, and return their contents."""
     folder = Path(root) / name / "raw"
     folder.mkdir(parents=True)
     parts = make_images(train, (1, 28, 28), 10, seed), make_images(test, (1, 28, 28), 10, seed + 1)
@@ -60,9 +60,9 @@ def write_mnist(
 def write_cifar(
     root: str | Path, name: str = "CIFAR10", train: int = 200, test: int = 50, seed: int = 0
 ) -> tuple[Written, Written]:
-    """Write pickled batches as CIFAR10 and CIFAR100 have them, and return what is in them.
+    """Write the pickled batches of CIFAR10 or CIFAR100, and return their contents.
 
-    torchvision reads them after `accept_any_checksum`.
+    torchvision reads them after ``accept_any_checksum``.
     """
     dataset = getattr(datasets, name)
     num_classes, label_key = (10, "labels") if name == "CIFAR10" else (100, "fine_labels")
@@ -80,9 +80,9 @@ def write_cifar(
 
 
 def write_svhn(root: str | Path, train: int = 200, test: int = 50, seed: int = 0) -> tuple[Written, Written]:
-    """Write MATLAB files as SVHN has them (label 10 is the digit 0), and return what is in them, 0 as 0.
+    """Write the MATLAB files of SVHN (label 10 is the digit 0), and return their contents (with 0 as 0).
 
-    torchvision reads them after `accept_any_checksum`.
+    torchvision reads them after ``accept_any_checksum``.
     """
     Path(root).mkdir(parents=True, exist_ok=True)
     parts = make_images(train, (3, 32, 32), 10, seed), make_images(test, (3, 32, 32), 10, seed + 1)
@@ -105,7 +105,7 @@ def accept_any_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def forbid_network(monkeypatch: pytest.MonkeyPatch, reason: str = "no network in tests") -> None:
-    """Make every download of torchvision fail at once, as on a machine without network."""
+    """Let every download of torchvision fail, as without a network."""
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError(reason)

@@ -1,14 +1,16 @@
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 from torch import nn
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data.base import LabelledDataModule
 from lit_bottleneck.data.dataset import Examples
+from tests.quiet import trainer
 
 
 class Tokens(LabelledDataModule):
-    """Forty integer sequences of length 3; the first token is the row, so that every row can be told apart."""
+    """Forty integer sequences of length 3, of which the first token is the row's number."""
 
     def __init__(self, labels=None, **arguments):
         super().__init__(dims=(3,), num_classes=4, **{"batch_size": 8, **arguments})
@@ -23,7 +25,7 @@ class Tokens(LabelledDataModule):
 
 
 class Counter(LightningModule):
-    """Counts the batches of each part that Lightning hands it."""
+    """Count the examples of each part that Lightning passes."""
 
     def __init__(self):
         super().__init__()
@@ -51,19 +53,7 @@ def rows(loader):
     return torch.cat([x[:, 0] for x, _ in loader]).tolist()
 
 
-def trainer(tmp_path):
-    return Trainer(
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
-def test_training_is_shuffled_anew_and_the_rest_is_in_order():
+def test_training_is_reshuffled_and_the_other_parts_are_in_order():
     torch.manual_seed(0)
     data = Tokens(val_size=10)
     first, second = rows(data.train_dataloader()), rows(data.train_dataloader())
@@ -81,16 +71,16 @@ def test_setup_loads_once():
     assert data.loads == 1
 
 
-def test_without_val_size_everything_is_trained_on_and_lightning_runs_no_validation(tmp_path):
+def test_without_val_size_lightning_trains_on_all_rows_and_skips_validation():
     data, model = Tokens(val_size=0), Counter()
-    trainer(tmp_path).fit(model, data)
+    trainer(max_epochs=1).fit(model, data)
     assert data.val_dataloader() == []
     assert model.seen == {"train": 30, "val": 0, "test": 0}
 
 
-def test_lightning_sees_each_part_whole(tmp_path):
+def test_lightning_runs_each_part_completely():
     data, model = Tokens(val_size=10), Counter()
-    runner = trainer(tmp_path)
+    runner = trainer(max_epochs=1)
     runner.fit(model, data)
     validated = model.seen["val"]  # with the sanity check's batches: 2 of 8 and 2, which is all
     runner.test(model, data, verbose=False)
@@ -98,7 +88,7 @@ def test_lightning_sees_each_part_whole(tmp_path):
     assert torch.cat(runner.predict(model, data)).tolist() == list(range(30, 40))
 
 
-def test_loader_processes_begin_anew_with_every_epoch():
+def test_loader_processes_restart_with_every_epoch():
     loader = Tokens(num_workers=1).train_dataloader()
     assert not loader.persistent_workers
     assert loader.pin_memory == torch.cuda.is_available()
@@ -106,12 +96,12 @@ def test_loader_processes_begin_anew_with_every_epoch():
 
 
 def test_too_many_validation_rows_are_refused_at_setup():
-    with pytest.raises(ValueError, match="val_size=30 holds out 30 of 30 rows"):
+    with pytest.raises(ConfigurationError, match="val_size=30 holds out 30 of 30 rows"):
         Tokens(val_size=30).setup()
 
 
-def test_labels_that_are_no_class_are_named():
+def test_labels_out_of_range_are_refused():
     labels = torch.arange(40) % 4
     labels[3], labels[35] = -1, 7
-    with pytest.raises(ValueError, match=r"num_classes=4.*0 to 3; got also -1, 7"):
+    with pytest.raises(ConfigurationError, match=r"num_classes=4.*0 to 3; got also -1, 7"):
         Tokens(labels=labels).setup()

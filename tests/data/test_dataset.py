@@ -5,11 +5,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data.dataset import BatchedDataset, Examples, keep_batch
 
 
 class Squares:
-    """Rows made when asked for: row r is (r, r * r)."""
+    """Rows made on request: row r is (r, r * r)."""
 
     def __len__(self) -> int:
         return 6
@@ -22,7 +23,7 @@ LABELS = torch.tensor([0, 1, 0, 1, 0, 1])
 
 
 @pytest.mark.parametrize("inputs", [Squares(), Squares()[torch.arange(6)]], ids=["made", "tensor"])
-def test_a_selection_of_a_selection_counts_within_the_first(inputs):
+def test_a_selection_of_a_selection_indexes_the_first(inputs):
     chosen = Examples.of(inputs, LABELS).select(torch.tensor([5, 3, 1])).select(torch.tensor([2, 0]))
     assert len(chosen) == 2
     x, y = chosen.take(torch.tensor([0, 1]))
@@ -36,13 +37,13 @@ def test_a_selection_shares_the_memory_of_the_inputs():
     assert chosen.inputs is images
 
 
-def test_inputs_without_labels_are_an_error():
-    with pytest.raises(ValueError, match=r"6 inputs, 5 labels"):
+def test_inputs_without_labels_are_refused():
+    with pytest.raises(ConfigurationError, match=r"6 inputs, 5 labels"):
         Examples.of(Squares(), LABELS[:5])
 
 
 @pytest.mark.parametrize("inputs", [Squares(), Squares()[torch.arange(6)]], ids=["made", "tensor"])
-def test_a_batch_at_once_equals_its_examples_stacked(inputs):
+def test_a_batch_equals_its_examples_stacked(inputs):
     dataset = BatchedDataset(Examples.of(inputs, LABELS))
     x, y = dataset.__getitems__([4, 0, -1])
     singles = [dataset[4], dataset[0], dataset[-1]]
@@ -55,7 +56,7 @@ def test_a_dataset_can_be_iterated_and_ends():
     assert [int(label) for _, label in BatchedDataset(Examples.of(Squares(), LABELS))] == LABELS.tolist()
 
 
-def test_a_loader_gives_every_example_once_also_through_worker_processes():
+def test_a_loader_gives_every_example_once_with_and_without_workers():
     dataset = BatchedDataset(Examples.of(Squares(), LABELS))
     for num_workers in (0, 1):
         batches = list(DataLoader(dataset, batch_size=4, num_workers=num_workers, collate_fn=keep_batch))

@@ -1,5 +1,6 @@
-"""What is downloaded is checked, cannot lead out of its folder, and is seen whole or not at all."""
+"""Downloads are verified, cannot leave their folder, and appear whole or not at all."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -15,10 +16,12 @@ import torch
 from torchvision import datasets
 from tqdm import tqdm
 
-from lit_bottleneck.data import IMDB, Images, imdb_files
+from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.data import IMDB, Images, downloads, imdb_files
 from lit_bottleneck.data.base import ExamplesDataModule
+from lit_bottleneck.data.downloads import MissingDataError
 from tests.data.local_mirror import Mirror, md5
-from tests.data.written_reviews import regular, special
+from tests.data.written_reviews import FEW, regular, special, write_archive
 
 IMAGES = ("MNIST", "FashionMNIST", "KMNIST", "CIFAR10", "CIFAR100", "SVHN")
 EXTRACTED = ("CIFAR10", "CIFAR100")
@@ -41,7 +44,7 @@ def data(name: str, root: Path) -> ExamplesDataModule:
 
 
 def visible(root: Path) -> list[str]:
-    """The files that others look at."""
+    """The files of a folder, without temporary ones."""
     paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in paths if not path.as_posix().startswith("."))
 
@@ -52,7 +55,7 @@ def everything(name: str, root: Path) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_a_set_is_downloaded_once_and_read_pixel_for_pixel(name: str, root: Path, mirror: Mirror) -> None:
+def test_a_data_set_is_downloaded_once_and_read_pixel_for_pixel(name: str, root: Path, mirror: Mirror) -> None:
     parts = mirror.publish(name)
     data(name, root).prepare_data()
     assert visible(root) == [path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file()]
@@ -67,8 +70,19 @@ def test_a_set_is_downloaded_once_and_read_pixel_for_pixel(name: str, root: Path
         assert np.array_equal(y.numpy(), written.labels)
 
 
+def test_reviews_are_downloaded_unless_there_are_any_whatever_their_checksum(root: Path, mirror: Mirror) -> None:
+    mirror.publish("IMDB")
+    write_archive(root / "imdb", FEW)
+    data("IMDB", root).prepare_data()
+    assert mirror.requests == []
+    for _ in range(2):
+        data("IMDB", root / "other").prepare_data()
+        assert set(mirror.requests) == {"aclImdb_v1.tar.gz"}
+    assert len(everything("IMDB", root / "other")[1]) == 18  # without 2 to validate
+
+
 @pytest.mark.parametrize("name", IMAGES)
-def test_only_what_is_missing_is_downloaded_and_nothing_is_overwritten(name: str, root: Path, mirror: Mirror) -> None:
+def test_only_missing_files_are_downloaded_and_none_is_overwritten(name: str, root: Path, mirror: Mirror) -> None:
     mirror.publish(name)
     data(name, root).prepare_data()
     *kept, missing = visible(root)
@@ -82,7 +96,7 @@ def test_only_what_is_missing_is_downloaded_and_nothing_is_overwritten(name: str
 
 
 def wrong_checksum(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have what is published last under the name expected with another checksum."""
+    """Expect another checksum of the last file of a data set."""
     dataset = getattr(datasets, name, None)
     if name == "IMDB":
         monkeypatch.setattr(imdb_files, "MD5", "0" * 32)
@@ -96,18 +110,30 @@ def wrong_checksum(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", [*IMAGES, "IMDB"])
-def test_another_checksum_is_refused_and_leaves_nothing(
+def test_a_wrong_checksum_is_refused_and_leaves_nothing(
     name: str, root: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror.publish(name)
     wrong_checksum(name, monkeypatch)
     with pytest.raises(
-        FileNotFoundError, match=f"what came from {mirror.url}.* has another checksum than MD5 {'0' * 32}"
+        MissingDataError, match=f"what came from {mirror.url}.* has another checksum than MD5 {'0' * 32}"
     ):
         data(name, root).prepare_data()
     whole = {"SVHN": 1, "CIFAR10": 0, "CIFAR100": 0, "IMDB": 0}.get(name, 3)  # those with the right ones
     assert len(visible(root)) == whole
     assert not list(root.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["MNIST", "IMDB"])
+def test_a_full_disk_is_no_configuration_error(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(downloads, "download_url", fill)
+    with pytest.raises(OSError, match=rf"No space left on device: '{root}/.*\.gz'") as raised:
+        data(name, root).prepare_data()
+    assert not isinstance(raised.value, ConfigurationError)
+    assert list(root.iterdir()) == []
 
 
 HOSTILE = {
@@ -124,11 +150,11 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("name", EXTRACTED)
 def test_a_hostile_archive_is_refused_and_leaves_nothing(name: str, kind: str, root: Path, mirror: Mirror) -> None:
-    """Though its checksum is the one that is expected."""
+    """Even though its checksum is right."""
     mirror.publish(name, more=(HOSTILE[kind],))
     root.mkdir(parents=True)
     (root.parent / "secret.txt").write_text("secret")
-    with pytest.raises(FileNotFoundError, match=r"python\.tar\.gz cannot be unpacked: .*(link|pipe|outside)"):
+    with pytest.raises(MissingDataError, match=r"python\.tar\.gz cannot be unpacked: .*(link|pipe|outside)"):
         data(name, root).prepare_data()
     assert list(root.iterdir()) == []
     assert sorted(path.name for path in root.parent.rglob("*")) == ["root", "secret.txt"]
@@ -144,13 +170,13 @@ def test_an_archive_without_its_files_is_refused(
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(mirror.folder / dataset.base_folder / dataset.meta["filename"], "other")
     monkeypatch.setattr(dataset, "tgz_md5", md5(archive))
-    with pytest.raises(FileNotFoundError, match="does not hold"):
+    with pytest.raises(MissingDataError, match="does not hold"):
         data(name, root).prepare_data()
     assert list(root.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["MNIST", "CIFAR10"])
-def test_an_archive_that_lies_there_is_used_and_a_broken_one_left_alone(name: str, root: Path, mirror: Mirror) -> None:
+def test_an_existing_archive_is_used_and_a_broken_one_kept(name: str, root: Path, mirror: Mirror) -> None:
     mirror.publish(name)
     packed = sorted(path for path in mirror.folder.rglob("*.gz"))
     for path in packed:
@@ -183,7 +209,7 @@ def started(name: str, root: Path) -> ForkProcess:
 
 
 @pytest.mark.parametrize("name", ["MNIST", "CIFAR10", "SVHN", "IMDB"])
-def test_no_process_sees_half_of_what_another_downloads(name: str, root: Path, mirror: Mirror) -> None:
+def test_no_process_sees_a_partial_download(name: str, root: Path, mirror: Mirror) -> None:
     mirror.publish(name)
     mirror.holds_back = True
     slow = started(name, root)
@@ -204,7 +230,7 @@ def test_no_process_sees_half_of_what_another_downloads(name: str, root: Path, m
 
 
 @pytest.mark.parametrize("name", ["MNIST", "CIFAR10", "SVHN", "IMDB"])
-def test_a_download_that_was_killed_is_made_anew(name: str, root: Path, mirror: Mirror) -> None:
+def test_a_killed_download_is_repeated(name: str, root: Path, mirror: Mirror) -> None:
     mirror.publish(name)
     mirror.holds_back = True
     killed = started(name, root)
@@ -219,7 +245,7 @@ def test_a_download_that_was_killed_is_made_anew(name: str, root: Path, mirror: 
 @pytest.mark.parametrize("name", [*IMAGES, "IMDB"])
 def test_setup_downloads_nothing(name: str, root: Path, mirror: Mirror) -> None:
     mirror.publish(name)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(MissingDataError):
         data(name, root).setup()
     assert mirror.requests == []
     assert not root.exists()

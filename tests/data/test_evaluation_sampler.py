@@ -10,7 +10,7 @@ SIZES = st.integers(1, 9)
 
 
 def batches_of(count: int, batch_size: int, processes: int) -> list[list[list[int]]]:
-    """By process."""
+    """The batches of each process."""
     samplers = [EvaluationSampler(range(count), batch_size, processes, rank) for rank in range(processes)]
     batches = [list(sampler) for sampler in samplers]
     assert [len(of_one) for of_one in batches] == [len(sampler) for sampler in samplers]
@@ -45,11 +45,11 @@ def test_there_are_no_more_batches_than_the_rows_need(full: int, batch_size: int
     assert len(batches_of(count + 1, batch_size, processes)[0]) == full + 1
 
 
-def test_no_row_is_no_batch() -> None:
+def test_without_rows_there_are_no_batches() -> None:
     assert batches_of(0, 4, 2) == [[], []]
 
 
-def test_any_dataset_that_takes_lists_can_be_loaded_by_it() -> None:
+def test_it_loads_any_dataset_that_is_indexed_by_lists() -> None:
     dataset = TensorDataset(torch.arange(9))
     batches = [
         [batch.tolist() for (batch,) in DataLoader(dataset, sampler=sampler, batch_size=None)]

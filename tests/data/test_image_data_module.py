@@ -4,6 +4,7 @@ from torch import nn
 from torchvision.transforms import v2
 from torchvision.transforms.functional import to_tensor
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.image_data_module import ImageDataModule
 from lit_bottleneck.data.image_dataset import ImageDataset
@@ -13,7 +14,7 @@ LABELS = torch.arange(4)
 
 
 class Ramps(ImageDataModule):
-    """A hundred images, all the same ramp of the grey levels 0 to 63 (white is 63), and twenty to test."""
+    """A hundred images of the same ramp of grey levels from 0 to 63 (white), and twenty to test."""
 
     def __init__(self, shape=(1, 8, 8), **arguments):
         super().__init__(dims=(1, 8, 8), num_classes=2, max_value=63, **{"batch_size": 50, **arguments})
@@ -26,7 +27,7 @@ class Ramps(ImageDataModule):
 
 
 class AddOne(nn.Module):
-    """Adds one grey level, and remembers the shapes that it was given."""
+    """Add one grey level, and record the shape and type of each input."""
 
     def __init__(self):
         super().__init__()
@@ -55,25 +56,25 @@ def test_pixels_are_mapped_linearly_and_the_ends_exactly(value_range):
     assert torch.equal(y, LABELS)
 
 
-def test_the_range_zero_to_one_is_torchvisions():
+def test_the_range_zero_to_one_equals_torchvision():
     x, _ = ImageDataset(Examples.of(LEVELS, LABELS), 255).__getitems__([0, 1, 2, 3])
     assert torch.equal(x, torch.stack([to_tensor(image.permute(1, 2, 0).numpy()) for image in LEVELS]))
 
 
-def test_a_batch_at_once_equals_its_images_stacked():
+def test_a_batch_equals_its_images_stacked():
     dataset = ImageDataset(Examples.of(LEVELS, LABELS), 255, (-1.0, 1.0), augment=v2.RandomHorizontalFlip(p=1.0))
     x, y = dataset.__getitems__([2, 0])
     assert torch.equal(x, torch.stack([dataset[2][0], dataset[0][0]]))
     assert torch.equal(y, torch.stack([dataset[2][1], dataset[0][1]]))
 
 
-def test_the_held_pixels_stay_as_they_are():
+def test_the_held_pixels_are_not_changed():
     before = LEVELS.clone()
     ImageDataset(Examples.of(LEVELS, LABELS), 255, (-1.0, 1.0)).__getitems__([0, 1, 2, 3])
     assert torch.equal(LEVELS, before)
 
 
-def test_dynamic_draws_differ_between_visits_and_approach_the_grey_level_in_the_mean():
+def test_dynamic_draws_differ_between_visits_and_have_the_grey_level_as_mean():
     torch.manual_seed(0)
     data = Ramps(binarize="dynamic", val_size=0)
     visits = [images(data.train_dataloader()) for _ in range(40)]
@@ -105,7 +106,7 @@ def test_static_training_images_repeat_at_every_visit():
     assert abs(first.mean() - 0.5) < 0.02
 
 
-def test_augmentation_sees_single_uint8_images_of_the_training_set_only():
+def test_augmentation_gets_single_uint8_images_of_the_training_set_only():
     add_one = AddOne()
     data = Ramps(augment=[add_one, v2.RandomHorizontalFlip(p=1.0)], value_range=(-1, 1))
     plain = (RAMP * 2 - 1).expand(10, 1, 8, 8)
@@ -124,11 +125,11 @@ def test_each_image_of_a_batch_is_augmented_with_its_own_draw():
 
 
 @pytest.mark.parametrize("augment", [[v2.Resize(4)], [v2.ToDtype(torch.float32)]], ids=["shape", "type"])
-def test_augmentation_that_changes_shape_or_type_is_an_error(augment):
-    with pytest.raises(ValueError, match=r"augment must keep an image's shape \(1, 8, 8\) and its type torch.uint8"):
+def test_augmentation_that_changes_shape_or_type_is_refused(augment):
+    with pytest.raises(ConfigurationError, match=r"an image's shape \(1, 8, 8\) and its type torch.uint8"):
         next(iter(Ramps(augment=augment).train_dataloader()))
 
 
-def test_images_of_another_shape_than_promised_are_an_error():
-    with pytest.raises(ValueError, match=r"Ramps has images of the shape dims=\(1, 8, 8\).*\(1, 4, 16\)"):
+def test_images_of_another_shape_than_dims_are_refused():
+    with pytest.raises(ConfigurationError, match=r"Ramps has images of the shape dims=\(1, 8, 8\).*\(1, 4, 16\)"):
         Ramps(shape=(1, 4, 16)).setup()

@@ -7,7 +7,7 @@ GREY = torch.full((400, 1, 8, 8), 64, dtype=torch.uint8)
 ROWS = torch.arange(400)
 
 
-def test_a_draw_is_one_as_often_as_its_probability_says():
+def test_draws_have_their_probability_as_mean():
     probability = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0])
     torch.manual_seed(0)
     draws = draw_binary(probability.expand(20_000, 5))
@@ -29,14 +29,14 @@ def test_black_stays_black_and_white_stays_white():
     assert torch.equal(FixedDraws(levels, max_value=16, seed=0, stream=0)[torch.arange(100)], levels)
 
 
-def test_a_row_is_drawn_the_same_at_every_visit_in_any_company():
+def test_a_row_is_drawn_the_same_at_every_visit_in_any_batch():
     draws = FixedDraws(GREY, max_value=255, seed=1, stream=0)
     everything = draws[ROWS]
     assert torch.equal(draws[torch.tensor([7, 3])], everything[[7, 3]])
     assert not torch.equal(everything[7], everything[3])
 
 
-def test_seed_and_stream_make_other_draws():
+def test_another_seed_or_stream_gives_other_draws():
     first, other_seed, other_stream = (
         FixedDraws(GREY, 255, seed, stream)[ROWS] for seed, stream in ((0, 0), (1, 0), (0, 1))
     )
@@ -45,10 +45,10 @@ def test_seed_and_stream_make_other_draws():
     assert not torch.equal(other_seed, other_stream)
 
 
-def test_the_source_is_left_as_it_is():
+def test_the_images_are_not_changed():
     FixedDraws(GREY, max_value=255, seed=0, stream=0)[ROWS]
     assert (GREY == 64).all()
 
 
-def test_as_many_rows_as_the_source():
+def test_there_are_as_many_rows_as_images():
     assert len(FixedDraws(DecodedImages(["a", "b"], (1, 2, 2), resize=False), 255, seed=0, stream=0)) == 2

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data import Images
 from lit_bottleneck.data.image_folder import MEMORY_LIMIT, FolderSource
 
@@ -18,7 +19,7 @@ def save(path, height=6, width=8, mode="RGB", seed=0):
 
 
 def write_classes(root, per_class=10, classes=("ant", "bee"), **arguments):
-    """Write images class by class; return them in the order in which they are expected."""
+    """Write images class by class, and return them in this order."""
     return torch.stack(
         [
             save(root / name / f"{position:03}.png", seed=100 * number + position, **arguments)
@@ -49,7 +50,7 @@ def test_train_and_test_folders_are_read_pixel_for_pixel(tmp_path, mode, in_memo
     assert y.tolist() == [0] * 3 + [1] * 3
 
 
-def test_without_a_test_folder_a_fixed_stratified_fifth_is_the_test_set(tmp_path):
+def test_without_a_test_folder_a_fixed_stratified_fifth_is_tested_on(tmp_path):
     images = write_classes(tmp_path)
     first, other = (Images("folder", root=tmp_path, val_size=4, seed=seed) for seed in (0, 1))
     rows = {part: first.dataset(part).examples.rows.tolist() for part in ("train", "val", "test")}
@@ -62,14 +63,14 @@ def test_without_a_test_folder_a_fixed_stratified_fifth_is_the_test_set(tmp_path
     assert rows["val"] != other.dataset("val").examples.rows.tolist()
 
 
-def test_pictures_decoded_batch_by_batch_are_drawn_like_those_in_memory(tmp_path):
+def test_images_decoded_on_request_are_binarised_like_those_in_memory(tmp_path):
     write_classes(tmp_path)
     drawn = [held(Images("folder", tmp_path, binarize="static", in_memory=kept), "train")[0] for kept in (True, False)]
     assert torch.equal(*drawn)
     assert set(drawn[0].unique().tolist()) == {0, 255}
 
 
-def test_memory_decides_where_nothing_is_asked_for(tmp_path, monkeypatch):
+def test_by_default_images_up_to_the_limit_are_in_memory(tmp_path, monkeypatch):
     write_classes(tmp_path)
     size = 20 * 3 * 6 * 8
     assert MEMORY_LIMIT == 2 * 2**30
@@ -98,7 +99,7 @@ def test_cropping_keeps_the_centre(tmp_path):
 
 
 @pytest.mark.parametrize(("first", "channels"), [("L", 1), ("RGB", 3), ("RGBA", 3)])
-def test_the_first_image_decides_on_colour(tmp_path, first, channels):
+def test_the_first_image_decides_the_channels(tmp_path, first, channels):
     save(tmp_path / "ant" / "a.png", mode=first)
     save(tmp_path / "ant" / "b.png", mode="RGB" if first == "L" else "L")
     everything, _ = FolderSource(tmp_path).load()
@@ -106,50 +107,50 @@ def test_the_first_image_decides_on_colour(tmp_path, first, channels):
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_an_image_of_another_size_is_named(tmp_path, in_memory):
+def test_an_image_of_another_size_is_refused(tmp_path, in_memory):
     write_classes(tmp_path)
     save(tmp_path / "bee" / "odd.png", 7, 8)
     data = Images("folder", root=tmp_path, in_memory=in_memory, val_size=0)
-    with pytest.raises(ValueError, match=r"odd.png has 7 x 8 pixels where the first image has 6 x 8; image_size="):
+    with pytest.raises(ConfigurationError, match=r"odd.png has 7 x 8 pixels where the first .* 6 x 8; image_size="):
         held(data, "train"), held(data, "test")
 
 
-def test_an_unreadable_image_is_named(tmp_path):
+def test_an_unreadable_image_is_refused(tmp_path):
     write_classes(tmp_path)
     (tmp_path / "bee" / "broken.png").write_bytes((tmp_path / "bee" / "000.png").read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"bee/broken.png is not a readable image"):
+    with pytest.raises(ConfigurationError, match=r"bee/broken.png is not a readable image"):
         Images("folder", root=tmp_path).setup()
     (tmp_path / "ant" / "000.png").write_text("not an image")
-    with pytest.raises(ValueError, match=r"ant/000.png is not a readable image"):
+    with pytest.raises(ConfigurationError, match=r"ant/000.png is not a readable image"):
         Images("folder", root=tmp_path)
 
 
-def test_a_missing_folder_is_named(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere is not a folder; expected root/train.*--data.init_args.root"):
         Images("folder", root=tmp_path / "nowhere")
 
 
-def test_a_folder_without_classes_is_named(tmp_path):
+def test_a_folder_without_classes_is_refused(tmp_path):
     (tmp_path / "note.txt").write_text("nothing here")
-    with pytest.raises(ValueError, match=rf"{tmp_path} has no folder of images per class; expected root/train"):
+    with pytest.raises(ConfigurationError, match=rf"{tmp_path} has no folder of images per class; expected root/train"):
         Images("folder", root=tmp_path)
 
 
-def test_an_empty_class_is_named(tmp_path):
+def test_an_empty_class_is_refused(tmp_path):
     write_classes(tmp_path)
     (tmp_path / "cat").mkdir()
-    with pytest.raises(ValueError, match=rf"{tmp_path} .*classes cat"):
+    with pytest.raises(ConfigurationError, match=rf"{tmp_path} .*classes cat"):
         Images("folder", root=tmp_path)
 
 
 def test_train_and_test_must_have_the_same_classes(tmp_path):
     write_classes(tmp_path / "train", classes=("ant", "bee"))
     write_classes(tmp_path / "test", classes=("ant", "cat"))
-    with pytest.raises(ValueError, match=r"same classes; only one of them has bee, cat"):
+    with pytest.raises(ConfigurationError, match=r"same classes; only one of them has bee, cat"):
         Images("folder", root=tmp_path)
 
 
-def test_train_needs_test_beside_it(tmp_path):
+def test_train_without_test_is_refused(tmp_path):
     write_classes(tmp_path / "train")
-    with pytest.raises(ValueError, match=r"train exists but .*test does not"):
+    with pytest.raises(ConfigurationError, match=r"train exists but .*test does not"):
         Images("folder", root=tmp_path)

@@ -1,15 +1,16 @@
 import pytest
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data import Images
 from lit_bottleneck.data.image_dataset import ImageDataset
 from tests.data.original_formats import write_mnist
 
 
-def test_labels_that_are_no_class_are_named(tmp_path):
+def test_labels_out_of_range_are_refused(tmp_path):
     write_mnist(tmp_path)
     labels = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
     labels.write_bytes(labels.read_bytes()[:-1] + b"\x0b")
-    with pytest.raises(ValueError, match=r"Images has num_classes=10, so labels must be 0 to 9; got also 11"):
+    with pytest.raises(ConfigurationError, match=r"Images has num_classes=10, so labels must be 0 to 9; got also 11"):
         Images("MNIST", root=tmp_path).setup()
 
 

@@ -1,12 +1,11 @@
 import gzip
-import hashlib
 import tarfile
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lit_bottleneck.data import IMDB, imdb_files
+from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.data import IMDB
+from lit_bottleneck.data.downloads import MissingDataError
 from lit_bottleneck.data.imdb_files import CLASSES, PARTS, read_reviews
 from tests.data.original_formats import forbid_network
 from tests.data.written_reviews import FEW, make_reviews, regular, special, write_archive, write_folder
@@ -17,7 +16,7 @@ def offline(monkeypatch):
     forbid_network(monkeypatch, "the network is down")
 
 
-def test_the_folder_goes_before_the_archive_and_the_root_before_imdb(tmp_path):
+def test_the_folder_precedes_the_archive_and_root_precedes_imdb(tmp_path):
     write_archive(tmp_path / "imdb", make_reviews(8, 8))
     assert len(IMDB(tmp_path, val_size=0).dataset("train")) == 8
     write_archive(tmp_path, make_reviews(6, 6))
@@ -35,27 +34,27 @@ def test_reviews_may_have_any_names(tmp_path, write):
     assert training.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_an_archive_that_is_cut_short_anywhere_is_an_error_and_leaves_no_cache(tmp_path):
+def test_an_archive_truncated_anywhere_is_refused_and_leaves_no_cache(tmp_path):
     archive = write_archive(tmp_path, make_reviews(40, 8))
     whole = archive.read_bytes()
     for length in [*range(0, len(whole), 97), *range(len(whole) - 9, len(whole))]:
         archive.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=f"{archive} (is broken or was cut short|is incomplete)"):
+        with pytest.raises(ConfigurationError, match=f"{archive} (is broken or was cut short|is incomplete)"):
             read_reviews(archive)
-    with pytest.raises(ValueError, match="let prepare_data\\(\\) download the original"):
+    with pytest.raises(ConfigurationError, match="let prepare_data\\(\\) download the original"):
         IMDB(tmp_path).prepare_data()
     assert list(tmp_path.iterdir()) == [archive]
 
 
 def outcome(archive):
-    """What is read, or what the error says."""
+    """Return the texts, or the error message."""
     try:
         return [part.texts for part in read_reviews(archive)]
-    except ValueError as error:
+    except ConfigurationError as error:
         return str(error)
 
 
-def test_a_flipped_bit_is_an_error_that_names_the_archive_or_changes_nothing(tmp_path):
+def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
     archive = write_archive(tmp_path, make_reviews(40, 8))
     whole, reviews = archive.read_bytes(), outcome(archive)
     for place in range(0, len(whole), 37):
@@ -64,30 +63,30 @@ def test_a_flipped_bit_is_an_error_that_names_the_archive_or_changes_nothing(tmp
         assert found == reviews or str(archive) in found
 
 
-def test_a_whole_gzip_file_of_half_an_archive_is_an_error(tmp_path):
+def test_an_intact_gzip_file_of_half_an_archive_is_refused(tmp_path):
     archive = write_archive(tmp_path, make_reviews(40, 8))
     unpacked = gzip.decompress(archive.read_bytes())
     inside_a_review = unpacked.index(b"aclImdb/train/pos/7_10.txt") + 512 + 10
     archive.write_bytes(gzip.compress(unpacked[:inside_a_review]))
-    with pytest.raises(ValueError, match=f"{archive} is broken or was cut short"):
+    with pytest.raises(ConfigurationError, match=f"{archive} is broken or was cut short"):
         read_reviews(archive)
 
 
 @pytest.mark.parametrize("missing", ["train/neg", "train/pos", "test/neg", "test/pos"])
 @pytest.mark.parametrize("write", [write_folder, write_archive])
-def test_a_class_without_reviews_is_named(tmp_path, write, missing):
+def test_a_class_without_reviews_is_refused(tmp_path, write, missing):
     path = write(tmp_path, {name: text for name, text in FEW.items() if not name.startswith(missing)})
-    with pytest.raises(ValueError, match=rf"{path} is incomplete: it has no reviews aclImdb/{missing}/\*\.txt"):
+    with pytest.raises(ConfigurationError, match=rf"{path} is incomplete: it has no reviews aclImdb/{missing}/\*\.txt"):
         IMDB(tmp_path).setup()
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_reviews_that_are_no_text_or_too_long_are_named(tmp_path):
+def test_reviews_that_are_not_utf8_or_too_long_are_refused(tmp_path):
     archive = write_archive(tmp_path, FEW, [regular("aclImdb/train/pos/8_8.txt", "caf\u00e9".encode("latin-1"))])
-    with pytest.raises(ValueError, match=f"{archive}: the review train/pos/8_8.txt is not UTF-8"):
+    with pytest.raises(ConfigurationError, match=f"{archive}: the review train/pos/8_8.txt is not UTF-8"):
         read_reviews(archive)
     write_archive(tmp_path, FEW, [regular("aclImdb/train/pos/8_8.txt", bytes(2**20 + 1))])
-    with pytest.raises(ValueError, match=r"8_8\.txt has 1048577 bytes"):
+    with pytest.raises(ConfigurationError, match=r"8_8\.txt has 1048577 bytes"):
         read_reviews(archive)
 
 
@@ -113,63 +112,11 @@ def test_hostile_members_are_neither_written_nor_read(tmp_path):
     assert len(list((tmp_path / "root").rglob("*"))) == 2
 
 
-@pytest.fixture
-def served(tmp_path, monkeypatch):
-    """An archive behind a real URL, and the requests that came for it."""
-    monkeypatch.undo()  # this network is on this machine
-    content, requests = write_archive(tmp_path / "served", make_reviews()).read_bytes(), []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            requests.append(self.path)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.setattr(imdb_files, "URL", f"http://127.0.0.1:{server.server_port}/aclImdb_v1.tar.gz")
-        monkeypatch.setattr(imdb_files, "MD5", hashlib.md5(content, usedforsecurity=False).hexdigest())
-        yield requests
-        server.shutdown()
-
-
-def test_what_is_missing_is_downloaded_once(tmp_path, served):
-    data = IMDB(tmp_path / "root")
-    data.prepare_data()
-    asked = len(served)
-    assert asked > 0
-    again = IMDB(tmp_path / "root")
-    again.prepare_data()
-    assert len(served) == asked
-    downloaded, written = (read_reviews(tmp_path / place / "aclImdb_v1.tar.gz") for place in ("root", "served"))
-    assert [part.texts for part in downloaded] == [part.texts for part in written]
-    assert len(list((tmp_path / "root").iterdir())) == 2
-
-
-def test_a_download_with_another_checksum_is_refused_and_removed(tmp_path, served, monkeypatch):
-    monkeypatch.setattr(imdb_files, "MD5", "0" * 32)
-    with pytest.raises(FileNotFoundError, match=f"came from http://127.* has another checksum than MD5 {'0' * 32}"):
-        IMDB(tmp_path / "root").prepare_data()
-    assert list((tmp_path / "root").iterdir()) == []
-
-
-def test_nothing_is_downloaded_where_an_archive_lies_whatever_its_checksum(tmp_path, served):
-    write_archive(tmp_path / "root" / "imdb", FEW)
-    IMDB(tmp_path / "root").prepare_data()
-    assert served == []
-
-
-def test_a_missing_archive_is_an_error_that_names_place_cause_and_remedy(tmp_path):
+def test_the_error_for_a_missing_archive_names_place_cause_and_remedy(tmp_path):
     data = IMDB(tmp_path / "nothing")
-    with pytest.raises(FileNotFoundError) as refused:
+    with pytest.raises(MissingDataError) as refused:
         data.prepare_data()
     for part in (str(tmp_path / "nothing"), "imdb/aclImdb_v1.tar.gz", "the network is down", "--data.init_args.root"):
         assert part in str(refused.value)
-    with pytest.raises(FileNotFoundError, match="it is not there"):
+    with pytest.raises(MissingDataError, match="it is not there"):
         data.setup()

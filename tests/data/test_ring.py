@@ -1,4 +1,4 @@
-"""Points of a mixture: where its modes are, how wide and how many of each."""
+"""Points of a mixture: means, standard deviations and counts of its modes."""
 
 import cmath
 import itertools
@@ -21,13 +21,13 @@ def rows(data: Ring, part: str) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("num_modes", "radius"), [(1, 2.0), (4, 1.0), (8, 2.0), (25, 0.5)])
-def test_the_modes_of_a_ring_are_roots_of_unity(num_modes: int, radius: float) -> None:
+def test_the_means_of_a_ring_are_roots_of_unity(num_modes: int, radius: float) -> None:
     roots = [radius * cmath.exp(2j * math.pi * k / num_modes) for k in range(num_modes)]
     expected = torch.tensor([[root.real, root.imag] for root in roots])
     torch.testing.assert_close(ring(num_modes=num_modes, radius=radius).modes, expected, rtol=0, atol=1e-6)
 
 
-def test_the_modes_of_a_grid_are_equally_spaced_row_by_row() -> None:
+def test_the_means_of_a_grid_are_equally_spaced_row_by_row() -> None:
     modes = ring(layout="grid", num_modes=25, radius=4).modes
     assert modes.dtype == torch.float32
     assert modes.tolist() == [[x, y] for y, x in itertools.product([-4, -2, 0, 2, 4], repeat=2)]
@@ -57,7 +57,7 @@ def test_every_mode_has_the_same_number_of_points() -> None:
 
 
 def test_modes_come_in_random_order() -> None:
-    """Neither sorted nor in turn: a label is that of the row before for one in eight."""
+    """One label in eight equals the label before it: neither sorted nor in turn."""
     labels = rows(Ring(val_size=0), "train")[1]
     repeats = (labels[1:] == labels[:-1]).double().mean().item()
     assert repeats == pytest.approx(1 / 8, abs=5 * math.sqrt(7 / 64 / 25_600))
@@ -74,7 +74,7 @@ def test_no_point_is_in_two_parts(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_test_noise_is_not_the_training_noise(seed: int) -> None:
-    """With as many of both, one stream of random numbers would give the same points."""
+    """From one stream of random numbers, equally many points would be the same."""
     data = ring(seed=seed, test_size=400, val_size=0)
     train, test = (rows(data, part) for part in ("train", "test"))
     noise = [points - data.modes[labels] for points, labels in (train, test)]

@@ -1,4 +1,4 @@
-"""Drawn shapes: pixels, factors, and that the two belong together."""
+"""Drawn shapes: pixels, factors, and their correspondence."""
 
 import itertools
 import math
@@ -31,12 +31,12 @@ def pixels(**kwargs: float) -> Tensor:
 
 
 def centre(image: Tensor) -> tuple[float, float]:
-    """Columns from the left and rows from the top."""
+    """The centre of mass: columns from the left and rows from the top."""
     places = torch.arange(64, dtype=torch.float64)
     return (image.sum(0) @ places / image.sum()).item(), (image.sum(1) @ places / image.sum()).item()
 
 
-def test_images_are_binary_and_factors_on_their_grids() -> None:
+def test_images_are_binary_and_factors_on_their_grid() -> None:
     data = shapes()
     assert data.dims == (1, 32, 32)
     for part, count in (("train", 270), ("val", 30), ("test", 50)):
@@ -52,7 +52,7 @@ def test_images_are_binary_and_factors_on_their_grids() -> None:
     assert tuple(map(len, data.factor_values)) == data.factor_sizes
 
 
-def test_images_belong_to_their_factors() -> None:
+def test_images_are_drawn_from_their_factors() -> None:
     images, values = rows(shapes(), "test")
     assert torch.equal(images, draw_shapes(values, 32).float())
     loaded, beside = next(iter(shapes().train_dataloader()))
@@ -66,7 +66,7 @@ def test_no_combination_is_in_two_parts() -> None:
 
 
 @pytest.mark.parametrize("shape", [0, 1, 2])
-def test_places_move_the_shape(shape: int) -> None:
+def test_x_and_y_move_the_shape(shape: int) -> None:
     left, right = pixels(shape=shape, x=0.0), pixels(shape=shape, x=1.0)
     assert centre(right)[0] - centre(left)[0] == pytest.approx((1 - 2 * 0.28) * 64, abs=0.5)
     assert centre(right)[1] == pytest.approx(centre(left)[1], abs=0.2)
@@ -82,7 +82,7 @@ def test_the_area_grows_with_the_square_of_the_scale(shape: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [0, 1, 2])
-def test_a_quarter_turn_turns_the_image(shape: int) -> None:
+def test_rotation_by_a_quarter_turn_rotates_the_image(shape: int) -> None:
     for angle in (0.0, 0.3):
         turned = pixels(shape=shape, rotation=angle + math.pi / 2)
         difference = (turned - pixels(shape=shape, rotation=angle).rot90()).abs().sum()
@@ -90,7 +90,7 @@ def test_a_quarter_turn_turns_the_image(shape: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [0, 1, 2])
-def test_every_angle_has_an_image_of_its_own(shape: int) -> None:
+def test_all_angles_give_different_images(shape: int) -> None:
     angles = torch.arange(24) * (2 * math.pi / 24)
     images = torch.stack([pixels(shape=shape, rotation=angle) for angle in angles]).flatten(1)
     apart = torch.cdist(images, images, p=1) + 1e9 * torch.eye(24)
@@ -98,7 +98,7 @@ def test_every_angle_has_an_image_of_its_own(shape: int) -> None:
 
 
 def test_every_shape_is_wholly_inside() -> None:
-    """In the corners it has as many pixels as in the middle, up to where the edges of pixels fall."""
+    """In the corners it has as many pixels as in the middle, up to discretisation."""
     grid = itertools.product(range(3), [1.0], (torch.arange(24) * (2 * math.pi / 24)).tolist(), (0, 1), (0, 1))
     corners = torch.tensor(list(grid), dtype=torch.float32)
     central = corners.clone()
@@ -110,8 +110,8 @@ def test_every_shape_is_wholly_inside() -> None:
     assert not framed[:, :, :13].any()
 
 
-def test_a_triangle_is_the_polygon_that_pillow_draws() -> None:
-    """An independent drawing, sixteen times as large and averaged down."""
+def test_a_triangle_equals_the_polygon_that_pillow_draws() -> None:
+    """Compared with an independent drawing, sixteen times as large and averaged."""
     angle, scale, x, y = 0.7, 0.9, 0.3, 0.6
     radius = 0.28 * scale
     middle = (0.28 + 0.44 * x, 0.28 + 0.44 * y)

@@ -3,11 +3,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data.splits import stratified_split, validation_count
 
 
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=60), st.data())
-def test_a_split_is_disjoint_covers_and_has_the_size_asked_for(labels, data):
+def test_a_split_is_disjoint_complete_and_of_the_requested_size(labels, data):
     held_out = data.draw(st.integers(0, len(labels) - 1))
     kept, held = stratified_split(torch.tensor(labels), held_out, seed=data.draw(st.integers(0, 2**32 - 1)))
     assert len(held) == held_out
@@ -21,7 +22,7 @@ def test_each_label_has_its_share_in_both_parts():
     assert labels[held].bincount().tolist() == list(range(1, 11))
 
 
-def test_the_seed_alone_decides():
+def test_the_split_depends_on_the_seed_alone():
     labels = torch.arange(100) % 10
     first, again, other = (stratified_split(labels, 20, seed)[1] for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -44,6 +45,6 @@ def test_counts_and_fractions(val_size, total, count):
 
 
 @pytest.mark.parametrize("val_size", [10, 11, 0.99])
-def test_a_row_must_remain_to_train_on(val_size):
-    with pytest.raises(ValueError, match=rf"val_size={val_size}.*of 10 rows"):
+def test_holding_out_all_rows_is_refused(val_size):
+    with pytest.raises(ConfigurationError, match=rf"val_size={val_size}.*of 10 rows"):
         validation_count(val_size, 10)

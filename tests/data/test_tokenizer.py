@@ -25,14 +25,14 @@ def test_words(text, words):
     assert words_of(text) == words
 
 
-def test_the_vocabulary_is_by_falling_frequency_and_then_alphabetical():
+def test_the_vocabulary_is_ordered_by_falling_frequency_then_alphabetically():
     # pear 3, then apple and fig 2 each, then date 1; only three words have room
     training, test = encode_texts(["pear fig apple pear", "fig apple pear date"], ["date kiwi fig pear apple"], 5, 6)
     assert training.tolist() == [[0, 0, 2, 4, 3, 2], [0, 0, 4, 3, 2, 1]]
     assert test.tolist() == [[0, 1, 1, 4, 2, 3]]
 
 
-def test_the_vocabulary_counts_words_that_are_cut_off_and_no_test_words():
+def test_the_vocabulary_counts_truncated_words_but_not_test_words():
     training, test = encode_texts(["a a a b b c"], ["c c c c b"], vocabulary_size=4, max_length=3)
     assert training.tolist() == [[3, 3, 1]]
     assert test.tolist() == [[1, 1, 3]]
@@ -45,7 +45,7 @@ def test_the_last_tokens_are_kept_and_padding_is_in_front():
 
 
 @pytest.mark.parametrize(("vocabulary_size", "dtype"), [(2**15, np.int16), (2**15 + 1, np.int32)])
-def test_the_type_is_as_narrow_as_the_vocabulary_allows(vocabulary_size, dtype):
+def test_tokens_have_the_narrowest_type_for_the_vocabulary(vocabulary_size, dtype):
     text = " ".join(f"w{number}" for number in range(2**15))
     training, _ = encode_texts([text], [], vocabulary_size, max_length=2**15)
     assert training.dtype == dtype

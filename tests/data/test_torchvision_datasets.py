@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lit_bottleneck.data import Images
+from lit_bottleneck.data.downloads import MissingDataError
 from lit_bottleneck.data.torchvision_datasets import NAMED_DATASETS
 from tests.data.original_formats import (
     accept_any_checksum,
@@ -48,7 +49,7 @@ def test_dims_and_classes_are_known_without_any_file(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_files_are_read_pixel_for_pixel_and_nothing_is_downloaded(name, tmp_path, monkeypatch):
+def test_existing_files_are_read_pixel_for_pixel_without_a_download(name, tmp_path, monkeypatch):
     accept_any_checksum(monkeypatch)
     training, test = write(tmp_path, name)
     data = Images(name, root=tmp_path, val_size=0)
@@ -61,24 +62,24 @@ def test_the_files_are_read_pixel_for_pixel_and_nothing_is_downloaded(name, tmp_
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_missing_files_are_named_with_their_place_the_cause_and_a_remedy(name, tmp_path):
+def test_the_error_for_missing_files_names_place_cause_and_remedy(name, tmp_path):
     data = Images(name, root=tmp_path / "nothing")
-    with pytest.raises(FileNotFoundError) as prepared:
+    with pytest.raises(MissingDataError) as prepared:
         data.prepare_data()
     message = str(prepared.value)
     for part in (name, str(tmp_path / "nothing"), *NAMED_DATASETS[name].files, "the network is down", "root=..."):
         assert part in message
     assert "--data.init_args.root" in message
-    with pytest.raises(FileNotFoundError, match=f"{name} was expected in .*not found"):
+    with pytest.raises(MissingDataError, match=f"{name} was expected in .*not found"):
         data.setup()
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_only_what_is_missing_is_named(name, tmp_path):
+def test_the_error_names_only_the_missing_files(name, tmp_path):
     write(tmp_path, name)
     *there, missing = NAMED_DATASETS[name].files
     (tmp_path / missing).unlink()
-    with pytest.raises(FileNotFoundError) as refused:
+    with pytest.raises(MissingDataError) as refused:
         Images(name, root=tmp_path).setup()
 
     assert f"missing: {missing}." in str(refused.value)
@@ -86,7 +87,7 @@ def test_only_what_is_missing_is_named(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_root_that_cannot_be_written_to_will_do(name, tmp_path, monkeypatch):
+def test_a_read_only_root_is_enough(name, tmp_path, monkeypatch):
     accept_any_checksum(monkeypatch)
     write(tmp_path / "files", name)
     paths = sorted((tmp_path / "files").rglob("*"))
@@ -106,16 +107,16 @@ def test_a_root_that_cannot_be_written_to_will_do(name, tmp_path, monkeypatch):
             folder.chmod(0o755)
 
 
-def test_a_damaged_file_is_an_error_that_names_the_set_and_the_place(tmp_path):
+def test_the_error_for_a_damaged_file_names_data_set_and_place(tmp_path):
     write_mnist(tmp_path)
     images = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:1000])
-    with pytest.raises(FileNotFoundError, match=rf"MNIST was expected in {tmp_path}"):
+    with pytest.raises(MissingDataError, match=rf"MNIST was expected in {tmp_path}"):
         Images("MNIST", root=tmp_path).setup()
 
 
 class Evil:
-    """Makes a folder when it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -129,7 +130,7 @@ def test_a_pickle_that_is_not_the_original_is_not_read(name, tmp_path):
     write(tmp_path / "root", name)
     for file in NAMED_DATASETS[name].files:
         (tmp_path / "root" / file).write_bytes(pickle.dumps(Evil(tmp_path / "executed")))
-    with pytest.raises(FileNotFoundError, match="its files are there, but damaged: delete them"):
+    with pytest.raises(MissingDataError, match="its files are there, but damaged: delete them"):
         Images(name, root=tmp_path / "root").setup()
     assert list(tmp_path.iterdir()) == [tmp_path / "root"]
 

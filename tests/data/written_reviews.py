@@ -1,4 +1,4 @@
-"""A few made-up film reviews, written as the original archive and folder have them."""
+"""Synthetic film reviews in the original archive and folder layout."""
 
 import io
 import tarfile
@@ -13,7 +13,7 @@ TELLING = (["dull", "awful", "boring", "wasted"], ["great", "superb", "moving", 
 
 
 def make_reviews(train: int = 200, test: int = 50, seed: int = 0) -> Contents:
-    """Return as many reviews of each part, half of them positive: plain words, and one in four that tells the class."""
+    """Return reviews, half of them positive: one word in four depends on the class."""
     generator = np.random.default_rng(seed)
     contents = {}
     for part, total in (("train", train), ("test", test)):
@@ -30,13 +30,13 @@ def make_reviews(train: int = 200, test: int = 50, seed: int = 0) -> Contents:
 
 
 def labelled(negative: list[str], positive: list[str], part: str) -> Contents:
-    """Return the given texts of one part under the original's names, in this order."""
+    """Return the given texts of one part by file name, in this order."""
     texts = {"neg": negative, "pos": positive}
     return {f"{part}/{kind}/{row}_5.txt": text for kind in texts for row, text in enumerate(texts[kind])}
 
 
 def write_folder(root: Path, contents: Contents) -> Path:
-    """Write `root/aclImdb`, as the unpacked archive has it."""
+    """Write ``root/aclImdb``, the unpacked archive."""
     folder = root / "aclImdb"
     for name, text in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -45,21 +45,21 @@ def write_folder(root: Path, contents: Contents) -> Path:
 
 
 def regular(name: str, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
-    """Return a member of an archive, and what is in it."""
+    """Return a file as a member of an archive, and its content."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     return member, content
 
 
 def special(name: str, kind: bytes, target: str = "") -> tuple[tarfile.TarInfo, bytes]:
-    """Return a member that is no file: a link to `target`, a folder, a device."""
+    """Return a member of another kind: a link to ``target``, a folder, a device."""
     member = tarfile.TarInfo(name)
     member.type, member.linkname = kind, target
     return member, b""
 
 
 def write_archive(root: Path, contents: Contents, more: list[tuple[tarfile.TarInfo, bytes]] | None = None) -> Path:
-    """Write `root/aclImdb_v1.tar.gz` with the labelled reviews, what else the original holds, and `more`."""
+    """Write ``root/aclImdb_v1.tar.gz`` with the labelled reviews, the original's other files, and ``more``."""
     root.mkdir(parents=True, exist_ok=True)
     beside = ("README", "imdb.vocab", "train/urls_pos.txt", "train/labeledBow.feat", "train/unsup/0_0.txt")
     members = [
