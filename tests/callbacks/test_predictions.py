@@ -1,10 +1,12 @@
+"""PredictionWriter: the rows of the file, their precision, and its place."""
+
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_bottleneck import VIBClassifier
 from lit_bottleneck.callbacks import PredictionWriter
 from lit_bottleneck.networks import MLP
+from tests.quiet import trainer
 
 
 def rows(count: int = 10) -> tuple[Tensor, Tensor]:
@@ -24,19 +27,19 @@ def classifier() -> VIBClassifier:
 
 
 def written(folder: Path, model: LightningModule, parts: tuple[Tensor, ...], **kwargs: Any) -> Path:
-    trainer = Trainer(
-        default_root_dir=folder,
-        **{"logger": False, "accelerator": "cpu", "enable_progress_bar": False, "callbacks": [PredictionWriter()]}
-        | kwargs,
-    )
-    trainer.predict(model, DataLoader(TensorDataset(*parts), batch_size=4), return_predictions=False)
+    run = trainer(default_root_dir=folder, callbacks=[PredictionWriter()], **kwargs)
+    run.predict(model, DataLoader(TensorDataset(*parts), batch_size=4), return_predictions=False)
     return folder / "predictions.npz"
+
+
+def arrays(*args: Any, **kwargs: Any) -> dict[str, np.ndarray]:
+    with np.load(written(*args, **kwargs)) as file:
+        return dict(file)
 
 
 def test_the_rows_are_the_predictions_in_the_order_of_the_data_set(tmp_path: Path) -> None:
     model, parts = classifier(), rows()
-    with np.load(written(tmp_path, model, parts)) as file:  # 4 + 4 + 2 rows
-        found = dict(file)
+    found = arrays(tmp_path, model, parts)  # 4 + 4 + 2 rows
     with torch.no_grad():
         expected = model.eval().predict_step(parts, 0)
     assert set(found) == {*expected, "index"}
@@ -44,42 +47,36 @@ def test_the_rows_are_the_predictions_in_the_order_of_the_data_set(tmp_path: Pat
     for name, values in expected.items():
         assert found[name].shape == values.shape
         np.testing.assert_allclose(found[name], values.numpy(), rtol=1e-6, atol=1e-7)
+    assert found["label"].dtype == np.int64
 
 
-def test_labels_stay_whole_numbers(tmp_path: Path) -> None:
-    with np.load(written(tmp_path, classifier(), rows())) as file:
-        assert file["label"].dtype == np.int64
-
-
-def test_double_precision_is_written_as_it_is(tmp_path: Path) -> None:
+def test_double_precision_is_kept(tmp_path: Path) -> None:
     model, parts = classifier(), rows()
-    with np.load(written(tmp_path, model, parts, precision="64-true")) as file:
-        rate = file["rate"]
+    rate = arrays(tmp_path, model, parts, precision="64-true")["rate"]
     with torch.no_grad():
         expected = model.double().eval().predict_step(parts[0].double(), 0)["rate"].numpy()
     np.testing.assert_allclose(rate, expected, rtol=1e-12)
 
 
 def test_half_precision_can_be_written(tmp_path: Path) -> None:
-    with np.load(written(tmp_path, classifier(), rows(), precision="bf16-true")) as file:
-        np.testing.assert_allclose(file["probabilities"].sum(1), 1, rtol=0.02)
-        assert file["index"].tolist() == list(range(10))
+    found = arrays(tmp_path, classifier(), rows(), precision="bf16-true")
+    np.testing.assert_allclose(found["probabilities"].sum(1), 1, rtol=0.02)
+    assert found["index"].tolist() == list(range(10))
 
 
 def test_without_labels_there_are_none_in_the_file(tmp_path: Path) -> None:
-    with np.load(written(tmp_path, classifier(), rows()[:1])) as file:
-        assert set(file) == {"probabilities", "rate", "mean", "index"}
+    assert set(arrays(tmp_path, classifier(), rows()[:1])) == {"probabilities", "rate", "mean", "index"}
 
 
-def test_the_file_lies_in_the_run_folder(tmp_path: Path) -> None:
+def test_the_file_is_in_the_run_folder(tmp_path: Path) -> None:
     written(tmp_path, classifier(), rows(), logger=CSVLogger(tmp_path, name="mine"))
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*.npz")] == [Path("mine/version_0/predictions.npz")]
 
 
-def test_only_the_rows_that_were_predicted_are_in_it(tmp_path: Path) -> None:
-    with np.load(written(tmp_path, classifier(), rows(), limit_predict_batches=2)) as file:
-        assert file["index"].tolist() == list(range(8))
-        assert len(file["rate"]) == 8
+def test_the_file_has_the_predicted_rows_only(tmp_path: Path) -> None:
+    found = arrays(tmp_path, classifier(), rows(), limit_predict_batches=2)
+    assert found["index"].tolist() == list(range(8))
+    assert len(found["rate"]) == 8
 
 
 class Squares(LightningModule):
@@ -89,14 +86,14 @@ class Squares(LightningModule):
         return batch[0].square()
 
 
-def test_one_tensor_is_called_prediction(tmp_path: Path) -> None:
+def test_a_single_tensor_is_named_prediction(tmp_path: Path) -> None:
     x, _ = rows()
-    with np.load(written(tmp_path, Squares(), (x,))) as file:
-        assert set(file) == {"prediction", "index"}
-        np.testing.assert_array_equal(file["prediction"], x.square().numpy())
+    found = arrays(tmp_path, Squares(), (x,))
+    assert set(found) == {"prediction", "index"}
+    np.testing.assert_array_equal(found["prediction"], x.square().numpy())
 
 
-def test_predictions_that_are_no_tensors_are_a_warning_and_no_file(tmp_path: Path) -> None:
+def test_other_predictions_than_tensors_are_a_warning_and_no_file(tmp_path: Path) -> None:
     class Words(Squares):
         def predict_step(self, batch: Any, batch_idx: int) -> Any:
             return ["one", "two"]

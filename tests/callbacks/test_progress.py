@@ -1,3 +1,5 @@
+"""ProgressBar: a bar on a terminal, one line per epoch elsewhere."""
+
 import logging
 import re
 import sys
@@ -11,11 +13,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_bottleneck import VIBClassifier
 from lit_bottleneck.callbacks import ProgressBar
 from lit_bottleneck.networks import MLP
+from tests.quiet import trainer
 
 
 @pytest.fixture(autouse=True)
-def only_the_bar_speaks(caplog: pytest.LogCaptureFixture) -> None:
-    """Lightning tells the devices on stderr."""
+def only_the_bar(caplog: pytest.LogCaptureFixture) -> None:
+    """Silence Lightning's own messages on stderr."""
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
         caplog.set_level(logging.ERROR, logger=name)
 
@@ -23,23 +26,16 @@ def only_the_bar_speaks(caplog: pytest.LogCaptureFixture) -> None:
 def fit(evaluate: bool = True, **kwargs: Any) -> Trainer:
     torch.manual_seed(0)
     model = VIBClassifier(MLP(6, [8], 8), latent_dim=4, num_classes=3, beta=0.25)
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        callbacks=[ProgressBar()],
-        **{"max_epochs": 2} | kwargs,
-    )
+    run = trainer(**{"enable_progress_bar": True, "callbacks": [ProgressBar()], "max_epochs": 2} | kwargs)
     data = DataLoader(TensorDataset(torch.randn(20, 6), torch.arange(20) % 3), batch_size=4)
-    trainer.fit(model, data, data)
+    run.fit(model, data, data)
     if evaluate:
-        trainer.validate(model, data, verbose=False)
-        trainer.predict(model, data, return_predictions=False)
-    return trainer
+        run.validate(model, data, verbose=False)
+        run.predict(model, data, return_predictions=False)
+    return run
 
 
-def test_off_a_terminal_there_is_one_line_per_epoch_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_there_is_one_line_per_epoch_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
     fit()
     printed = capfd.readouterr()
     lines = printed.err.splitlines()
@@ -54,15 +50,15 @@ def test_off_a_terminal_there_is_one_line_per_epoch_and_nothing_else(capfd: pyte
     assert "it/s" not in printed.out
 
 
-def test_the_numbers_of_the_line_are_those_of_the_epoch(capfd: pytest.CaptureFixture[str]) -> None:
-    trainer = fit(evaluate=False, max_epochs=1)
+def test_the_line_has_the_metrics_of_the_epoch(capfd: pytest.CaptureFixture[str]) -> None:
+    run = fit(evaluate=False, max_epochs=1)
     [line] = capfd.readouterr().err.splitlines()
     found = dict(re.findall(r"(\S+) ([-+.e\d]+)(?:  |$)", line.split("  ", 2)[2]))
     assert set(found) == {"train/loss", "train/rate", "train/beta", "val/accuracy"}
-    assert found == {name: f"{trainer.callback_metrics[name].item():.4g}" for name in found}
+    assert found == {name: f"{run.callback_metrics[name].item():.4g}" for name in found}
 
 
-def test_without_a_known_number_of_epochs_the_line_tells_the_epoch_alone(capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_max_epochs_the_line_has_the_epoch_alone(capfd: pytest.CaptureFixture[str]) -> None:
     fit(max_epochs=-1, max_steps=5)
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith("epoch 1  step 5  ")
@@ -80,7 +76,7 @@ def test_on_a_terminal_there_is_a_bar(capsys: pytest.CaptureFixture[str], monkey
     assert not re.search(r"^epoch \d", bar, re.MULTILINE)
 
 
-def test_standard_output_that_is_sent_to_a_file_gets_no_bar(
+def test_redirected_standard_output_has_no_bar(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``lit-bottleneck fit ... > log.txt`` from a terminal: stderr is one, stdout is not."""

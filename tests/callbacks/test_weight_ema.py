@@ -1,8 +1,7 @@
-"""The moving average of the weights: its formula, and that it is what is stored and tested."""
+"""The moving average of the weights: its formula, and that it is stored and tested."""
 
 from pathlib import Path
 
-import pytest
 import torch
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -12,10 +11,11 @@ from lit_bottleneck.beta import DualBeta
 from lit_bottleneck.callbacks import WeightEMA
 from lit_bottleneck.data import Digits
 from lit_bottleneck.networks import MLP
+from tests.quiet import trainer
 
 
 class Average(Callback):
-    """The average as its definition has it, and the weights that are tested."""
+    """The average by its definition, and the weights in test."""
 
     def __init__(self, decay: float) -> None:
         self.decay = decay
@@ -43,27 +43,14 @@ def test_the_average_is_stored_and_tested_and_beta_is_the_live_one(tmp_path: Pat
     model = VIBClassifier(MLP(64, [16], 8), latent_dim=4, num_classes=10, beta=DualBeta(capacity=2.0))
     reference = Average(0.9)
     checkpoint = ModelCheckpoint(tmp_path, filename="last")
-    trainer = Trainer(
-        max_epochs=2,
-        logger=False,
-        accelerator="cpu",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[WeightEMA(0.9), reference, checkpoint],
-    )
     data = Digits(val_size=0)
-    trainer.fit(model, data)
+    run = trainer(max_epochs=2, enable_checkpointing=True, callbacks=[WeightEMA(0.9), reference, checkpoint])
+    run.fit(model, data)
     live = model.beta
-    trainer.test(model, data, ckpt_path=checkpoint.best_model_path, weights_only=True, verbose=False)
+    run.test(model, data, ckpt_path=checkpoint.best_model_path, weights_only=True, verbose=False)
 
     stored = torch.load(checkpoint.best_model_path, weights_only=True)["state_dict"]
     for name, weight in reference.average.items():
         assert torch.allclose(stored[name].double(), weight, atol=1e-5)
         assert torch.equal(reference.tested[name], stored[name])
     assert model.beta == live != 1e-3
-
-
-@pytest.mark.parametrize("decay", [-0.1, 1.0])
-def test_decay_out_of_range(decay: float) -> None:
-    with pytest.raises(ValueError, match="decay"):
-        WeightEMA(decay)
