@@ -1,26 +1,46 @@
-"""Networks that pass on only what the task needs: VAE, VIB and VDB on one Gaussian bottleneck."""
+"""Networks that pass on only what the task needs: VAE, VIB and VDB on one Gaussian bottleneck.
 
-from lit_bottleneck.bottleneck import BottleneckLayer, GaussianBottleneck
-from lit_bottleneck.code import Code
-from lit_bottleneck.models.vae import VAE
-from lit_bottleneck.models.vdb import VDBGAN
-from lit_bottleneck.models.vib import VIBClassifier
+The public names are imported on first use, so that the command line starts without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from lit_bottleneck.moved import keep_old_names
-from lit_bottleneck.objectives import ELBO, IWAE, BetaTC
+
+if TYPE_CHECKING:
+    from lit_bottleneck.bottleneck import BottleneckLayer, GaussianBottleneck
+    from lit_bottleneck.code import Code
+    from lit_bottleneck.models.vae import VAE
+    from lit_bottleneck.models.vdb import VDBGAN
+    from lit_bottleneck.models.vib import VIBClassifier
+    from lit_bottleneck.objectives import ELBO, IWAE, BetaTC
 
 __version__ = "0.1.0"
 
+__all__ = ["ELBO", "IWAE", "VAE", "VDBGAN", "BetaTC", "BottleneckLayer", "Code", "GaussianBottleneck", "VIBClassifier"]
+
+_MODULES = {
+    "bottleneck": ("BottleneckLayer", "GaussianBottleneck"),
+    "code": ("Code",),
+    "models.vae": ("VAE",),
+    "models.vdb": ("VDBGAN",),
+    "models.vib": ("VIBClassifier",),
+    "objectives": ("ELBO", "IWAE", "BetaTC"),
+}
+
 keep_old_names()
 
-__all__ = [
-    "ELBO",
-    "IWAE",
-    "VAE",
-    "VDBGAN",
-    "BetaTC",
-    "BottleneckLayer",
-    "Code",
-    "GaussianBottleneck",
-    "VIBClassifier",
-    "__version__",
-]
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    try:
+        return import_module(f"{__name__}.{name}")  # a folder, such as lit_bottleneck.beta
+    except ModuleNotFoundError as error:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from error
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
