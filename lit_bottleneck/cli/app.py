@@ -220,9 +220,9 @@ def _without_validation(callbacks: list[Callback], is_saved: bool) -> list[Callb
     return [ModelCheckpoint(filename="last")] if is_saved and not keeps_last else []
 
 
-def _check_weights(model: LightningModule, state_dict: dict[str, Any], *args: Any) -> None:
+def _check_weights(model: LightningModule, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
     """Refuse the weights of another model, before torch does at the end of its message of many lines."""
-    if not model.strict_loading:
+    if prefix or not model.strict_loading:  # a prefix: of the copy that a weight-averaging callback has made
         return
     own = model.state_dict()
     wrong = [f"it lacks {name}" for name in own if name not in state_dict]
