@@ -187,9 +187,8 @@ def total_correlation(z: Tensor, mean: Tensor, log_var: Tensor, dataset_size: in
         return mean.sum() * 0  # keeps the graph
     # Differences instead of matrix products, which would need float64 (and the marginals need every dimension anyway).
     log_densities = log_density(z[:, None], mean[None], log_var[None])  # (L, M, K): code i under posterior j
-    log_weights = log_densities.new_full(
-        (codes, batch_size), math.log((dataset_size - 1) / (dataset_size * (batch_size - 1)))
-    )
+    log_weight = math.log((dataset_size - 1) / (dataset_size * (batch_size - 1)))
+    log_weights = log_densities.new_full((codes, batch_size), log_weight)
     log_weights[:, first : first + codes].fill_diagonal_(-math.log(dataset_size))
     joint = torch.logsumexp(log_densities.sum(2) + log_weights, dim=1)
     marginals = torch.logsumexp(log_densities + log_weights[:, :, None], dim=1)

@@ -1,6 +1,6 @@
 """A convolutional text encoder that trains three to four times as fast on a CPU as torch's convolutions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -89,11 +89,9 @@ class TextEncoder(nn.Module):
     def _tabulated(self, tokens: Tensor) -> Tensor:
         vocabulary, tokens = tokens.unique(return_inverse=True)
         embedded = self.embedding(vocabulary)
-        maxima, biases = [], []
-        for convolution in cast("Iterable[nn.Conv1d]", self.convolutions):
-            maxima.append(tabulated_maximum(tokens, embedded, convolution.weight))
-            biases.append(cast("Tensor", convolution.bias))
-        return torch.cat(maxima, dim=1) + torch.cat(biases)
+        convolutions = cast("list[nn.Conv1d]", list(self.convolutions))
+        maxima = torch.cat([tabulated_maximum(tokens, embedded, each.weight) for each in convolutions], dim=1)
+        return maxima + torch.cat([cast("Tensor", each.bias) for each in convolutions])
 
     def _can_tabulate(self, tokens: Tensor) -> bool:
         return (
