@@ -1,7 +1,5 @@
 """Base classes of all metrics: states that no cast rounds, and rows whose width the first batch sets."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -27,6 +25,10 @@ class Float64Metric(Metric):
     def dtype(self) -> torch.dtype:
         """Float64: the dtype of the empty tensor that torchmetrics gathers from a process without any rows."""
         return torch.float64
+
+    def add_sum(self, name: str, *shape: int) -> None:
+        """Add a state of float64 sums, 0 at the start."""
+        self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot a result, or a list of results over time, as every metric of torchmetrics does.

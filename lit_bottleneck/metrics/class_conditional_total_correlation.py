@@ -1,7 +1,5 @@
 """Total correlation of codes within each class."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -11,6 +9,7 @@ from lit_bottleneck.checks import whole_number
 from lit_bottleneck.metrics.code_metric import CodeMetric
 from lit_bottleneck.metrics.code_sums import checked_codes, sums_of
 from lit_bottleneck.metrics.marginal_moments import correlations_of
+from lit_bottleneck.metrics.value_checks import check_labels
 
 
 class ClassConditionalTotalCorrelation(CodeMetric):
@@ -56,7 +55,7 @@ class ClassConditionalTotalCorrelation(CodeMetric):
             ValueError: for invalid codes, codes of another width than earlier ones, or other labels.
         """
         mean, log_var = checked_codes(mean, log_var)
-        self._check_labels(labels, len(mean))
+        check_labels(labels, (len(mean),), self.num_classes)
         rows = {label: labels == label for label in labels.unique().tolist()}
         sums = {label: sums_of(mean[own], log_var[own], joint=True) for label, own in rows.items()}
         self.add_sums(sums, mean.shape[1])
@@ -74,13 +73,3 @@ class ClassConditionalTotalCorrelation(CodeMetric):
             "total_correlation": (counts / counts.sum() * found).sum(),
             "total_correlation_max": found.max(),
         }
-
-    def _check_labels(self, labels: Tensor, wanted: int) -> None:
-        if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape != (wanted,):
-            raise ValueError(
-                f"labels must be integers ({wanted},), one for each code; got {labels.dtype} {tuple(labels.shape)}"
-            )
-        if wanted and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
-            raise ValueError(
-                f"labels must be in [0, {self.num_classes}); got {int(labels.min())} to {int(labels.max())}"
-            )

@@ -1,7 +1,5 @@
 """Base class of the metrics of Gaussian codes: sums over codes."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import Any
 

@@ -1,13 +1,13 @@
 """Sums over Gaussian codes, from which their rates and moments follow, and which can be merged."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from lit_bottleneck.functional import kl_per_dimension
+from lit_bottleneck.metrics.value_checks import check_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class CodeSums:
         """K."""
         return len(self.origin)
 
-    def at(self, origin: Tensor) -> CodeSums:
+    def at(self, origin: Tensor) -> Self:
         """Return the same sums, with offsets from another origin."""
         shift = self.origin - origin
         if self.squares.dim() > 1:
@@ -53,7 +53,7 @@ class CodeSums:
         return torch.cat([value.flatten() for value in vars(self).values()])
 
     @classmethod
-    def from_row(cls, row: Tensor, width: int, joint: bool) -> CodeSums:
+    def from_row(cls, row: Tensor, width: int, joint: bool) -> Self:
         """Return the sums that ``row`` made a row of."""
         count, origin, offsets, squares, *others = row.split(_sizes(width, joint))
         return cls(count[0], origin, offsets, squares.view(width, width) if joint else squares, *others)
@@ -114,10 +114,3 @@ def checked_codes(mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
     check_finite("mean must be finite", mean)
     check_finite("log_var must be finite, also its exponential (or -inf, for a code without noise)", log_var.exp())
     return mean, log_var
-
-
-def check_finite(demand: str, rows: Tensor) -> None:
-    """Raise an error that begins with ``demand``, if any of the rows ``(B, ...)`` has an infinity or NaN."""
-    bad = len(rows) - int(rows.flatten(1).isfinite().all(1).sum())
-    if bad:
-        raise ValueError(f"{demand}; {bad} of {len(rows)} rows have an infinity or NaN")

@@ -1,7 +1,5 @@
 """Estimates of the mutual information of inputs and codes, from densities of codes under the inputs' posteriors."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

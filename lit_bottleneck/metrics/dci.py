@@ -1,7 +1,5 @@
 """Disentanglement, completeness and informativeness of a code."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,13 +1,11 @@
 """Evidence lower bound of the log-likelihood."""
 
-from __future__ import annotations
-
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lit_bottleneck.metrics.base import Float64Metric
+from lit_bottleneck.metrics.value_checks import check_finite
 
 
 class ELBO(Float64Metric):
@@ -22,6 +20,7 @@ class ELBO(Float64Metric):
     Raises:
         ValueError: by ``update`` for other shapes or values that are not finite, by ``compute`` without any examples.
 
+    >>> import torch
     >>> metric = ELBO()
     >>> metric.update(distortion=torch.tensor([3.0, 5.0]), rate=torch.tensor([1.0, 2.0]))
     >>> metric.compute()
@@ -37,7 +36,7 @@ class ELBO(Float64Metric):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for name in ("count", "distortion", "rate"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_sum(name)
 
     def update(self, distortion: Tensor, rate: Tensor) -> None:
         """Add examples.
@@ -55,9 +54,7 @@ class ELBO(Float64Metric):
                 f"got {tuple(distortion.shape)} and {tuple(rate.shape)}"
             )
         for name, values in (("distortion", distortion), ("rate", rate)):
-            bad = len(values) - int(values.isfinite().sum())
-            if bad:
-                raise ValueError(f"{name} must be finite; {bad} of {len(values)} examples have an infinity or NaN")
+            check_finite(f"{name} must be finite", values[:, None])
         self.count += len(rate)
         self.distortion += distortion.detach().double().sum()
         self.rate += rate.detach().double().sum()

@@ -1,7 +1,5 @@
 """Base class of the metrics that compare codes with known factors, and how rows are checked, ordered and split."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.metrics.base import RowMetric, flat
-from lit_bottleneck.metrics.code_sums import check_finite
+from lit_bottleneck.metrics.value_checks import check_finite
 
 Array: TypeAlias = NDArray[Any]
 
@@ -68,10 +66,10 @@ class FactorMetric(RowMetric):
         codes, factors = flat(self.rows).view(-1, width + count).split([width, count], 1)
         return codes, factors.long() if classes else factors
 
-    def named(self, values: Sequence[float], prefix: str = "") -> dict[str, Tensor]:
-        """Return a value for each factor as float32 scalars, by the factors' names after a prefix."""
-        names = (prefix + name for name in factor_names(self.names, len(values)))
-        return self.scalars(dict(zip(names, values, strict=True)))
+    def gaps(self, name: str, gaps: Tensor) -> dict[str, Tensor]:
+        """Return the mean of gaps ``(F,)`` and that of each factor, by name, as ``scalars``."""
+        names = (f"{name}_{factor}" for factor in factor_names(self.names, len(gaps)))
+        return self.scalars({name: gaps.mean().item(), **dict(zip(names, gaps.tolist(), strict=True))})
 
     def scalars(self, values: dict[str, float]) -> dict[str, Tensor]:
         """Return values as float32 scalars on the device of the metric."""

@@ -1,7 +1,5 @@
 """Scores of predictors of factors from the code."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple

@@ -1,7 +1,5 @@
 """Frozen features by which generated and real examples are compared."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from abc import ABC, abstractmethod

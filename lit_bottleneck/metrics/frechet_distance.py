@@ -1,7 +1,5 @@
 """Fréchet distance between real and generated examples."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

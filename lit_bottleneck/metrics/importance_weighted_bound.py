@@ -1,7 +1,5 @@
 """Importance-weighted bound of the log-likelihood."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -41,7 +39,7 @@ class ImportanceWeightedBound(Float64Metric):
         super().__init__(**kwargs)
         self.k = whole_number("k", k, at_least=1)
         for name in ("count", "bound"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_sum(name)
 
     def update(self, log_weights: Tensor) -> None:
         """Add log-weights ``(S, B)``: see ``importance_weighted_bound``."""

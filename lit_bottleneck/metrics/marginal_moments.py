@@ -1,7 +1,5 @@
 """First two moments of all codes together: their distance from N(0, I), and how dimensions correlate."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

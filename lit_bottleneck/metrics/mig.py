@@ -1,7 +1,5 @@
 """Mutual information gap of the dimensions of a code."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,8 +39,7 @@ class MIG(FactorMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return float32 scalars by name."""
-        gaps = mutual_information_gaps(*self.known(), self.num_bins, self.names)
-        return self.scalars({"mig": gaps.mean().item()}) | self.named(gaps.tolist(), "mig_")
+        return self.gaps("mig", mutual_information_gaps(*self.known(), self.num_bins, self.names))
 
 
 def mutual_information_gaps(

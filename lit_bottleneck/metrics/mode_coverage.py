@@ -1,7 +1,5 @@
 """Coverage of the known modes of a mixture by generated points."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -35,30 +33,23 @@ class ModeCoverage(Float64Metric):
     """
 
     total: Tensor
-    counts: Tensor
-    offsets: Tensor
-    squares: Tensor
+    sums: Tensor
 
     def __init__(self, modes: Tensor, std: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.modes = _checked_modes(modes, std)  # not a buffer, which a cast of the model would round
-        self.std = float(std)
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("counts", self.modes.new_zeros(len(modes)), dist_reduce_fx="sum")
-        self.add_state("offsets", torch.zeros_like(self.modes), dist_reduce_fx="sum")
-        self.add_state("squares", torch.zeros_like(self.modes), dist_reduce_fx="sum")
+        self.modes = _checked_modes(modes)  # not a buffer, which a cast of the model would round
+        self.std = positive("std", std)
+        self.add_sum("total")
+        self.add_sum("sums", len(modes), 1 + 2 * modes.shape[1])
 
     def update(self, points: Tensor) -> None:
         """Add points ``(B, D)``."""
-        total, counts, offsets, squares = _update(points, self.modes, self.std)
-        self.total += total
-        self.counts += counts
-        self.offsets += offsets
-        self.squares += squares
+        self.sums += _sums(points, self.modes, self.std)
+        self.total += len(points)
 
     def compute(self) -> dict[str, Tensor]:
         """Return the five scalars of ``mode_coverage``."""
-        return _compute(self.total, self.counts, self.offsets, self.squares)
+        return _compute(self.total, self.sums)
 
 
 def mode_coverage(points: Tensor, modes: Tensor, std: float) -> dict[str, Tensor]:
@@ -92,11 +83,12 @@ def mode_coverage(points: Tensor, modes: Tensor, std: float) -> dict[str, Tensor
     >>> mode_coverage(torch.zeros(5, 2), torch.tensor([[0.0, 0.0], [4.0, 0.0]]), std=0.1)["smallest_mode"]
     tensor(0.)
     """
-    return _compute(*_update(points, _checked_modes(modes, std), std))
+    sums = _sums(points, _checked_modes(modes), positive("std", std))
+    return _compute(sums.new_tensor(len(points)), sums)
 
 
-def _update(points: Tensor, modes: Tensor, std: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Count points; and of the good ones per mode, count them ``(M,)`` and sum offsets and squares ``(M, D)``.
+def _sums(points: Tensor, modes: Tensor, std: float) -> Tensor:
+    """Return the number of good points of each mode and the sums of their offsets and squares, ``(M, 1 + 2 D)``.
 
     Offsets are measured from the mode in units of ``std``, so that nothing cancels in a variance.
     """
@@ -107,15 +99,14 @@ def _update(points: Tensor, modes: Tensor, std: float) -> tuple[Tensor, Tensor, 
     good = distances <= _REACH * std  # false for NaN
     nearest = nearest[good]
     offsets = (points[good] - modes[nearest]) / std
-    total = points.new_tensor(len(points))
-    counts = modes.new_zeros(len(modes)).index_add_(0, nearest, torch.ones_like(offsets[:, 0]))
-    sums, squares = (torch.zeros_like(modes).index_add_(0, nearest, values) for values in (offsets, offsets.square()))
-    return total, counts, sums, squares
+    values = torch.cat([torch.ones_like(offsets[:, :1]), offsets, offsets.square()], 1)
+    return values.new_zeros(len(modes), values.shape[1]).index_add_(0, nearest, values)
 
 
-def _compute(total: Tensor, counts: Tensor, offsets: Tensor, squares: Tensor) -> dict[str, Tensor]:
+def _compute(total: Tensor, sums: Tensor) -> dict[str, Tensor]:
     if total == 0:
         raise ValueError("mode coverage needs at least 1 point; got 0")
+    counts, (offsets, squares) = sums[:, 0], sums[:, 1:].chunk(2, 1)
     good = counts.sum()
     mean = offsets / counts.clamp(min=1)[:, None]
     variances = (squares - offsets * mean).clamp(min=0) / (counts - 1).clamp(min=1)[:, None]
@@ -130,9 +121,8 @@ def _compute(total: Tensor, counts: Tensor, offsets: Tensor, squares: Tensor) ->
     return {name: value.float() for name, value in coverage.items()}
 
 
-def _checked_modes(modes: Tensor, std: float) -> Tensor:
+def _checked_modes(modes: Tensor) -> Tensor:
     """Return the modes in float64."""
     if modes.dim() != 2 or 0 in modes.shape or not modes.isfinite().all():
         raise ConfigurationError(f"modes must be finite and (M, D), with M and D at least 1; got {tuple(modes.shape)}")
-    positive("std", std)
     return modes.detach().double()

@@ -1,7 +1,5 @@
 """Mutual information of inputs and codes: lower and upper bounds."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

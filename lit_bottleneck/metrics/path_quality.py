@@ -4,8 +4,6 @@
 draws leaves that shell: halfway by 4.7 standard deviations for K = 128.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.metrics.base import Float64Metric
+from lit_bottleneck.metrics.value_checks import check_finite, check_labels
 
 _SUMS = ("paths", "points", "end_classes", "switches", "entropy", "codes", "shell_distance", "shell_distance_abs")
 _SLACK = 0.05  # tolerance of the log of a sum of probabilities, in bfloat16
@@ -43,7 +42,7 @@ class PathQuality(Float64Metric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("sums", torch.zeros(len(_SUMS), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_sum("sums", len(_SUMS))
 
     def update(self, log_probabilities: Tensor, codes: Tensor | None = None, labels: Tensor | None = None) -> None:
         """Add B paths: see ``path_quality``."""
@@ -146,7 +145,9 @@ def _update(log_probabilities: Tensor, codes: Tensor | None, labels: Tensor | No
     num_points, num_paths, num_classes = log_probabilities.shape
     logs = log_probabilities.detach().double()
     predicted = logs.argmax(-1)
-    ends = predicted[[0, -1]] if labels is None else _checked_labels(labels, num_paths, num_classes)
+    if labels is not None:
+        check_labels(labels, (2, num_paths), num_classes)
+    ends = predicted[[0, -1]] if labels is None else labels
     inside = predicted[1:-1]
     sums = {
         "paths": num_paths,
@@ -158,8 +159,7 @@ def _update(log_probabilities: Tensor, codes: Tensor | None, labels: Tensor | No
     if codes is not None:
         if codes.dim() != 3 or codes.shape[:2] != (num_points, num_paths):
             raise ValueError(f"codes must be ({num_points}, {num_paths}, K); got {tuple(codes.shape)}")
-        if not codes.isfinite().all():
-            raise ValueError("codes must be finite; some have an infinity or NaN")
+        check_finite("codes must be finite", codes.flatten(0, 1))
         distances = shell_distance(codes.detach()[1:-1].double())
         sums |= {
             "codes": inside.numel(),
@@ -193,17 +193,6 @@ def _check_predictions(log_probabilities: Tensor) -> None:
             f"log_probabilities must be of classes that sum to 1; at {int(bad.sum())} of {bad.numel()} points they do "
             "not: pass log_softmax(logits, dim=-1)"
         )
-
-
-def _checked_labels(labels: Tensor, num_paths: int, num_classes: int) -> Tensor:
-    if labels.shape != (2, num_paths) or labels.is_floating_point():
-        raise ValueError(
-            f"labels must be whole numbers (2, {num_paths}), of both ends; got {labels.dtype} {tuple(labels.shape)}"
-        )
-    outside = labels[(labels < 0) | (labels >= num_classes)]
-    if outside.numel():
-        raise ValueError(f"labels must be in [0, {num_classes}); got {outside[0].item()}")
-    return labels
 
 
 def _chi_moments(k: int) -> tuple[float, float]:

@@ -1,7 +1,5 @@
 """Improved precision and recall of generated examples."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

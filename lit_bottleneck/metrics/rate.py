@@ -1,7 +1,5 @@
 """Rate of codes, and the number of their active dimensions."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,13 +1,11 @@
 """Base class of the metrics that compare the features of real and of generated examples, and their checks."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.metrics.base import RowMetric, flat
-from lit_bottleneck.metrics.code_sums import check_finite
+from lit_bottleneck.metrics.value_checks import check_finite
 
 
 class SampleMetric(RowMetric):

@@ -1,7 +1,5 @@
 """Separated attribute predictability of a code."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,8 +37,7 @@ class SAP(FactorMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return float32 scalars by name."""
-        gaps = attribute_gaps(*self.known(), self.seed, self.names)
-        return self.scalars({"sap": gaps.mean().item()}) | self.named(gaps.tolist(), "sap_")
+        return self.gaps("sap", attribute_gaps(*self.known(), self.seed, self.names))
 
 
 def attribute_gaps(codes: Tensor, factors: Tensor, seed: int = 0, names: Sequence[str] | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """Bounds of the log-likelihood: a linear Gaussian model with a known likelihood."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
+from torchmetrics import Metric
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.metrics import ELBO, ImportanceWeightedBound
 from lit_bottleneck.metrics.importance_weighted_bound import importance_weighted_bound
 
@@ -73,22 +76,6 @@ def test_log_weights_of_minus_infinity_are_weights_of_zero() -> None:
         importance_weighted_bound(log_weights, 1)
 
 
-def test_invalid_log_weights_are_refused() -> None:
-    with pytest.raises(ValueError, match="k=4 needs a number of samples that is a multiple of it; got 6"):
-        importance_weighted_bound(torch.zeros(6, 2), 4)
-    for shape in ((6,), (0, 2), (2, 2, 2)):
-        with pytest.raises(ValueError, match=r"log_weights must be \(S, B\), with S at least 1"):
-            importance_weighted_bound(torch.zeros(shape), 1)
-    bad = torch.zeros(2, 3)
-    bad[0, 1], bad[1, 2] = torch.nan, torch.inf
-    with pytest.raises(ValueError, match="finite or -inf; 2 of 3 examples have NaN or"):
-        ImportanceWeightedBound(2).update(bad)
-    with pytest.raises(ValueError, match="k must be a whole number, at least 1"):
-        ImportanceWeightedBound(0)
-    with pytest.raises(ValueError, match="at least 1 example; got 0"), pytest.warns(UserWarning, match="before"):
-        ImportanceWeightedBound(1).compute()
-
-
 def test_the_elbo_is_the_mean_over_examples_not_batches() -> None:
     distortion, rate = 100 + randn(10), randn(10, seed=1).square()
     metric = ELBO()
@@ -100,15 +87,36 @@ def test_the_elbo_is_the_mean_over_examples_not_batches() -> None:
     torch.testing.assert_close(found["rate"], rate.mean().float())
 
 
-def test_invalid_distortions_and_rates_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"must be \(B,\).*got \(3,\) and \(2,\)"):
-        ELBO().update(torch.zeros(3), torch.zeros(2))
-    with pytest.raises(ValueError, match=r"must be \(B,\).*got \(3, 1\) and \(3, 1\)"):
-        ELBO().update(torch.zeros(3, 1), torch.zeros(3, 1))
-    bad = torch.tensor([0.0, torch.nan, torch.inf])
-    with pytest.raises(ValueError, match="distortion must be finite; 2 of 3 examples"):
-        ELBO().update(bad, torch.zeros(3))
-    with pytest.raises(ValueError, match="rate must be finite; 2 of 3 examples"):
-        ELBO().update(torch.zeros(3), bad)
+BAD = torch.tensor([[0.0, torch.nan, 0.0], [0.0, 0.0, torch.inf]])
+
+
+@pytest.mark.parametrize(
+    ("metric", "arguments", "message"),
+    [
+        (
+            ImportanceWeightedBound(4),
+            (torch.zeros(6, 2),),
+            "k=4 needs a number of samples that is a multiple of it",
+        ),
+        *(
+            (ImportanceWeightedBound(1), (torch.zeros(shape),), r"log_weights must be \(S, B\), with S at least 1")
+            for shape in ((6,), (0, 2), (2, 2, 2))
+        ),
+        (ImportanceWeightedBound(2), (BAD,), "finite or -inf; 2 of 3 examples have NaN or"),
+        (ELBO(), (torch.zeros(3), torch.zeros(2)), r"must be \(B,\).*got \(3,\) and \(2,\)"),
+        (ELBO(), (torch.zeros(3, 1), torch.zeros(3, 1)), r"must be \(B,\).*got \(3, 1\) and \(3, 1\)"),
+        (ELBO(), (BAD.sum(0), torch.zeros(3)), "distortion must be finite; 2 of 3 rows"),
+        (ELBO(), (torch.zeros(3), BAD.sum(0)), "rate must be finite; 2 of 3 rows"),
+    ],
+)
+def test_invalid_values_are_refused(metric: Metric, arguments: tuple[Tensor, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metric.update(*arguments)
+
+
+@pytest.mark.parametrize("make", [ELBO, lambda: ImportanceWeightedBound(1)])
+def test_a_mean_needs_examples(make: Callable[[], Metric]) -> None:
     with pytest.raises(ValueError, match="at least 1 example; got 0"), pytest.warns(UserWarning, match="before"):
-        ELBO().compute()
+        make().compute()
+    with pytest.raises(ConfigurationError, match="k must be a whole number, at least 1"):
+        ImportanceWeightedBound(0)

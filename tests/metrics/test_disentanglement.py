@@ -198,24 +198,6 @@ def test_data_without_a_score_are_refused(make: Callable[..., FactorMetric], nee
         fed(make(names=["x", "y"]), randn(30, 3), constant).compute()
 
 
-@pytest.mark.parametrize("make", METRICS)
-def test_invalid_codes_and_factors_are_refused(make: Callable[..., FactorMetric]) -> None:
-    with pytest.raises(ValueError, match="codes and factors must have as many rows; got 5 and 4"):
-        make().update(randn(5, 3), numbers(4))
-    for codes, factors in ((randn(5), numbers(5)), (randn(5, 3), numbers(5)[..., None]), (randn(5, 0), numbers(5))):
-        with pytest.raises(ValueError, match=r"codes must be \(B, K, \.\.\.\) and factors \(B, F\) or \(B,\)"):
-            make().update(codes, factors)
-    for bad in (math.nan, math.inf):
-        with pytest.raises(ValueError, match="codes must be finite; 1 of 5 rows"):
-            make().update(randn(5, 3).index_fill(0, torch.tensor([2]), bad), numbers(5))
-        with pytest.raises(ValueError, match="factors must be finite; 1 of 5 rows"):
-            make().update(randn(5, 3), numbers(5).index_fill(0, torch.tensor([2]), bad))
-    with pytest.raises(ValueError, match=r"names=\('a',\) need as many factors; got \(5, 2\)"):
-        make(names=["a"]).update(randn(5, 3), numbers(5))
-    with pytest.raises(ValueError, match="names must be different"):
-        make(names=["a", "a"])
-
-
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="num_bins must be a whole number, at least 2"):
         MIG(num_bins=1)
@@ -226,3 +208,29 @@ def test_bad_arguments_are_named() -> None:
     for bad in (-torch.eye(2), torch.full((2, 2), math.nan)):
         with pytest.raises(ValueError, match="importance must be finite and not negative"):
             disentanglement_completeness(bad)
+
+
+def with_one(bad: float, rows: Tensor) -> Tensor:
+    return rows.index_fill(0, torch.tensor([2]), bad)
+
+
+@pytest.mark.parametrize("make", METRICS)
+@pytest.mark.parametrize(
+    ("codes", "factors", "message"),
+    [
+        (randn(5, 3), numbers(4), "codes and factors must have as many rows; got 5 and 4"),
+        (randn(5), numbers(5), r"codes must be \(B, K, \.\.\.\) and factors \(B, F\) or \(B,\)"),
+        (randn(5, 3), numbers(5)[..., None], r"codes must be \(B, K, \.\.\.\) and factors \(B, F\) or \(B,\)"),
+        (randn(5, 0), numbers(5), r"codes must be \(B, K, \.\.\.\) and factors \(B, F\) or \(B,\)"),
+        (with_one(math.nan, randn(5, 3)), numbers(5), "codes must be finite; 1 of 5 rows"),
+        (randn(5, 3), with_one(math.inf, numbers(5)), "factors must be finite; 1 of 5 rows"),
+        (randn(5, 3), numbers(5)[:, 0], r"names=\('a', 'b'\) need as many factors; got \(5, 1\)"),
+    ],
+)
+def test_invalid_codes_and_factors_are_refused(
+    make: Callable[..., FactorMetric], codes: Tensor, factors: Tensor, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(names=["a", "b"]).update(codes, factors)
+    with pytest.raises(ValueError, match="names must be different"):
+        make(names=["a", "a"])

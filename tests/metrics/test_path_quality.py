@@ -172,34 +172,31 @@ def test_paths_without_codes_do_not_weaken_the_shell_of_those_with() -> None:
     torch.testing.assert_close(both, alone)
 
 
-def test_invalid_paths_are_refused() -> None:
-    logs = torch.zeros(3, 2, 4).log_softmax(-1)
-    for shape in ((3, 4), (2, 5, 4), (3, 2, 0)):
-        with pytest.raises(ValueError, match=r"log_probabilities must be \(T, B, C\), with T at least 3; got"):
-            path_quality(torch.zeros(shape))
-    with pytest.raises(ValueError, match="at 6 of 6 points they do not: pass log_softmax"):
-        path_quality(torch.zeros(3, 2, 4))
-    for bad in (math.nan, math.inf, -math.inf):
-        broken = logs.clone()
-        broken[1, 0] = bad
-        with pytest.raises(ValueError, match="at 1 of 6 points"):
-            PathQuality().update(broken)
-    for shape in ((3, 2), (3, 3, 5), (4, 2, 5)):
-        with pytest.raises(ValueError, match=r"codes must be \(3, 2, K\); got"):
-            path_quality(logs, torch.zeros(shape))
-    with pytest.raises(ValueError, match="codes must be finite"):
-        path_quality(logs, torch.full((3, 2, 5), math.nan))
+LOGS = torch.zeros(3, 2, 4).log_softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.zeros(3, 4),), r"log_probabilities must be \(T, B, C\), with T at least 3; got \(3, 4\)"),
+        ((torch.zeros(2, 5, 4),), r"with T at least 3; got \(2, 5, 4\)"),
+        ((torch.zeros(3, 2, 0),), r"with T at least 3; got \(3, 2, 0\)"),
+        ((torch.zeros(3, 2, 4),), "at 6 of 6 points they do not: pass log_softmax"),
+        *(
+            ((LOGS.index_fill(1, torch.tensor([0]), bad),), "at 3 of 6 points")
+            for bad in (math.nan, math.inf, -math.inf)
+        ),
+        *(((LOGS, torch.zeros(shape)), r"codes must be \(3, 2, K\); got") for shape in ((3, 2), (3, 3, 5), (4, 2, 5))),
+        ((LOGS, torch.full((3, 2, 5), math.nan)), "codes must be finite; 6 of 6 rows"),
+        ((LOGS[:, :0],), "at least 1 path; got 0"),
+        ((LOGS, None, torch.zeros(2, 3).long()), r"labels must be integers \(2, 2\); got torch.int64 \(2, 3\)"),
+        ((LOGS, None, torch.zeros(2, 2)), r"labels must be integers \(2, 2\); got torch.float32"),
+        ((LOGS, None, torch.tensor([[0, 1], [-1, 3]])), r"labels must be in \[0, 4\); got -1 to 3"),
+        ((LOGS, None, torch.tensor([[0, 1], [4, 3]])), r"labels must be in \[0, 4\); got 0 to 4"),
+    ],
+)
+def test_invalid_paths_are_refused(arguments: tuple[Tensor, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        path_quality(*arguments)
     with pytest.raises(ValueError, match=r"K of at least 1; got \(3, 0\)"):
         shell_distance(torch.zeros(3, 0))
-    with pytest.raises(ValueError, match="at least 1 path; got 0"):
-        path_quality(logs[:, :0])
-
-
-def test_invalid_labels_are_refused() -> None:
-    logs = torch.zeros(3, 2, 4).log_softmax(-1)
-    for labels in (torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 2)):
-        with pytest.raises(ValueError, match=r"labels must be whole numbers \(2, 2\), of both ends; got"):
-            path_quality(logs, labels=labels)
-    for label in (-1, 4):
-        with pytest.raises(ValueError, match=rf"labels must be in \[0, 4\); got {label}"):
-            path_quality(logs, labels=torch.tensor([[0, 1], [label, 3]]))
