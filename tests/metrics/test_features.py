@@ -137,7 +137,7 @@ def test_a_model_without_encode_is_refused() -> None:
 
 
 class Levels(nn.Module):
-    """In place of the network: returns its input."""
+    """Replaces the network; returns its input."""
 
     def __init__(self, name: str, features_list: list[str]) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ def test_missing_parts_of_inception_are_named(error: Exception, message: str, mo
         raise error
 
     monkeypatch.setattr("lit_bottleneck.metrics.features.NoTrainInceptionV3", missing)
-    features = InceptionFeatures()  # nothing is built yet
+    features = InceptionFeatures()  # does not build the network
     with pytest.raises(RuntimeError, match=message):
         features(torch.zeros(2, 1, 8, 8))
 

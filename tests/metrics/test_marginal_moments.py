@@ -38,14 +38,14 @@ def exact(mean: Tensor, log_var: Tensor) -> dict[str, float]:
 
 
 def linear_channel() -> tuple[Tensor, Tensor]:
-    """Codes of THEORY's channel, for inputs that have exactly its moments."""
+    """Codes of a linear Gaussian channel, for inputs with exactly its moments."""
     x = with_covariance(torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64))
     weight = torch.tensor([[0.6, 0.0], [0.3, 0.8]], dtype=torch.float64)
     mean = x @ weight.T + torch.tensor([0.2, -0.1])
     return mean, torch.tensor([0.5, 0.25]).double().log().expand_as(mean)
 
 
-def test_the_linear_channel_splits_its_rate_as_it_should() -> None:
+def test_the_linear_channel_has_its_known_terms() -> None:
     found = exact(*linear_channel())
     assert found["rate"] == pytest.approx(1.329721, abs=1e-6)
     assert found["marginal_kl"] == pytest.approx(0.183171, abs=1e-6)
@@ -113,7 +113,7 @@ def test_the_bias_is_about_the_excess_of_the_plug_in() -> None:
 
 
 @given(st.lists(st.floats(-8, 8), min_size=3, max_size=3), st.lists(st.floats(-100, 100), min_size=3, max_size=3))
-def test_correlations_do_not_depend_on_scales_and_places(exponents: list[float], places: list[float]) -> None:
+def test_correlations_do_not_depend_on_scale_and_shift(exponents: list[float], places: list[float]) -> None:
     scale = 10 ** torch.tensor(exponents).double()
     mean, log_var = randn(50, 3) @ randn(3, 3, seed=1), randn(50, 3, seed=2) - 1
     plain = exact(mean, log_var)
@@ -192,7 +192,7 @@ def test_exact_dependence_has_infinite_total_correlation(rows: int, place: float
     assert found["predictability"] == pytest.approx((3 + last) / 4, abs=1e-9)
 
 
-def test_noise_far_below_the_means_is_no_exact_dependence() -> None:
+def test_a_little_noise_prevents_exact_dependence() -> None:
     mean = randn(100, 1).expand(100, 2)
     found = exact(mean, torch.full_like(mean, -14.0))
     variance = mean[:, 0].var(correction=0).item()

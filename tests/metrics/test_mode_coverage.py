@@ -28,8 +28,8 @@ def test_points_with_known_answers() -> None:
         [
             [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0],  # variance 2/3 in both, about the mode
             [10.0, 2.0], [10.0, 3.0],  # variance 0 and 1/2, about 2.5
-            [0.0, 13.0],  # one, just good
-            [0.0, 13.1], [5.0, 5.0], [torch.nan, 0.0], [torch.inf, 0.0], [-3.0, -3.0],  # five that are not
+            [0.0, 13.0],  # one point, just good
+            [0.0, 13.1], [5.0, 5.0], [torch.nan, 0.0], [torch.inf, 0.0], [-3.0, -3.0],  # five points that are not good
         ]
     )  # fmt: skip
     assert values(mode_coverage(points, modes, std=1.0)) == pytest.approx(

@@ -17,7 +17,7 @@ def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Ten
 
 
 def certain(*paths: list[int], num_classes: int = 4) -> Tensor:
-    """Log-probabilities ``(T, B, C)`` of paths that are read as these classes, without a doubt."""
+    """Log-probabilities ``(T, B, C)`` of paths that are certainly of these classes."""
     return nn.functional.one_hot(torch.tensor(paths).T, num_classes).double().log()
 
 
@@ -34,17 +34,17 @@ def prior_path(mode: InterpolationMode, k: int, count: int = 4000, steps: int = 
 # --- predictions ------------------------------------------------------------------------------------------------------
 
 
-def test_paths_that_are_read_without_a_doubt() -> None:
+def test_certain_predictions() -> None:
     quality = values(path_quality(certain([0, 0, 1, 1, 1], [0, 2, 2, 3, 1], [2, 2, 2, 2, 2])))
     assert quality == pytest.approx({"end_classes": 6 / 9, "switches": (1 + 3 + 0) / 3, "entropy": 0})
 
 
-def test_given_labels_take_the_place_of_the_predicted_ends() -> None:
+def test_labels_replace_the_predicted_ends() -> None:
     paths = certain([0, 0, 1, 1], [3, 3, 3, 3])
     labels = torch.tensor([[0, 1], [2, 2]])
     assert values(path_quality(paths))["end_classes"] == 1
     by_label = values(path_quality(paths, labels=labels))
-    assert by_label["end_classes"] == pytest.approx(1 / 4)  # the reader that always says 3 gains nothing
+    assert by_label["end_classes"] == pytest.approx(1 / 4)  # a constant classifier gains nothing
     assert by_label["switches"] == values(path_quality(paths))["switches"] == 1 / 2
 
 
@@ -63,7 +63,7 @@ def test_uniform_predictions_have_the_highest_entropy() -> None:
     assert values(path_quality(uniform.bfloat16()))["entropy"] == pytest.approx(math.log(10), rel=1e-2)
 
 
-def test_a_path_walked_backwards_is_as_good() -> None:
+def test_a_reversed_path_has_the_same_quality() -> None:
     logs, codes = randn(7, 9, 4, seed=4).log_softmax(-1), randn(7, 9, 3, seed=5)
     forwards, backwards = values(path_quality(logs, codes)), values(path_quality(logs.flip(0), codes.flip(0)))
     assert backwards == pytest.approx(forwards, rel=1e-6)
@@ -112,7 +112,7 @@ def test_halfway_between_two_draws_a_straight_line_is_far_inside() -> None:
     assert middle["variance_preserving"] == pytest.approx(0, abs=4 / math.sqrt(4000))
 
 
-def test_what_keeps_the_prior_stays_on_its_shell_along_the_whole_path() -> None:
+def test_interpolations_that_keep_the_prior_stay_on_its_shell() -> None:
     k = 64
     mean, variance = (float(moment) for moment in scipy.stats.chi.stats(k, moments="mv"))
     t = np.linspace(0, 1, 11)[1:-1]

@@ -32,7 +32,7 @@ def white(rows: int, width: int, seed: int) -> Tensor:
     return torch.linalg.solve_triangular(torch.linalg.cholesky(x.T.cov()), x.T, upper=False).T
 
 
-# --- all of them ------------------------------------------------------------------------------------------------------
+# --- all metrics ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", METRICS)
@@ -174,7 +174,7 @@ def test_precision_and_recall_equal_brute_force(k: int, at_once: int, monkeypatc
 
 
 def test_ties_count_as_within_reach() -> None:
-    # Steps of 0.1, which no float is: a new row of points, each as far from the grid as its points from each other.
+    # A new row of a grid with steps of 0.1, which no float equals: as far from the grid as its rows from each other.
     steps = torch.arange(-1, 8).double() * 0.1 + 7
     points = torch.cartesian_prod(steps, steps[1:])
     precision, recall = precision_recall(points[8:], points[:8], k=1)
@@ -182,7 +182,7 @@ def test_ties_count_as_within_reach() -> None:
     assert recall.item() == pytest.approx(8 / 64)
 
 
-def test_a_set_has_all_of_itself_and_nothing_of_what_is_far() -> None:
+def test_a_set_covers_itself_and_nothing_far_away() -> None:
     x = randn(50, 6)
     assert [share.item() for share in precision_recall(x, x.flip(0))] == [1, 1]
     assert [share.item() for share in precision_recall(x, x + 1000)] == [0, 0]
@@ -190,7 +190,7 @@ def test_a_set_has_all_of_itself_and_nothing_of_what_is_far() -> None:
     assert [share.item() for share in precision_recall(same, same)] == [1, 1]
 
 
-def test_a_dropped_mode_costs_recall_and_a_made_up_one_precision() -> None:
+def test_a_dropped_mode_costs_recall_and_an_invented_one_precision() -> None:
     modes = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0], [100.0, 100.0]])
     all_four = (modes[:, None] + randn(4, 50, 2, seed=1)).flatten(0, 1)
     one = modes[0] + 0.5 * randn(200, 2, seed=2)
