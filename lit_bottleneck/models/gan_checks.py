@@ -20,10 +20,8 @@ from lit_bottleneck.training.compilation import is_compiled, uncompiled
 ValueRange = tuple[float, float]
 
 _TOLERANCE = 1e-3  # of the range of pixels
-_ONE_EXAMPLE = (
-    "{} one example, which has no batch statistics, and the networks have batch normalisation: choose another "
-    "batch_size (or drop_last=True of your DataLoader), or networks without it"
-)
+_ONE_EXAMPLE = "{} one example, for which batch normalisation is undefined: set another batch_size, or drop_last=True"
+_SET_STRATEGY = "set trainer.strategy=ddp_find_unused_parameters_true (without static_graph)"
 
 
 def check_trainer(trainer: Trainer) -> None:
@@ -34,28 +32,19 @@ def check_trainer(trainer: Trainer) -> None:
     """
     if trainer.state.fn not in (None, TrainerFn.FITTING):  # None: it has not begun
         return
-    if trainer.gradient_clip_val:
-        raise ConfigurationError(
-            f"trainer.gradient_clip_val={trainer.gradient_clip_val} is not for a GAN, which clips the gradients of "
-            f"each network by itself: set the model's gradient_clip_val={trainer.gradient_clip_val} instead"
-        )
-    if trainer.accumulate_grad_batches != 1:
-        raise ConfigurationError(
-            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} is not for a GAN, which steps by "
-            f"itself: set the model's accumulate_grad_batches={trainer.accumulate_grad_batches} instead"
-        )
+    for name, unset in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
+        value = getattr(trainer, name)
+        if value not in (unset, 0):
+            raise ConfigurationError(
+                f"trainer.{name}={value} is for one optimizer: set {name}={value} of the GAN instead"
+            )
     strategy = trainer.strategy
     if isinstance(strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
-        raise ConfigurationError(
-            f"trainer.strategy={type(strategy).__name__} shards one network, it cannot train two by turns (manual "
-            "optimization): set trainer.strategy=ddp_find_unused_parameters_true"
-        )
-    options = getattr(strategy, "_ddp_kwargs", {})
+        name = type(strategy).__name__
+        raise ConfigurationError(f"trainer.strategy={name} shards one network, and a GAN has two: {_SET_STRATEGY}")
+    options = getattr(strategy, "_ddp_kwargs", {})  # what was passed on to torch; Lightning has no public name for it
     if isinstance(strategy, DDPStrategy) and (not options.get("find_unused_parameters") or options.get("static_graph")):
-        raise ConfigurationError(
-            "plain DDP waits for the gradients of both networks in each step, and a GAN's step has those of one: set "
-            "trainer.strategy=ddp_find_unused_parameters_true (and no static_graph)"
-        )
+        raise ConfigurationError(f"trainer.strategy waits for the gradients of both networks at once: {_SET_STRATEGY}")
 
 
 def check_compilable(
@@ -79,16 +68,11 @@ def check_compilable(
     what = "the whole model" if whole else " and ".join(compiled)
     leave = f"do not compile {what} (the callback Compile: networks=['generator'])"
     if compiled and penalty is not None:
-        raise ConfigurationError(
-            f"gradient_penalty={type(penalty).__name__} needs the gradient of a gradient, which torch.compile does not "
-            f"give: {leave}, or set gradient_penalty=None"
-        )
-    parts = [part for name in compiled for part in discriminator[name].modules()]
-    if any(isinstance(part, _SpectralNorm) for part in parts):
-        raise ConfigurationError(
-            "a spectral norm changes its state in each of the discriminator's passes, through which compiled networks"
-            f" cannot go back: {leave}, or set spectral_norm=False"
-        )
+        needs = f"gradient_penalty={type(penalty).__name__} needs the gradient of a gradient, which a compiled network lacks"
+        raise ConfigurationError(f"{needs}: {leave}, or set gradient_penalty=None")
+    if any(isinstance(part, _SpectralNorm) for name in compiled for part in discriminator[name].modules()):
+        changes = "a spectral norm changes its state in each pass, after which a compiled network has no gradient"
+        raise ConfigurationError(f"{changes}: {leave}, or set spectral_norm=False")
 
 
 def check_noise(noise_dim: int, generator: nn.Module) -> None:
@@ -99,9 +83,8 @@ def check_noise(noise_dim: int, generator: nn.Module) -> None:
     """
     takes = _input_width(generator)
     if takes not in (None, noise_dim):
-        raise ConfigurationError(
-            f"noise_dim={noise_dim}, but the {type(generator).__name__} takes noise of a width of {takes}"
-        )
+        name = type(generator).__name__
+        raise ConfigurationError(f"noise_dim={noise_dim}, but the {name} takes noise of a width of {takes}")
 
 
 def check_head(head: nn.Module) -> None:
@@ -152,10 +135,8 @@ def check_value_range(ours: ValueRange | None, data: Any) -> None:
     """
     theirs = getattr(data, "value_range", None)
     if ours is not None and theirs is not None and ours != tuple(map(float, theirs)):
-        raise ConfigurationError(
-            f"the generator's values are in {ours} and those of {type(data).__name__} in {tuple(theirs)}: set "
-            f"value_range={list(ours)} of the data (--data.init_args.value_range), or another generator"
-        )
+        ranges = f"the generator's values are in {ours} and those of {type(data).__name__} in {tuple(theirs)}"
+        raise ConfigurationError(f"{ranges}: set --data.init_args.value_range={list(ours)}, or another generator")
 
 
 def check_batch(real: Any, example_dims: tuple[int, ...] | None, has_batch_norm: bool) -> None:

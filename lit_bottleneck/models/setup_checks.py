@@ -29,6 +29,12 @@ def try_forward(complaint: str, network: Callable[[Tensor], Result], x: Tensor) 
         raise ConfigurationError(f"{complaint}: {error}") from error
 
 
+def try_decode(decoder: nn.Module, decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Return ``decode(z)``, or refuse a decoder that takes no codes of that width, see ``try_forward``."""
+    complaint = f"decoder={type(decoder).__name__} does not take codes of latent_dim={z.shape[1]}"
+    return try_forward(complaint, decode, z)
+
+
 def dummy_zeros(network: nn.Module, *dims: int) -> Tensor:
     """Return zeros ``(2, *dims)``, on the device and in the precision of the network's weights."""
     weight = next(network.parameters(), torch.zeros(()))  # LightningModule.device is ahead of the weights

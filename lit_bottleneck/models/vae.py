@@ -15,7 +15,7 @@ from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpo
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from
 from lit_bottleneck.models.base import BottleneckModule, evaluating
 from lit_bottleneck.models.export_parts import ExportPart, call, mean_code
-from lit_bottleneck.models.setup_checks import check_decoder, dummy_batch, dummy_code, try_forward
+from lit_bottleneck.models.setup_checks import check_decoder, dummy_batch, dummy_code, try_decode
 from lit_bottleneck.objectives import ELBO, CodedBatch, Objective, objective_from
 from lit_bottleneck.training.distributed import mean_over_processes
 
@@ -156,9 +156,7 @@ class VAE(BottleneckModule):
         """
         whole_number("steps", steps, at_least=2)
         if x1.shape != x2.shape:
-            raise ConfigurationError(
-                f"x1 and x2 need as many examples of the same shape; got {tuple(x1.shape)} and {tuple(x2.shape)}"
-            )
+            raise ValueError(f"x1 and x2 need the same shape; got {tuple(x1.shape)} and {tuple(x2.shape)}")
         with evaluating(self):
             first, last = self.encode(x1, sample=False).mean, self.encode(x2, sample=False).mean
             at = torch.linspace(0, 1, steps, device=first.device, dtype=first.dtype)
@@ -195,9 +193,8 @@ class VAE(BottleneckModule):
         x = dummy_batch(self)
         if x is not None:
             with torch.no_grad(), evaluating(self):
-                complaint = f"decoder={type(self.decoder).__name__} does not take codes of latent_dim={self.latent_dim}"
                 decode = partial(self._decoded, dims=x.shape[1:])
-                self.likelihood.mean(try_forward(complaint, decode, dummy_code(self, x).z))
+                self.likelihood.mean(try_decode(self.decoder, decode, dummy_code(self, x).z))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""

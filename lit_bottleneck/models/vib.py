@@ -16,7 +16,7 @@ from lit_bottleneck.code import Code
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.models.base import BottleneckModule, evaluating, output_width
 from lit_bottleneck.models.export_parts import ExportPart, call
-from lit_bottleneck.models.setup_checks import dummy_batch, dummy_code, try_forward
+from lit_bottleneck.models.setup_checks import dummy_batch, dummy_code, try_decode
 
 
 class VIBClassifier(BottleneckModule):
@@ -104,16 +104,16 @@ class VIBClassifier(BottleneckModule):
         data = getattr(self.trainer, "datamodule", None)
         num_classes = getattr(data, "num_classes", self.num_classes)
         if num_classes > self.num_classes:
+            name = type(data).__name__
             raise ConfigurationError(
-                f"num_classes={self.num_classes}, but the labels of {type(data).__name__} have {num_classes} values"
+                f"num_classes={self.num_classes}, but the labels of {name} have {num_classes} values"
             )
         x = dummy_batch(self)
         if x is None:
             return
         with torch.no_grad(), evaluating(self):
             z = dummy_code(self, x).z
-            complaint = f"decoder={type(self.decoder).__name__} does not take codes of latent_dim={self.latent_dim}"
-            self._check_logits(try_forward(complaint, self.decoder, z).shape[-1])
+            self._check_logits(try_decode(self.decoder, self.decoder, z).shape[-1])
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the cross-entropy of one draw, plus the price of its rate."""
@@ -153,9 +153,7 @@ class VIBClassifier(BottleneckModule):
 
     def _check_logits(self, width: int | None) -> None:
         if width not in (None, self.num_classes):
-            raise ConfigurationError(
-                f"num_classes={self.num_classes} needs a decoder that returns as many logits; got {width}"
-            )
+            raise ConfigurationError(f"num_classes={self.num_classes} needs a decoder of as many logits; got {width}")
 
     def _evaluate(self, batch: Any, stage: str) -> tuple[Code, Tensor]:
         x, labels = self._labelled(batch)
@@ -174,7 +172,6 @@ class VIBClassifier(BottleneckModule):
         if self.checks_values(labels):
             outside = labels[(labels < 0) | (labels >= self.num_classes)]
             if outside.numel():
-                raise ConfigurationError(
-                    f"num_classes={self.num_classes} needs labels 0 to {self.num_classes - 1}; got {outside[0].item()}"
-                )
+                known = f"num_classes={self.num_classes} needs labels 0 to {self.num_classes - 1}"
+                raise ConfigurationError(f"{known}; got {outside[0].item()}")
         return x, labels
