@@ -1,4 +1,4 @@
-"""The command `export`."""
+"""The command ``export``."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def written(capsys: pytest.CaptureFixture[str]) -> float:
-    """The difference that the command names at its end."""
+    """Return the difference that the command prints last."""
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2].startswith("written: ")
     found = re.fullmatch(r"largest difference from the model, in batches of 1 and 11: (\S+)", lines[-1])
@@ -35,7 +35,7 @@ def written(capsys: pytest.CaptureFixture[str]) -> float:
 
 
 @pytest.mark.parametrize("name", ["model.pt2", pytest.param("model.onnx", marks=pytest.mark.slow)])
-def test_it_writes_what_gives_the_models_numbers(
+def test_the_file_gives_the_models_numbers(
     name: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new" / name
@@ -51,7 +51,7 @@ def test_it_writes_what_gives_the_models_numbers(
 
 
 @pytest.mark.slow
-def test_the_noise_of_a_generator_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_generator_needs_no_dims(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = trained("vdbgan_ring", tmp_path)
     out = tmp_path / "generator.pt2"
     main(["export", "--ckpt_path", str(checkpoint), "--part", "generator", "--out", str(out)])
@@ -66,7 +66,7 @@ def test_the_noise_of_a_generator_is_known(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.slow
-def test_without_onnxruntime_it_says_that_nothing_was_compared(
+def test_without_onnxruntime_a_message_says_that_nothing_was_compared(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -100,7 +100,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ({"--out": f"{__file__}/model.pt2"}, "argument --out: .*test_export.py"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(
+def test_wrong_arguments_are_named(
     changed: dict[str, str | None], message: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = {"--ckpt_path": str(checkpoint), "--part": "code", "--out": str(tmp_path / "model.pt2"), "--dims": "64"}
@@ -109,7 +109,7 @@ def test_what_is_wrong_is_said_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_checkpoint_of_a_users_own_script_is_told_how_to_go_on(
+def test_a_checkpoint_from_python_is_refused_with_the_way_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save({"state_dict": nn.Linear(2, 2).state_dict()}, tmp_path / "mine.ckpt")

@@ -1,4 +1,4 @@
-"""What `lit-bottleneck resume` finds in a folder, and what it says where there is nothing to go on with."""
+"""The command ``resume``: the checkpoint it chooses, the rows it keeps, and folders it refuses."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ def write(path: Path, step: int, time: float, **more: Any) -> None:
     os.utime(path, (time, time))
 
 
-def test_the_newest_whole_checkpoint_with_all_states_is_taken(tmp_path: Path) -> None:
+def test_the_newest_complete_checkpoint_is_chosen(tmp_path: Path) -> None:
     write(tmp_path / "resume.ckpt", 3, time=100)
     write(tmp_path / "checkpoints" / "best.ckpt", 5, time=200)
     assert _newest_checkpoint(tmp_path)[1]["global_step"] == 5
@@ -39,15 +39,12 @@ def test_the_newest_whole_checkpoint_with_all_states_is_taken(tmp_path: Path) ->
     ("files", "words"),
     [
         ([], "holds no config.yaml: it is no run of"),
-        (
-            ["config.yaml"],
-            "holds no resume.ckpt: the training is finished, or was stopped before its first step",
-        ),
+        (["config.yaml"], "holds no resume.ckpt: the training is finished, or was stopped before its first step"),
         (["config.yaml", "resume.ckpt"], "holds no checkpoint that can be read"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*it is ignored")
-def test_a_folder_with_nothing_to_go_on_with_is_refused(
+def test_a_folder_without_a_checkpoint_is_refused(
     files: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in files:
@@ -59,7 +56,7 @@ def test_a_folder_with_nothing_to_go_on_with_is_refused(
 
 
 class Stop(Callback):
-    """Stops a run as if by an error, if there is a file."""
+    """Raise an error in the fourth batch, if there is a file."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 3 and Path("fuse").exists():
@@ -67,7 +64,7 @@ class Stop(Callback):
 
 
 @pytest.mark.parametrize("case", ["from elsewhere", "a folder of each run's own"])
-def test_a_run_goes_on_in_its_own_folder_or_not_at_all(
+def test_a_run_continues_in_its_own_folder_or_not_at_all(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -96,7 +93,7 @@ def test_a_run_goes_on_in_its_own_folder_or_not_at_all(
         assert len(list((tmp_path / "runs" / "vib_digits").iterdir())) == 1
 
 
-def test_rows_end_where_the_checkpoint_was_written_or_where_one_was_cut(tmp_path: Path) -> None:
+def test_kept_rows_end_at_the_checkpoints_step_or_at_a_cut_row(tmp_path: Path) -> None:
     file = tmp_path / "metrics.csv"
     file.write_text("epoch,loss,step\n0,0.5,18\n0,,19\n0,0.4,19\n0,0.3,20\n")
     assert _rows(file, until=19) == [
@@ -106,13 +103,13 @@ def test_rows_end_where_the_checkpoint_was_written_or_where_one_was_cut(tmp_path
     ]
     file.write_text("epoch,loss,step\n0,0.5,0.0\n0,0.4,1.0\n")  # a model's own "step"
     assert [row["step"] for row in _rows(file, until=0)] == ["0.0"]
-    file.write_text("epoch,loss,step\n0,0.5,18\n0,0.4,1")  # the last was to be 19
+    file.write_text("epoch,loss,step\n0,0.5,18\n0,0.4,1")  # a cut 19
     assert [row["step"] for row in _rows(file, until=30)] == ["18"]
     file.write_text("epoch,loss,step\n0,0.5,18\n0,")
     assert [row["step"] for row in _rows(file, until=30)] == ["18"]
 
 
-def test_steps_are_counted_on_already_at_the_end_of_an_epoch() -> None:
+def test_the_count_of_steps_is_one_ahead_at_the_end_of_an_epoch() -> None:
     def loop(processed: int) -> dict[str, Any]:
         progress = {"current": {"processed": processed, "completed": 1}}
         return {"epoch_progress": progress, "epoch_loop.state_dict": {"_batches_that_stepped": 22}}
@@ -121,7 +118,7 @@ def test_steps_are_counted_on_already_at_the_end_of_an_epoch() -> None:
     assert _logged_until(loop(processed=2)) == 21
 
 
-def test_every_logger_goes_on_with_its_own_run() -> None:
+def test_every_logger_continues_its_own_run() -> None:
     trainer: dict[str, Any] = {
         "logger": [
             {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "version": None}},
