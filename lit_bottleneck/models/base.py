@@ -159,7 +159,7 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
         broken = self._broken_networks()
         if broken:
             raise FloatingPointError(
-                f"the weights of {broken} are not finite: no checkpoint is written, the last is kept"
+                f"the weights of {broken} are not finite: the last checkpoint is kept, and no other written"
             )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -191,10 +191,8 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
 
     def _check_width(self, width: int | None) -> None:
         if width not in (None, 2 * self.latent_dim):
-            needed = (
-                f"latent_dim={self.latent_dim} needs an encoder that returns {2 * self.latent_dim} numbers per example"
-            )
-            raise ConfigurationError(f"{needed}; got {width}")
+            needs = f"needs an encoder that returns {2 * self.latent_dim} numbers per example"
+            raise ConfigurationError(f"latent_dim={self.latent_dim} {needs}; got {width}")
 
     def _check_finite(self, loss: Tensor, terms: Mapping[str, Tensor], of: str) -> None:
         if math.isfinite(loss.item()):

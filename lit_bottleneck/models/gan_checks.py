@@ -36,7 +36,7 @@ def check_trainer(trainer: Trainer) -> None:
         value = getattr(trainer, name)
         if value not in (unset, 0):
             raise ConfigurationError(
-                f"trainer.{name}={value} is for one optimizer: set {name}={value} of the GAN instead"
+                f"trainer.{name}={value} is for one optimizer: set the model's {name}={value} instead"
             )
     strategy = trainer.strategy
     if isinstance(strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
@@ -44,7 +44,7 @@ def check_trainer(trainer: Trainer) -> None:
         raise ConfigurationError(f"trainer.strategy={name} shards one network, and a GAN has two: {_SET_STRATEGY}")
     options = getattr(strategy, "_ddp_kwargs", {})  # what was passed on to torch; Lightning has no public name for it
     if isinstance(strategy, DDPStrategy) and (not options.get("find_unused_parameters") or options.get("static_graph")):
-        raise ConfigurationError(f"trainer.strategy waits for the gradients of both networks at once: {_SET_STRATEGY}")
+        raise ConfigurationError(f"plain DDP waits for the gradients of both networks at once: {_SET_STRATEGY}")
 
 
 def check_compilable(
@@ -68,7 +68,7 @@ def check_compilable(
     what = "the whole model" if whole else " and ".join(compiled)
     leave = f"do not compile {what} (the callback Compile: networks=['generator'])"
     if compiled and penalty is not None:
-        needs = f"gradient_penalty={type(penalty).__name__} needs the gradient of a gradient, which a compiled network lacks"
+        needs = f"gradient_penalty={type(penalty).__name__} needs the gradient of a gradient, which compilation lacks"
         raise ConfigurationError(f"{needs}: {leave}, or set gradient_penalty=None")
     if any(isinstance(part, _SpectralNorm) for name in compiled for part in discriminator[name].modules()):
         changes = "a spectral norm changes its state in each pass, after which a compiled network has no gradient"

@@ -79,10 +79,10 @@ def test_rows_may_be_numbers_or_tokens_of_which_nothing_is_told() -> None:
 
 
 def test_a_decoder_of_classes_takes_codes_and_gives_a_logit_for_each() -> None:
-    with pytest.raises(ValueError, match="num_classes=3 needs a decoder that returns as many logits; got 2"):
+    with pytest.raises(ValueError, match="num_classes=3 needs a decoder of as many logits; got 2"):
         vib(MLP(6, [], 8), decoder=MLP(4, [], 2))
     silent = nn.Sequential(nn.Linear(4, 2), nn.ReLU())
-    with pytest.raises(ValueError, match="num_classes=3 needs a decoder that returns as many logits; got 2"):
+    with pytest.raises(ValueError, match="num_classes=3 needs a decoder of as many logits; got 2"):
         in_setup(vib(MLP(6, [], 8), decoder=silent), Told(dims=(1, 2, 3))).setup("fit")
     with pytest.raises(ValueError, match="decoder=Linear does not take codes of latent_dim=4"):
         in_setup(vib(MLP(6, [], 8), decoder=nn.Linear(5, 3)), Told(dims=(1, 2, 3))).setup("fit")
