@@ -20,7 +20,7 @@ Part = Literal["train", "val", "test"]
 
 
 class ExamplesDataModule(LightningDataModule):
-    """Data module over `Examples`, which are split for training, validation and test and read a batch at a time.
+    """Data module over ``Examples``, which are split for training, validation and test and read a batch at a time.
 
     A subclass loads its examples (``load``). It may check them (``check``), split them otherwise than at random
     (``split``), and transform what a model sees of them (``input_dtype``, ``make_dataset``).
@@ -119,7 +119,7 @@ class ExamplesDataModule(LightningDataModule):
         return self._loader("test")
 
     def _evaluation_loader(self, part: Part) -> DataLoader[Batch]:
-        """Return the batches of this process; with several processes, those of `EvaluationSampler`."""
+        """Return the batches of this process; with several processes, those of ``EvaluationSampler``."""
         processes = getattr(self.trainer, "distributed_sampler_kwargs", None) or {"num_replicas": 1}
         if processes["num_replicas"] == 1 or getattr(self.trainer, "overfit_batches", 0):  # that replaces all samplers
             return self._loader(part)
@@ -143,7 +143,7 @@ class LabelledDataModule(ExamplesDataModule):
 
     Args:
         num_classes: Labels are 0 to ``num_classes`` - 1.
-        **kwargs: Arguments of `ExamplesDataModule`.
+        **kwargs: Arguments of ``ExamplesDataModule``.
 
     Raises:
         ConfigurationError: If an argument is out of its range.

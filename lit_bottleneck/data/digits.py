@@ -27,7 +27,7 @@ class Digits(ImageDataModule):
     Args:
         batch_size: Examples per batch and process.
         **kwargs: ``num_workers``, ``seed``, ``val_size``, ``value_range``, ``binarize``, ``augment`` and ``nuisance``,
-            as for `ImageDataModule`; ``root`` is not used.
+            as for ``ImageDataModule``; ``root`` is not used.
 
     Raises:
         ConfigurationError: If an argument is out of its range.

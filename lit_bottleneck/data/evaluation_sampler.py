@@ -13,7 +13,7 @@ from lit_bottleneck.training.distributed import are_several_processes
 
 
 class EvaluationSampler(DistributedSampler[list[int]]):
-    """Batches of row indices for each process, without the repeated rows of torch's `DistributedSampler`.
+    """Batches of row indices for each process, without the repeated rows of torch's ``DistributedSampler``.
 
     Those count twice in every metric. Here row ``i`` belongs to process ``i`` modulo their number, and all processes
     have the same number of batches; the last ones are shorter where necessary. In a data module of your own, Lightning

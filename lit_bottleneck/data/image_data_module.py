@@ -32,7 +32,7 @@ class ImageDataModule(LabelledDataModule):
         nuisance: Rotates or shifts the images, and makes batches ``(images, labels, factors)``: the factors of training
             images are drawn anew at each visit, those of validation images once from ``seed``, those of test images
             are the same for every seed. See ``lit_bottleneck.data.nuisance``.
-        **kwargs: Arguments of `LabelledDataModule`.
+        **kwargs: Arguments of ``LabelledDataModule``.
 
     Attributes:
         factor_names: The names of the factors' columns; empty without a nuisance.

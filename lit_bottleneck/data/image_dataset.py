@@ -58,11 +58,11 @@ class NuisanceImageDataset(ImageDataset):
     """Images that a nuisance has transformed, returned with their labels and factors.
 
     Args:
-        examples: As for `ImageDataset`.
+        examples: As for ``ImageDataset``.
         nuisance: Transforms the images, after augmentation.
         factors: float32 ``(N, F)``, the factors of each image at every visit. None: drawn anew at each visit, from
             torch's global generator.
-        **kwargs: ``max_value``, ``value_range`` and ``augment``, as for `ImageDataset`.
+        **kwargs: ``max_value``, ``value_range`` and ``augment``, as for ``ImageDataset``.
     """
 
     def __init__(self, examples: Examples, nuisance: Nuisance, factors: Tensor | None, **kwargs: Any) -> None:

@@ -31,7 +31,7 @@ class Images(ImageDataModule):
             of the first image, which all must have.
         in_memory: For a folder: hold all pixels in memory, or (False) decode each batch. None: in memory up to 2 GiB.
         **kwargs: ``num_workers`` (of use where images are augmented, or decoded batch by batch), ``seed``,
-            ``val_size``, ``value_range``, ``binarize``, ``augment`` and ``nuisance``, as for `ImageDataModule`.
+            ``val_size``, ``value_range``, ``binarize``, ``augment`` and ``nuisance``, as for ``ImageDataModule``.
 
     Raises:
         ConfigurationError: If an argument is out of its range, or a folder is not laid out as above. From

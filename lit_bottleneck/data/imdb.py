@@ -41,7 +41,7 @@ class IMDB(LabelledDataModule):
         vocabulary_size: All tokens are below it: padding, the unknown word, and ``vocabulary_size`` - 2 words.
         max_length: Tokens per review.
         batch_size: Examples per batch and process.
-        **kwargs: ``num_workers``, ``seed`` and ``val_size``, as for `ExamplesDataModule`.
+        **kwargs: ``num_workers``, ``seed`` and ``val_size``, as for ``ExamplesDataModule``.
 
     Raises:
         ConfigurationError: If an argument is out of its range. From ``prepare_data`` and ``setup``: if the reviews are

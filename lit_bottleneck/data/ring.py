@@ -47,7 +47,7 @@ class Ring(LabelledDataModule):
         batch_size: Examples per batch and process.
         num_examples: Points to train and validate on.
         test_size: Points to test on.
-        **kwargs: ``num_workers``, ``seed`` and ``val_size``, as for `ExamplesDataModule`; ``root`` is not used.
+        **kwargs: ``num_workers``, ``seed`` and ``val_size``, as for ``ExamplesDataModule``; ``root`` is not used.
 
     Raises:
         ConfigurationError: If an argument is out of its range.

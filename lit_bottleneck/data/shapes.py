@@ -48,7 +48,7 @@ class Shapes(ExamplesDataModule):
         batch_size: Examples per batch and process.
         num_examples: Images to train and validate on.
         test_size: Images to test on.
-        **kwargs: ``num_workers``, ``seed`` and ``val_size``, as for `ExamplesDataModule`; ``root`` is not used.
+        **kwargs: ``num_workers``, ``seed`` and ``val_size``, as for ``ExamplesDataModule``; ``root`` is not used.
 
     Raises:
         ConfigurationError: If an argument is out of its range, or there are fewer combinations (110592).
@@ -140,7 +140,7 @@ def draw_shapes(factors: Tensor, image_size: int) -> Tensor:
     """Draw one shape per row.
 
     Args:
-        factors: float32 ``(B, 5)``, as in `Shapes`; values between those of its grid are allowed.
+        factors: float32 ``(B, 5)``, as in ``Shapes``; values between those of its grid are allowed.
         image_size: S.
 
     Returns:
