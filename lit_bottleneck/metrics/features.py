@@ -128,8 +128,7 @@ class CodeFeatures(FeatureExtractor):
         name: the beginning of the name. Default: the model's class in lower case.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ConfigurationError: for a checkpoint that does not say how to build its model, or a model without ``encode``.
+        ConfigurationError: if there is no such file, it does not say how to build its model, or that has no ``encode``.
     """
 
     def __init__(
@@ -182,9 +181,8 @@ class InceptionFeatures(FeatureExtractor):
         num_features: the layer by its width: 2048 (that of published FID scores), 768, 192 or 64.
 
     Raises:
-        ConfigurationError: for another width.
+        ConfigurationError: for another width; by the first batch or ``build``, without torch-fidelity or the weights.
         ValueError: for other images.
-        RuntimeError: by the first batch or ``build``, without the package torch-fidelity or the weights.
 
     >>> InceptionFeatures().name
     'inception-v3-compat-2048'
@@ -209,12 +207,12 @@ class InceptionFeatures(FeatureExtractor):
                 with torch.inference_mode(False):  # Lightning evaluates in it; its tensors could not be moved
                     self.network = NoTrainInceptionV3("inception-v3-compat", [str(self.num_features)], *weights)
             except ImportError as error:
-                raise RuntimeError(
+                raise ConfigurationError(
                     "InceptionFeatures needs the package torch-fidelity: "
                     f'pip install "lit_bottleneck[inception]"{alternative}'
                 ) from error
             except OSError as error:
-                raise RuntimeError(
+                raise ConfigurationError(
                     f"InceptionFeatures needs its weights, which could not be downloaded ({error}){alternative}"
                 ) from error
         return self.network
@@ -235,7 +233,7 @@ class InceptionFeatures(FeatureExtractor):
 def _model_of(path: Path) -> LightningModule:
     """Return the model of a checkpoint that the command line wrote."""
     if not path.is_file():
-        raise FileNotFoundError(
+        raise ConfigurationError(
             f"there is no checkpoint {path}; to train one: "
             "lit-bottleneck fit --config recipes/vib_mnist.yaml --trainer.max_epochs 10"
         )

@@ -288,13 +288,13 @@ def test_inception_features_are_the_default_and_built_before_training(monkeypatc
     assert default.features.network is None
 
     runner, digits = trainer(callbacks=[default], limit_train_batches=1), Digits()
-    with pytest.raises(RuntimeError, match=r"no network here.*CodeFeatures"):
+    with pytest.raises(ConfigurationError, match=r"no network here.*CodeFeatures"):
         runner.fit(vae(), digits)
     assert runner.global_step == 0
     runner = trainer(callbacks=[SampleQuality(every_n_epochs=0)], limit_train_batches=1)
     runner.fit(vae(), digits)
     assert runner.global_step == 1
-    with pytest.raises(RuntimeError, match="no network here"):
+    with pytest.raises(ConfigurationError, match="no network here"):
         runner.test(vae(), digits, verbose=False)
 
 

@@ -9,6 +9,7 @@ from lightning import LightningModule
 from torch import nn
 
 from lit_bottleneck import VIBClassifier
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import main
 from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.metrics import CodeFeatures, FeatureExtractor, InceptionFeatures, RawFeatures
@@ -116,7 +117,7 @@ def test_a_checkpoint_of_the_command_line_needs_nothing_else(checkpoint: Path) -
 
 
 def test_the_error_of_a_missing_checkpoint_says_how_to_train_one(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt.*lit-bottleneck fit --config recipes/vib_mnist\.yaml"):
+    with pytest.raises(ConfigurationError, match=r"nowhere\.ckpt.*lit-bottleneck fit --config recipes/vib_mnist\.yaml"):
         CodeFeatures(tmp_path / "nowhere.ckpt")
 
 
@@ -173,7 +174,7 @@ def test_missing_parts_of_inception_are_named(error: Exception, message: str, mo
 
     monkeypatch.setattr("lit_bottleneck.metrics.features.NoTrainInceptionV3", missing)
     features = InceptionFeatures()  # does not build the network
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(ConfigurationError, match=message):
         features(torch.zeros(2, 1, 8, 8))
 
 
