@@ -1,26 +1,28 @@
-"""Checks of arguments and of what fits together, each with an error that names the argument and the value."""
+"""Checks of arguments, each with an error that names the argument and the value."""
 
 import math
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any, TypeVar
 
+_LARGEST = 2**63 - 1  # of a size in torch
+
 
 class ConfigurationError(ValueError):
-    """A setting that is wrong, or does not go with another or with the data.
+    """A setting that is wrong, or that contradicts another setting or the data.
 
-    The command line prints it in one line, whenever it is raised; other errors keep their traceback once the models,
-    data and trainer are built.
+    The command line prints it in one line whenever it is raised; once model, data and trainer are built, other errors
+    keep their traceback.
     """
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a number, and no truth value."""
+    """Return whether ``value`` is a number, and not a bool."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def not_negative(name: str, value: float) -> float:
-    """Return ``value`` as a float, if it is finite and not negative."""
+    """Return ``value`` as a float, if it is finite and at least 0."""
     if not is_number(value) or not (math.isfinite(value) and value >= 0):
         raise ConfigurationError(f"{name} must be a finite number that is not negative; got {value!r}")
     return float(value)
@@ -40,10 +42,10 @@ def decay(name: str, value: float) -> float:
     return float(value)
 
 
-def whole_number(name: str, value: int, at_least: int, at_most: int | None = None) -> int:
+def whole_number(name: str, value: int, at_least: int, at_most: int = _LARGEST) -> int:
     """Return ``value`` as an int, if it is whole, at least ``at_least`` and at most ``at_most``."""
-    if not _is_whole(value, at_least) or (at_most is not None and value > at_most):
-        upper = "" if at_most is None else f" and at most {at_most}"
+    if not _is_whole(value, at_least) or value > at_most:
+        upper = f" and at most {at_most}" if at_most < _LARGEST else ""
         raise ConfigurationError(f"{name} must be a whole number, at least {at_least}{upper}; got {value!r}")
     return int(value)
 
@@ -79,4 +81,4 @@ def one_of(name: str, value: _Name, known: tuple[_Name, ...]) -> _Name:
 
 
 def _is_whole(value: Any, at_least: int) -> bool:
-    return is_number(value) and math.isfinite(value) and int(value) == value and value >= at_least
+    return is_number(value) and math.isfinite(value) and int(value) == value and at_least <= value <= _LARGEST
