@@ -184,64 +184,6 @@ def test_a_limit_of_1_is_one_batch_and_of_1_0_all_of_them(capsys: pytest.Capture
     assert [type(trainer[f"limit_{stage}_batches"]) for stage in ("train", "val")] == [int, float]
 
 
-def test_unknown_keys_are_refused_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = yaml.safe_load(PATHS["vib_digits"].read_text())
-    recipe["model"]["init_args"]["betta"] = 1.0
-    Path("wrong.yaml").write_text(yaml.safe_dump(recipe))
-
-    assert "betta" in refusal(["fit", "--config", "wrong.yaml"], capsys)
-    assert "max_epoches" in refusal(["fit", *DIGITS, "--trainer.max_epoches", "3"], capsys)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--model.init_args.beta", "-1"], "beta must be a finite number that is not negative; got -1"),
-        (["--model.init_args.beta", ".nan"], "beta must be a finite number"),
-        (["--model.init_args.latent_dim", "5"], "latent_dim=5 needs an encoder that returns 10 numbers per example"),
-        (["--model.init_args.scale", "linear"], "scale"),
-        (["--data.init_args.batch_size", "0"], "batch_size must be a whole number, at least 1; got 0"),
-        (["--data.init_args.val_size", "-3"], "val_size must be"),
-        (["--data", "lit_bottleneck.data.Images", "--data.name", "MNOST"], "MNOST"),
-        (
-            [
-                "--model.init_args.beta",
-                "lit_bottleneck.beta.DualBeta",
-                "--model.init_args.beta.init_args.capacity",
-                "-2",
-            ],
-            "capacity",
-        ),
-    ],
-)
-def test_bad_values_are_refused_with_the_argument_and_the_value(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert words in refusal(["fit", *DIGITS, *arguments], capsys)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--trainer.gradient_clip_val", "0.5"], "set the model's gradient_clip_val=0.5 instead"),
-        (["--trainer.accumulate_grad_batches", "2"], "set the model's accumulate_grad_batches=2 instead"),
-        (["--config", str(PATHS["trainer/ddp"])], "set trainer.strategy=ddp_find_unused_parameters_true"),
-        (["--model.init_args.beta.init_args.capacity", "0"], "capacity must be a finite number above 0; got 0"),
-        (["--model.init_args.noise_dim", "5"], "noise_dim=5, but the DCGANGenerator takes noise of a width of 32"),
-        (["--model.init_args.latent_dim", "5"], "latent_dim=5 needs an encoder that returns 10 numbers per example"),
-        (
-            ["--model.init_args.gradient_penalty", "-1"],
-            "weight of gradient_penalty must be a finite number above 0; got -1",
-        ),
-        (["--model.init_args.loss", "saturating"], "loss"),
-    ],
-)
-def test_a_gan_is_refused_what_does_not_fit_it(
-    arguments: list[str], words: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert words in refusal(["fit", "--config", str(PATHS["vdbgan_digits"]), *arguments], capsys)
-
-
 def test_missing_data_says_which_file_and_what_to_do(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

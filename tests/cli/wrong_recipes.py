@@ -6,8 +6,6 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
 from typing import Any
 
 import yaml
@@ -48,11 +46,6 @@ class Wrong:
     def key(self) -> str:
         """The place, without the numbers of lists: the same in every recipe that has the key."""
         return ".".join(part for part in self.place if isinstance(part, str))
-
-    @property
-    def name(self) -> str:
-        """The name of the key, and that of what it is in."""
-        return ".".join(self.key.split(".")[-2:])
 
     @property
     def base(self) -> list[str]:
@@ -101,7 +94,8 @@ def wrong_leaves(recipe: str) -> Iterator[Wrong]:
                 continue
             in_fit = WRONG_IN_FIT.get(f"{owner}.{key}", ()) if recipe in AT_HAND else ()
             for wrong in (*wrong_values(owner, key), *in_fit):
-                yield Wrong(recipe, (*place, key), wrong, key)
+                # An optimizer's own message names its argument in words alone.
+                yield Wrong(recipe, (*place, key), wrong, f"optimizer ({owner})" if wrong in in_fit else key)
 
 
 def slips(recipe: str) -> Iterator[Wrong]:
@@ -120,7 +114,7 @@ def missing(recipe: str) -> Iterator[Wrong]:
             module, _, name = owner.rpartition(".")
             parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
             for key in section:
-                if key in parameters and parameters[key].default is inspect.Parameter.empty:  # others come by **kwargs
+                if key in parameters and parameters[key].default is inspect.Parameter.empty:  # others are the base's
                     yield Wrong(recipe, (*place, key), LEFT_OUT, key)
     if "/" not in recipe:
         for key in ("model", "data"):
@@ -135,10 +129,3 @@ def distinct(make: Callable[[str], Iterator[Wrong]]) -> list[Wrong]:
             value = "" if wrong.value is LEFT_OUT else repr(wrong.value)
             found.setdefault((wrong.key, value, wrong.word), wrong)
     return list(found.values())
-
-
-def one_of_each_name(cases: list[Wrong]) -> list[Wrong]:
-    """One of the things that may be wrong with keys of a name: of the next name the next one."""
-    name = attrgetter("name")
-    of_names = [list(group) for _, group in groupby(sorted(cases, key=name), key=name)]
-    return [group[number % len(group)] for number, group in enumerate(of_names)]

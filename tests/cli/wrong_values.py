@@ -44,7 +44,7 @@ _KINDS: dict[str, tuple[tuple[Any, ...], str]] = {
 WRONG: dict[str, tuple[Any, ...]] = {key: values for values, keys in _KINDS.values() for key in keys.split()}
 WRONG |= {
     "accelerator": (SECTION, "quantum"),
-    "devices": (SECTION, WORD, 0, 1.5),
+    "devices": (SECTION, 0, 1.5),  # Lightning raises a TypeError for a word, which keeps its traceback
     "strategy": (SECTION, "nonsense"),
     "max_epochs": (*_WHOLE, -7),
     "seed_everything": (SECTION, WORD, 1.5, -5, 2**33),
@@ -52,13 +52,15 @@ WRONG |= {
     "val_size": (SECTION, WORD, -3, 1.5, True, math.nan),
     "image_size": (*_WHOLE, 33, HUGE),
     "max_degrees": (*WRONG["max_degrees"], 200),
+    # Of a classifier that is not there, which is said first.
+    **{f"{owner}.value_range": (SECTION, WORD, 1.0, [1.0], [0.0, WORD]) for owner in ("CodeFeatures", "Paths")},
     "max_error": (*_NUMBER, math.nan, 0, -1),
     "bounds": (*WRONG["bounds"], [-1.0, 1.0]),
     "betas": (SECTION, WORD, 1.0, [0.9], [0.9, WORD]),
     "kernel_sizes": (*WRONG["kernel_sizes"], []),
     "num_samples": (*WRONG["num_samples"], 3),  # as many as neighbours
-    "padding_idx": (*_WHOLE, HUGE),
-    "num_embeddings": (*_WHOLE, -5),
+    "padding_idx": _WHOLE,  # out of range torch raises an AssertionError, which keeps its traceback
+    "num_embeddings": _WHOLE,  # and for a negative number a RuntimeError
     "levels": (*WRONG["levels"], 1, HUGE),
     "num_classes": (*WRONG["num_classes"], 1),
     **{f"MLP.{key}": (*WRONG[key], HUGE) for key in ("in_features", "out_features")},
