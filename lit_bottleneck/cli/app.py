@@ -22,8 +22,6 @@ from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, RandomStates
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import resume
 from lit_bottleneck.cli.errors import REFUSALS, Parser, refusing, told_in_one_line
-from lit_bottleneck.models.gan_checks import check_trainer
-from lit_bottleneck.models.vdb import VDBGAN
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO, check_checkpoint
 from lit_bottleneck.training.memory import keep_freed_memory
 
@@ -149,8 +147,8 @@ class BottleneckCLI(LightningCLI):
         """Refuse to train on nothing, or a GAN by a trainer that cannot; keep what a resumed run has logged."""
         if self.datamodule is None and not is_overridden("train_dataloader", self.model):
             raise ConfigurationError("data: must be given to train on; there are those of lit_bottleneck.data (--data)")
-        if isinstance(self.model, VDBGAN):
-            check_trainer(self.trainer)
+        if hasattr(self.model, "check_trainer"):
+            self.model.check_trainer(self.trainer)
         if self._stopped_run is not None:
             resume.check_folder(self.trainer, self._stopped_run)
             resume.keep_logged(self.trainer, self._stopped_run.logged_until)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
+from lightning import Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
@@ -97,12 +98,12 @@ class AlternatingModule(BottleneckModule, ABC):
 
     def configure_callbacks(self) -> Any:
         """Refuse trainers that cannot train two networks, before Lightning refuses some in words of its own."""
-        check_trainer(self.trainer)
+        self.check_trainer(self.trainer)
         return super().configure_callbacks()
 
-    def setup(self, stage: str) -> None:
-        """Refuse trainers that cannot train two networks."""
-        check_trainer(self.trainer)
+    def check_trainer(self, trainer: Trainer) -> None:
+        """Refuse a trainer that cannot train two networks; the command line asks before it starts processes."""
+        check_trainer(trainer)
 
     def configure_optimizers(self) -> Any:
         """Make the optimizers of generator and discriminator, and their schedulers if there are any."""
@@ -114,10 +115,8 @@ class AlternatingModule(BottleneckModule, ABC):
         schedulers = [self.lr_scheduler(optimizer) for optimizer in optimizers]
         follows = isinstance(schedulers[0], ReduceLROnPlateau)
         if follows and (self.lr_scheduler_interval == "step" or not hasattr(schedulers[0], "monitor")):
-            raise ConfigurationError(
-                "a ReduceLROnPlateau needs lr_scheduler_interval='epoch' and a metric to follow: use that of "
-                "lightning.pytorch.cli, with monitor='val/...'"
-            )
+            needs = "needs lr_scheduler_interval='epoch' and a metric to follow"
+            raise ConfigurationError(f"ReduceLROnPlateau {needs}: that of lightning.pytorch.cli has monitor='val/...'")
         return optimizers, schedulers
 
     def on_train_start(self) -> None:
