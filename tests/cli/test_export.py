@@ -10,14 +10,8 @@ from torch import nn
 
 from lit_bottleneck import VDBGAN, VIBClassifier
 from lit_bottleneck.cli import main
-from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.export.files import runner
-
-
-def trained(recipe: str, folder: Path) -> Path:
-    recipes = [f"--config={recipe_paths()[name]}" for name in (recipe, "trainer/smoke")]
-    main(["fit", *recipes, "--trainer.logger.init_args.save_dir", str(folder)])
-    return next(folder.rglob("*.ckpt"))
+from tests.cli.commands import refusal, trained
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +70,6 @@ def test_without_onnxruntime_a_message_says_that_nothing_was_compared(
     assert out.exists()
 
 
-def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(["export", *arguments])
-    assert stop.value.code == 2
-    *usage, message = capsys.readouterr().err.strip().splitlines()
-    assert usage[0].startswith("usage: lit-bottleneck export")
-    assert "Traceback" not in "".join(usage)
-    return message
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -105,7 +89,7 @@ def test_wrong_arguments_are_named(
 ) -> None:
     given = {"--ckpt_path": str(checkpoint), "--part": "code", "--out": str(tmp_path / "model.pt2"), "--dims": "64"}
     arguments = [word for name, value in {**given, **changed}.items() if value is not None for word in (name, value)]
-    assert re.search(f"error: {message}", refusal(arguments, capsys))
+    assert re.search(f"error: {message}", refusal(["export", *arguments], capsys))
     assert not list(tmp_path.iterdir())
 
 
@@ -114,4 +98,4 @@ def test_a_checkpoint_from_python_is_refused_with_the_way_out(
 ) -> None:
     torch.save({"state_dict": nn.Linear(2, 2).state_dict()}, tmp_path / "mine.ckpt")
     arguments = ["--ckpt_path", str(tmp_path / "mine.ckpt"), "--part", "code", "--out", "model.pt2"]
-    assert "load it in Python, such as VAE.load_from_checkpoint" in refusal(arguments, capsys)
+    assert "load it in Python, such as VAE.load_from_checkpoint" in refusal(["export", *arguments], capsys)

@@ -10,14 +10,8 @@ from PIL import Image
 
 from lit_bottleneck import VAE, VDBGAN
 from lit_bottleneck.cli import main
-from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.networks import MLP, MLPDecoder
-
-
-def trained(recipe: str, folder: Path) -> Path:
-    recipes = [f"--config={recipe_paths()[name]}" for name in (recipe, "trainer/smoke")]
-    main(["fit", *recipes, f"--trainer.logger.init_args.save_dir={folder}"])
-    return next(folder.rglob("*.ckpt"))
+from tests.cli.commands import refusal, trained
 
 
 @pytest.fixture(scope="module")
@@ -48,24 +42,17 @@ def test_the_seed_determines_the_samples_and_the_last_row_may_be_short(checkpoin
     assert grids[0].shape == (4 * 50 + 2, 3 * 50 + 2, 3)
 
 
-def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(["sample", *arguments])
-    assert stop.value.code == 2
-    message = capsys.readouterr().err
-    assert "Traceback" not in message
-    return message
-
-
 def test_bad_arguments_are_named(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--ckpt_path" in refusal([], capsys)
-    assert "nowhere.ckpt" in refusal(["--ckpt_path", "nowhere.ckpt"], capsys)
-    assert "--num: must be at least 1; got 0" in refusal(["--ckpt_path", str(checkpoint), "--num", "0"], capsys)
-    message = refusal(["--ckpt_path", str(checkpoint), "--value_range", "1", "0"], capsys)
+    assert "--ckpt_path" in refusal(["sample"], capsys)
+    assert "nowhere.ckpt" in refusal(["sample", "--ckpt_path", "nowhere.ckpt"], capsys)
+    assert "--num: must be at least 1; got 0" in refusal(
+        ["sample", "--ckpt_path", str(checkpoint), "--num", "0"], capsys
+    )
+    message = refusal(["sample", "--ckpt_path", str(checkpoint), "--value_range", "1", "0"], capsys)
     assert "--value_range: black must be less than white" in message
     text = tmp_path / "text.ckpt"
     text.write_text("no checkpoint")
-    assert "--ckpt_path" in refusal(["--ckpt_path", str(text)], capsys)
+    assert "--ckpt_path" in refusal(["sample", "--ckpt_path", str(text)], capsys)
 
 
 def test_a_checkpoint_from_python_is_refused_with_the_way_out(
@@ -75,12 +62,14 @@ def test_a_checkpoint_from_python_is_refused_with_the_way_out(
     trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
     trainer.strategy.connect(model)
     trainer.save_checkpoint(tmp_path / "mine.ckpt")
-    assert "load_from_checkpoint" in refusal(["--ckpt_path", str(tmp_path / "mine.ckpt")], capsys)
+    assert "load_from_checkpoint" in refusal(["sample", "--ckpt_path", str(tmp_path / "mine.ckpt")], capsys)
 
 
 def test_a_classifier_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = trained("vib_digits", tmp_path)
-    assert "must hold a model with sample(); got a VIBClassifier" in refusal(["--ckpt_path", str(path)], capsys)
+    assert "must hold a model with sample(); got a VIBClassifier" in refusal(
+        ["sample", "--ckpt_path", str(path)], capsys
+    )
 
 
 def test_pixel_values_span_the_range_of_the_gans_generator(tmp_path: Path) -> None:

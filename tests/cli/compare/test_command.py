@@ -16,6 +16,7 @@ import yaml
 
 from lit_bottleneck.cli import compare, fit_configuration, main
 from lit_bottleneck.cli.recipes import recipe_paths
+from tests.cli.commands import refusal
 from tests.started import start
 
 PATHS = recipe_paths()
@@ -52,13 +53,6 @@ def out(compared: tuple[Path, str]) -> Path:
 def values(out: Path) -> list[dict[str, str]]:
     with (out / "values.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-def refusal(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(["compare", *arguments])
-    assert stop.value.code == 2
-    return " ".join(capsys.readouterr().err.split())
 
 
 def test_a_comparison_ends_with_a_table_figures_and_the_failures(compared: tuple[Path, str]) -> None:
@@ -115,13 +109,13 @@ def test_an_interrupted_run_starts_again_and_gives_the_same_numbers(out: Path) -
 
 def test_a_folder_of_another_comparison_is_refused(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = [*DIGITS, *VIB, "--seeds", "0", "--out", "out"]
-    assert "holds a run of other settings" in refusal([*given, *BETA, "--data.init_args.seed=1"], capsys)
-    assert "out/vib_beta=1e-2 is of an arm that is not in this comparison" in refusal(given, capsys)
+    assert "holds a run of other settings" in refusal(["compare", *given, *BETA, "--data.init_args.seed=1"], capsys)
+    assert "out/vib_beta=1e-2 is of an arm that is not in this comparison" in refusal(["compare", *given], capsys)
 
 
 def test_a_missing_sbatch_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "")
-    assert "needs sbatch" in refusal([*DIGITS, "--engine", "slurm"], capsys)
+    assert "needs sbatch" in refusal(["compare", *DIGITS, "--engine", "slurm"], capsys)
 
 
 def test_a_sweep_for_wandb_holds_the_tasks_and_their_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +127,7 @@ def test_a_sweep_for_wandb_holds_the_tasks_and_their_command(capsys: pytest.Capt
     assert arguments == "${args}"
     assert command[:4] == [sys.executable, "-m", "lit_bottleneck", "compare"]
     assert not any("engine" in word for word in command)
-    assert "there are 6 runs" in refusal([*command[4:], "--task=6"], capsys)
+    assert "there are 6 runs" in refusal(["compare", *command[4:], "--task=6"], capsys)
 
 
 def processes_of(folder: Path) -> list[bytes]:
@@ -195,7 +189,7 @@ def test_wrong_arguments_are_named(arguments: list[str], words: str, capsys: pyt
 
 
 def test_an_arm_that_fit_refuses_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    message = refusal([*DIGITS, "--grid", "model.init_args.beta=high"], capsys)
+    message = refusal(["compare", *DIGITS, "--grid", "model.init_args.beta=high"], capsys)
     assert "model.init_args.beta" in message
     assert "the arm 'beta=high'" in message
 
