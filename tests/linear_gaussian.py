@@ -1,4 +1,4 @@
-"""The linear Gaussian VAE, of which everything is known (probabilistic PCA): data, networks, analytic expectations."""
+"""The linear Gaussian VAE (probabilistic PCA): data, networks, and analytic expectations."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ EIGENVALUES = (4.0, 2.0, 1.0, 0.5, 0.5)
 
 
 class LinearEncoder(nn.Module):
-    """A linear mean, and a scale that is the same for all inputs."""
+    """An encoder with a linear mean, and a scale that is the same for all inputs."""
 
     def __init__(self, in_features: int, latent_dim: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class LinearEncoder(nn.Module):
 
 
 def covariance(dtype: torch.dtype = torch.float64) -> Tensor:
-    """With `EIGENVALUES`, in axes of its own."""
+    """Return a covariance with ``EIGENVALUES`` in rotated axes."""
     rotation, _ = torch.linalg.qr(
         torch.randn(5, 5, generator=torch.Generator().manual_seed(5), dtype=torch.float64),
     )
@@ -33,14 +33,14 @@ def covariance(dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def draw(count: int, seed: int = 0) -> Tensor:
-    """Rows ``(count, 5)`` of the Gaussian."""
+    """Draw rows ``(count, 5)`` of the Gaussian."""
     noise = torch.randn(count, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return (noise @ torch.linalg.cholesky(covariance()).T).float()
 
 
 @dataclass
 class Expectations:
-    """In nats per example, over the Gaussian and the noise of the code."""
+    """Expectations in nats per example, over the Gaussian and the noise of the code."""
 
     distortion: float
     rate: float
@@ -52,7 +52,7 @@ class Expectations:
 
 @torch.no_grad()
 def expectations(vae: VAE, sigma: float) -> Expectations:
-    """What a VAE of `LinearEncoder` and a linear decoder comes to, analytically."""
+    """Return the expectations of a VAE of ``LinearEncoder`` and a linear decoder."""
     encoder, decoder = vae.encoder.double(), vae.decoder.double()
     inward, shift = encoder.mean.weight, encoder.mean.bias
     outward, offset = decoder.weight, decoder.bias

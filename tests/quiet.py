@@ -1,4 +1,4 @@
-"""A trainer that shows and writes nothing."""
+"""A trainer that prints and writes nothing."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """``python -m tests.benchmarks [--root FOLDER]``: a table of ratios. Run it on an idle machine.
 
-MNIST is read from FOLDER (default: data), and downloaded if it is not there.
+MNIST is read from FOLDER (default: data), or downloaded to it.
 """
 
 import argparse

@@ -12,11 +12,11 @@ BATCH, LATENT_DIM, REPEAT = 100, 256, 200
 
 
 class Bottleneck(GaussianBottleneck, nn.Module):
-    """Nothing but the mixin."""
+    """A module with only the mixin."""
 
 
 def run(rounds: int = 15) -> tuple[str, float, float, float]:
-    """Code, sample and price a batch."""
+    """Time the code, its sample and its rate for a batch."""
     moments = torch.randn(BATCH, 2 * LATENT_DIM, requires_grad=True)
     module = Bottleneck(beta=1e-3)
 

@@ -21,7 +21,7 @@ Batch = tuple[Tensor, Tensor, Tensor]  # tokens, labels, noise
 
 
 class PlainTextEncoder(nn.Module):
-    """`TextEncoder` with one kernel size, written down; the same parameters."""
+    """``TextEncoder`` with one kernel size in plain PyTorch, with the same parameters."""
 
     def __init__(self, out_features: int = 2 * LATENT_DIM) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def batches(count: int) -> list[Batch]:
 
 
 def training(encoder: nn.Module, drawn: list[Batch]) -> Callable[[], list[float]]:
-    """A function that trains on all batches once, and returns the losses."""
+    """Return a function that trains on all batches once, and returns the losses."""
     torch.manual_seed(0)
     decoder = nn.Linear(LATENT_DIM, 2)
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)

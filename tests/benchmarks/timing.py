@@ -1,4 +1,4 @@
-"""Two ways of doing the same, timed in turn in one process."""
+"""Time two implementations in turn in one process."""
 
 import statistics
 import time

@@ -26,7 +26,7 @@ from tests.benchmarks.timing import seconds
 
 
 class BareModel(nn.Module):
-    """The recipe's network, written down."""
+    """The recipe's network in plain PyTorch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class BareModel(nn.Module):
 
 
 def bare_loop(pixels: Tensor, labels: Tensor) -> Callable[[], None]:
-    """A function that trains for one epoch."""
+    """Return a function that trains for one epoch."""
     model = BareModel()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.5, 0.999))
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
@@ -60,7 +60,7 @@ def bare_loop(pixels: Tensor, labels: Tensor) -> Callable[[], None]:
 
 
 class Alternate(Callback):
-    """Trains the bare loop for an epoch after each epoch of the recipe, and takes the time of both."""
+    """Train the bare loop for an epoch after each epoch of the recipe, and time both."""
 
     def __init__(self) -> None:
         self.pairs: list[tuple[float, float]] = []
@@ -79,14 +79,14 @@ class Alternate(Callback):
 
 
 class Terminal(io.StringIO):
-    """What shows a progress bar."""
+    """A stream on which Lightning shows a progress bar."""
 
     def isatty(self) -> bool:
         return True
 
 
 def run(root: Path, rounds: int = 4) -> tuple[str, float, float, float]:
-    """Train both for `rounds` epochs after one to warm up."""
+    """Train both for ``rounds`` epochs after one to warm up."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(Terminal()):
         arguments = ["fit", "--config", str(recipe_paths()["vib_mnist"]), "--data.init_args.root", str(root)]
         arguments += ["--trainer.max_epochs", str(rounds + 1), "--trainer.logger.init_args.save_dir", folder]

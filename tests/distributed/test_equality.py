@@ -1,4 +1,4 @@
-"""One process with batches of 2B, two with B, and two accumulated of B train alike, given the noise of each row."""
+"""Training is the same on one process with batches of 2B, on two with B, and with two accumulated batches of B."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,13 +20,13 @@ FEATURES, CLASSES, STEPS, ROWS = 6, 3, 8, 12
 
 
 def noise_of(rows: Tensor, width: int) -> Tensor:
-    """Numbers that look like noise, and that each row has for itself."""
+    """Return noise ``(B, width)`` that is a function of each row."""
     mixing = torch.randn(rows.shape[1], width, generator=torch.Generator().manual_seed(5))
     return 1.4 * torch.sin(1e3 * rows @ mixing)
 
 
 class OwnNoise:
-    """Codes each row with its own noise."""
+    """Sample the code of each row with the row's own noise."""
 
     latent_dim: int
 
@@ -46,12 +46,12 @@ class Autoencoder(OwnNoise, VAE):
 
 
 class GAN(OwnNoise, VDBGAN):
-    """A GAN with each row's own noise, of the generator too."""
+    """A GAN with each row's own noise, also in the generator."""
 
     noises: tuple[Tensor, ...] = ()
 
     def training_examples(self, batch: Any) -> tuple[Tensor, Tensor]:
-        # The generator's step, which may follow, takes the noise of the discriminator's accumulated batches in turn.
+        # A generator step that follows takes the noise of the discriminator's accumulated batches in turn.
         self.noises = (*self.noises, noise_of(batch[0], self.noise_dim))[-self.accumulate_grad_batches :]
         return batch[0], self.generator(self.noises[-1])
 
@@ -83,7 +83,7 @@ MODELS: dict[str, Callable[[], LightningModule]] = {
     "vae, warm-up": lambda: vae(ScheduledBeta(1.0, warmup_steps=5)),
     "vae, each example a capacity": lambda: vae(CapacityBeta(2.0, capacity=0.1, reduction="sample")),
     "gan": lambda: gan(DualBeta(capacity=0.3, ema=0.5, gain=0.3)),
-    # It is not, and the processes ask one another.
+    # It is not linear: the processes exchange their means.
     "vae, hinge": lambda: vae(CapacityBeta(5.0, capacity=0.2)),
     "vae, abs": lambda: vae(CapacityBeta(5.0, capacity=0.2, kind="abs")),
     "vae, free bits": lambda: vae(1.0, free_bits=0.03),
@@ -93,7 +93,7 @@ LINEAR = list(MODELS)[:6]
 
 
 class Trajectory(Callback):
-    """Notes beta after every step."""
+    """Record beta after every step."""
 
     def __init__(self) -> None:
         self.betas: list[float] = []
@@ -103,7 +103,7 @@ class Trajectory(Callback):
 
 
 def trained(kind: str, parts: int, part: int, accumulate: int = 1) -> dict[str, Any]:
-    """Eight steps of twelve rows, of which this process sees one of so many parts, or the halves one after another."""
+    """Train eight steps of twelve rows, of which this process sees one part, or accumulates the halves."""
     torch.manual_seed(0)
     model = MODELS[kind]()
     torch.manual_seed(100 + part)  # whatever else is drawn differs
@@ -141,13 +141,13 @@ def trained_by_rank(rank: int, kind: str) -> dict[str, Any]:
 
 
 def assert_alike(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Up to the order of sums in floating point."""
+    """Compare up to the order of floating-point sums."""
     assert found["betas"] == pytest.approx(expected["betas"], rel=1e-6)
     torch.testing.assert_close(found["weights"], expected["weights"], rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_two_processes_are_one_with_all_rows(kind: str, pool: Pool) -> None:
+def test_two_processes_train_like_one_with_all_rows(kind: str, pool: Pool) -> None:
     first, second = pool(trained_by_rank, kind)
     assert first["betas"] == second["betas"]  # to the last bit, at every step
     torch.testing.assert_close(first["weights"], second["weights"], rtol=0, atol=0)
@@ -155,11 +155,11 @@ def test_two_processes_are_one_with_all_rows(kind: str, pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("kind", LINEAR)
-def test_accumulated_halves_are_the_whole(kind: str) -> None:
+def test_accumulated_halves_train_like_the_whole_batch(kind: str) -> None:
     assert_alike(trained(kind, 1, 0, accumulate=2), trained(kind, 1, 0))
 
 
 @pytest.mark.parametrize("kind", sorted(set(MODELS) - set(LINEAR)))
-def test_where_the_penalty_is_not_linear_accumulated_halves_are_not_the_whole(kind: str) -> None:
+def test_a_penalty_that_is_not_linear_in_the_rate_depends_on_accumulation(kind: str) -> None:
     with pytest.raises(AssertionError, match="not close"):
         assert_alike(trained(kind, 1, 0, accumulate=2), trained(kind, 1, 0))

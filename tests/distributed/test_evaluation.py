@@ -1,4 +1,4 @@
-"""What two processes measure is what one measures: every row counts once, also where batches do not divide."""
+"""Two processes measure the same as one: every row counts once, also if batches do not divide evenly."""
 
 import warnings
 import zlib
@@ -24,7 +24,7 @@ from tests.quiet import trainer
 
 
 class Rows(LabelledDataModule):
-    """Eight rows to train on, and as many to validate as to test."""
+    """Eight training rows, and ``count`` rows each for validation and test."""
 
     def __init__(self, count: int, batch_size: int) -> None:
         super().__init__(dims=(6,), num_classes=3, batch_size=batch_size, val_size=count)
@@ -38,7 +38,7 @@ class Rows(LabelledDataModule):
 
 
 class Noiseless:
-    """Codes by the mean: two processes draw other noise than one."""
+    """Encode to the mean: two processes draw other noise than one."""
 
     def encode(self, x: Tensor, sample: bool | None = None) -> Code:
         return super().encode(x, sample=False)
@@ -53,14 +53,14 @@ class NoiselessVAE(Noiseless, VAE):
 
 
 class NoiselessGAN(Noiseless, VDBGAN):
-    """Also always generates the same."""
+    """A GAN without noise that always generates the same."""
 
     def sample(self, n: int) -> Tensor:
         return self.averaged_generator(torch.ones(1, self.noise_dim)).expand(n, -1)
 
 
 def encoder(width: int) -> nn.Module:
-    """With inputs in 32nds its codes are the same to the last bit in every batch: what is summed up is exact."""
+    """Return an encoder with weights in 16ths: for inputs in 32nds, sums are exact in every order."""
     mlp = MLP(width, [8], 8)
     with torch.no_grad():
         for parameter in mlp.parameters():
@@ -87,7 +87,7 @@ def checksums(x: Tensor) -> list[int]:
 
 
 class Seen(Callback):
-    """Notes the inputs that were evaluated."""
+    """Record the inputs that were evaluated."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -134,7 +134,7 @@ def evaluated(rank: int, devices: int, make: Callable[..., Made], *arguments: An
 
 
 def on_both(pool: Pool, make: Callable[..., Made], *arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What two processes found, and what one found."""
+    """Return the results of two processes, and of one."""
     first, second = pool(evaluated, 2, make, *arguments)
     assert first["metrics"] == second["metrics"]
     assert len(first["batches"]) == len(second["batches"])
@@ -158,7 +158,7 @@ def test_metrics_are_those_of_one_process(model: Callable[[], LightningModule], 
 
 
 @pytest.mark.parametrize("model", [vib, vae, gan])
-def test_means_are_right_where_a_process_would_have_no_row(model: Callable[[], LightningModule], pool: Pool) -> None:
+def test_means_are_right_if_a_process_would_have_no_row(model: Callable[[], LightningModule], pool: Pool) -> None:
     together, alone = on_both(pool, lonely, model)
     assert together["metrics"] == pytest.approx(alone["metrics"], rel=1e-5)
     assert "test/loss" in alone["metrics"]
@@ -178,7 +178,7 @@ def test_measurements_are_those_of_one_process(make: Callable[[], Made], pool: P
 
 
 def sampled_for_paths(rank: int, count: int) -> tuple[list[int], dict[str, float]]:
-    """The examples that paths may go between, and what the paths are like."""
+    """Return checksums of the examples between which paths may run, and the metrics of the paths."""
     kept: list[int] = []
 
     class Walk(Paths):
@@ -192,7 +192,7 @@ def sampled_for_paths(rank: int, count: int) -> tuple[list[int], dict[str, float
     return kept, metrics
 
 
-def test_each_example_may_be_on_a_path_once(pool: Pool) -> None:
+def test_each_example_is_sampled_for_paths_once(pool: Pool) -> None:
     (first, metrics), (second, others) = pool(sampled_for_paths, 11)
     x, _ = Rows(11, 4).dataset("test").__getitems__(range(11))
     assert sorted(first + second) == sorted(checksums(x))
@@ -201,7 +201,7 @@ def test_each_example_may_be_on_a_path_once(pool: Pool) -> None:
 
 
 def fitted(rank: int, count: int) -> dict[str, Any]:
-    """Train with batch norm, whose buffers DDP sends to all processes in the forward pass, and validate in between."""
+    """Train and validate with batch norm, whose buffers DDP broadcasts in the forward pass."""
     torch.manual_seed(0)
     model, seen = vib(), Seen()
     run = trainer(devices=2, strategy="ddp", callbacks=[seen], max_epochs=2, num_sanity_val_steps=2)
@@ -211,14 +211,14 @@ def fitted(rank: int, count: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("count", [1, 8, 9, 11])
-def test_a_training_with_batch_norm_goes_on_after_its_validation(count: int, pool: Pool) -> None:
+def test_training_with_batch_norm_continues_after_validation(count: int, pool: Pool) -> None:
     first, second = pool(fitted, count)
     assert first["loss"] == second["loss"]
     assert len(first["batches"]) == len(second["batches"]) == 2 * -(-count // 8)
     assert len(seen_rows(first)) + len(seen_rows(second)) == 2 * (count if count > 1 else 2)
 
 
-def test_whoever_looks_at_one_batch_again_and_again_is_left_alone(pool: Pool) -> None:
+def test_overfit_batches_keeps_its_batch_size(pool: Pool) -> None:
     assert pool(overfitted) == [2, 2]
 
 

@@ -1,4 +1,4 @@
-"""Two processes that were stopped go on as if they had not been: the noise and the rows of each, and beta."""
+"""Two processes resume to the same noise, rows and beta as in an uninterrupted run."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,7 +24,7 @@ def trained(rank: int, kind: str, folder: Path | None, path: Path | None) -> dic
     return {"state": state(model, trainer), "seen": keep.seen, "logged": keep.logged}
 
 
-def noise_of_a_run_that_one_process_began(rank: int, path: Path) -> float:
+def noise_after_resuming_a_run_of_one_process(rank: int, path: Path) -> float:
     class FirstNoise(Callback):
         def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
             self.drawn = float(torch.randn(()))
@@ -37,14 +37,14 @@ def noise_of_a_run_that_one_process_began(rank: int, path: Path) -> float:
     return first.drawn
 
 
-def test_processes_that_take_over_from_one_draw_different_noise(pool: Pool, tmp_path: Path) -> None:
+def test_two_processes_that_resume_a_run_of_one_draw_different_noise(pool: Pool, tmp_path: Path) -> None:
     train(vib, Data(), [RandomStates(), Keep(tmp_path)], max_epochs=1)
-    one, other = pool(noise_of_a_run_that_one_process_began, tmp_path / "batch-0-4.ckpt")
+    one, other = pool(noise_after_resuming_a_run_of_one_process, tmp_path / "batch-0-4.ckpt")
     assert one != other
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_from_the_end_of_a_batch(kind: str, pool: Pool, tmp_path: Path) -> None:
+def test_resuming_from_the_end_of_a_batch(kind: str, pool: Pool, tmp_path: Path) -> None:
     whole = pool(trained, kind, tmp_path, None)
     assert len(whole[0]["seen"]) == 18
     assert whole[0]["seen"] != whole[1]["seen"]

@@ -1,8 +1,8 @@
-"""Fully sharded training (FSDP) is that of DDP, and its checkpoints are like any others.
+"""Fully sharded training (FSDP) equals DDP, and its checkpoints are like any others.
 
-Lightning asks for GPUs with its strategy, which does the same on a CPU, where two processes can be had anywhere. But
-there torch does not copy what it gathers: weights must not be "moved to the CPU" from memory that is then freed, and
-the optimizer may have but one tensor of each parameter, since all are gathered in the same memory.
+Lightning's strategy requires GPUs, but works on CPUs as well. There torch does not copy what it gathers: weights must
+not be "moved to the CPU" from memory that is then freed, and the optimizer may hold only one tensor per parameter,
+since all are gathered in the same memory.
 """
 
 from functools import partial
@@ -30,7 +30,7 @@ from tests.distributed.test_equality import CLASSES, FEATURES, MODELS, ROWS, STE
 
 
 class FSDPOnCPU(FSDPStrategy):
-    """A strategy of another name, of which Lightning does not ask for GPUs, and torch is told the device."""
+    """FSDP under another name, for which Lightning requires no GPUs; torch is given the device."""
 
     def _setup_model(self, model: Module) -> Module:
         if any(isinstance(part, FullyShardedDataParallel) for part in model.modules()):
@@ -39,7 +39,7 @@ class FSDPOnCPU(FSDPStrategy):
 
 
 def gathered(module: Module, world_size: int, rank0_only: bool = True) -> Any:
-    """As Lightning gathers weights and the state of optimizers, where they are."""
+    """Gather weights and optimizer states as Lightning does, on the device that holds them."""
     return FullyShardedDataParallel.state_dict_type(
         module,
         StateDictType.FULL_STATE_DICT,
@@ -81,7 +81,7 @@ def weights(path: Path) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["vib", "vae", "vae, total correlation"])
-def test_sharded_training_is_that_of_replicas(kind: str, pool: Pool, tmp_path: Path) -> None:
+def test_sharded_training_equals_replicated_training(kind: str, pool: Pool, tmp_path: Path) -> None:
     replicated = pool(trained, kind, "ddp", tmp_path, None)
     sharded = pool(trained, kind, "fsdp", tmp_path, None)
     assert sharded[0] == sharded[1]
@@ -112,9 +112,9 @@ def folders_refused(rank: int) -> str:
     return str(error.value)
 
 
-def test_a_resume_point_of_shards_is_refused(pool: Pool) -> None:
+def test_a_resume_point_needs_full_checkpoints(pool: Pool) -> None:
     assert "set trainer.strategy.init_args.state_dict_type=full" in pool(folders_refused)[0]
 
 
-def test_an_average_of_sharded_weights_is_refused(pool: Pool) -> None:
+def test_weights_that_are_sharded_cannot_be_averaged(pool: Pool) -> None:
     assert "set trainer.strategy=ddp" in pool(refused)[0]

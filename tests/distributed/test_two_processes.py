@@ -1,4 +1,4 @@
-"""What two processes compute together is what one computes with all rows."""
+"""Two processes compute together what one computes with all rows."""
 
 import os
 import sys
@@ -29,7 +29,7 @@ from tests.distributed.pool import Pool
 
 
 class Priced(GaussianBottleneck, nn.Module):
-    """Nothing but a price."""
+    """A module with nothing but beta."""
 
 
 # By optimizer step, by process, by micro-batch: the numbers of examples. Ragged, empty, more batches here than there.
@@ -46,7 +46,7 @@ SIZES = [
 
 
 def rates() -> list[tuple[list[Tensor], list[Tensor]]]:
-    """Rates in 64ths of a nat: their sums are exact in every order, so that equal means equal to the last bit."""
+    """Return rates in 64ths of a nat: their sums are exact in every order, so that results are bit-identical."""
     generator = torch.Generator().manual_seed(0)
     return [
         tuple(
@@ -57,7 +57,7 @@ def rates() -> list[tuple[list[Tensor], list[Tensor]]]:
     ]
 
 
-def prices(controller: BetaController, steps: list[list[Tensor]]) -> list[float]:
+def betas(controller: BetaController, steps: list[list[Tensor]]) -> list[float]:
     module = Priced(beta=controller)
     found = []
     for batches in steps:
@@ -75,22 +75,22 @@ CONTROLLERS = {
 }
 
 
-def prices_of_rank(rank: int, kind: str, steps: list[tuple[list[Tensor], list[Tensor]]]) -> list[float]:
-    return prices(CONTROLLERS[kind](), [step[rank] for step in steps])
+def betas_of_rank(rank: int, kind: str, steps: list[tuple[list[Tensor], list[Tensor]]]) -> list[float]:
+    return betas(CONTROLLERS[kind](), [step[rank] for step in steps])
 
 
 @pytest.mark.filterwarnings("ignore:.*beta has not moved")
 @pytest.mark.parametrize("kind", CONTROLLERS)
-def test_beta_is_the_same_on_both_and_that_of_one_process_with_all_rows(kind: str, pool: Pool) -> None:
-    first, second = pool(prices_of_rank, kind, rates())
+def test_beta_equals_that_of_one_process_with_all_rows(kind: str, pool: Pool) -> None:
+    first, second = pool(betas_of_rank, kind, rates())
     assert first == second
-    assert first == prices(CONTROLLERS[kind](), [[*here, *there] for here, there in rates()])
+    assert first == betas(CONTROLLERS[kind](), [[*here, *there] for here, there in rates()])
     assert len(set(first[:-1])) == len(SIZES) - 1  # it has moved in every step but the empty one
     assert first[-1] == 1
 
 
 def one_side_steps(rank: int) -> float:
-    """The first process ends a step, the second does not; then both sum, which an unanswered sum would disturb."""
+    """End steps on the first process only, then reduce on both: a pending reduction would change the sum."""
     module = Priced(beta=0.5)
     if rank == 0:
         for _ in range(3):
@@ -101,7 +101,7 @@ def one_side_steps(rank: int) -> float:
     return total.item()
 
 
-def test_a_constant_price_needs_no_other_process(pool: Pool) -> None:
+def test_a_constant_beta_reduces_over_no_processes(pool: Pool) -> None:
     assert pool(one_side_steps) == [21.0, 21.0]
 
 
@@ -137,7 +137,7 @@ def measured_by_rank(rank: int, parts: list[list[int]]) -> dict[str, float]:
     return metrics
 
 
-def test_metrics_are_those_of_all_rows_whatever_each_process_has(pool: Pool) -> None:
+def test_metrics_of_uneven_processes_are_those_of_all_rows(pool: Pool) -> None:
     first, second = pool(measured_by_rank, [[*range(5)], [*range(5, 11)]])  # in batches of 3 + 2 and 3 + 3
     assert first == second
     [alone] = trainer(1).validate(classifier(), DataLoader(rows(11), batch_size=11), verbose=False)
@@ -145,14 +145,14 @@ def test_metrics_are_those_of_all_rows_whatever_each_process_has(pool: Pool) -> 
 
 
 class Noiseless(VIBClassifier):
-    """Trains on the mean code, at the price of its rate: two processes draw other noise than one."""
+    """Train on the mean code: two processes draw other noise than one."""
 
     def encode(self, x: Tensor, sample: bool | None = None) -> Code:
         return super().encode(x, sample=False)
 
 
 def trained(parts: int, part: int, controlled: bool) -> dict[str, Any]:
-    """Six steps of twelve rows, of which this process sees one of so many parts."""
+    """Train six steps of twelve rows, of which this process sees one part."""
     torch.manual_seed(0)
     beta = DualBeta(capacity=0.05, ema=0.5) if controlled else 0.25
     model = Noiseless(MLP(6, [8], 8), latent_dim=4, num_classes=3, beta=beta)
@@ -168,7 +168,7 @@ def trained_by_rank(rank: int, controlled: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("controlled", [False, True])
-def test_training_in_two_processes_is_training_on_both_halves_at_once(controlled: bool, pool: Pool) -> None:
+def test_two_processes_train_like_one_on_both_halves(controlled: bool, pool: Pool) -> None:
     first, second = pool(trained_by_rank, controlled)
     alone = trained(1, 0, controlled)
     assert first["steps"] == second["steps"] == alone["steps"] == 6
@@ -208,14 +208,14 @@ def predict_with_weights_and_biases(rank: int, folder: Path) -> None:
     wandb.finish()
 
 
-def test_also_where_only_the_first_process_knows_the_run(pool: Pool, tmp_path: Path) -> None:
+def test_predictions_share_a_folder_that_only_the_first_process_knows(pool: Pool, tmp_path: Path) -> None:
     pool(predict_with_weights_and_biases, tmp_path)
     [first, second] = sorted(tmp_path.rglob("predictions*"), key=lambda path: path.name)
     assert second.parent == first.parent
 
 
 class NoiselessGAN(VDBGAN):
-    """Trains on the mean code, and its noise is told by the number of steps and the row's place among all rows."""
+    """Train on the mean code; the generator's noise follows from the step and the row's place among all rows."""
 
     rows_before = 0
 
@@ -228,7 +228,7 @@ class NoiselessGAN(VDBGAN):
 
 
 def trained_gan(parts: int, part: int, accumulate: int = 1) -> dict[str, Any]:
-    """Six steps of twelve rows, of which this process sees one of so many parts."""
+    """Train six steps of twelve rows, of which this process sees one part."""
     torch.manual_seed(0)
     networks = MLPDecoder(4, [8], [6]), MLP(6, [8], 8)
     model = NoiselessGAN(
@@ -254,7 +254,7 @@ def trained_gan_by_rank(rank: int, accumulate: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_a_gan_in_two_processes_trains_as_on_both_halves_at_once(accumulate: int, pool: Pool) -> None:
+def test_a_gan_on_two_processes_trains_like_one_on_both_halves(accumulate: int, pool: Pool) -> None:
     first, second = pool(trained_gan_by_rank, accumulate)
     alone = trained_gan(1, 0, accumulate)
     assert first["steps"] == second["steps"] == alone["steps"]
@@ -270,7 +270,7 @@ def noise_of_rank(rank: int) -> Tensor:
     return VDBGAN(MLPDecoder(4, [8], [6]), MLP(6, [8], 8), latent_dim=4, noise_dim=4).draw_noise(5)
 
 
-def test_processes_draw_other_noise_though_they_were_seeded_alike(pool: Pool) -> None:
+def test_processes_with_the_same_seed_draw_different_noise(pool: Pool) -> None:
     first, second = pool(noise_of_rank)
     torch.manual_seed(7)
     model = VDBGAN(MLPDecoder(4, [8], [6]), MLP(6, [8], 8), latent_dim=4, noise_dim=4)
@@ -278,7 +278,7 @@ def test_processes_draw_other_noise_though_they_were_seeded_alike(pool: Pool) ->
 
 
 class Line(LightningModule):
-    """Draws from a layer of noise, whatever process it is on, and keeps what it has drawn."""
+    """Sample from a linear layer of noise, and keep the samples."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -295,7 +295,7 @@ class Line(LightningModule):
 
 
 class Stream(IterableDataset[Tensor]):
-    """Does not tell how many rows it has, of which there may be none."""
+    """A data set without a length, which may be empty."""
 
     def __init__(self, data: Tensor) -> None:
         self.data = data
@@ -305,7 +305,7 @@ class Stream(IterableDataset[Tensor]):
 
 
 class PartOfRing(Ring):
-    """Some of the test points on this process."""
+    """Some of the test points."""
 
     def __init__(self, part: list[int], batch_size: int) -> None:
         super().__init__(test_size=80, num_examples=10, batch_size=batch_size)
@@ -323,7 +323,7 @@ def quality_by_rank(rank: int, parts: list[list[int]], num_samples: int) -> dict
 
 
 class Drawn(Line):
-    """Draws what others have drawn."""
+    """Return samples that were drawn before."""
 
     def __init__(self, samples: Tensor) -> None:
         super().__init__()
@@ -343,7 +343,7 @@ class Drawn(Line):
         ((40, 40), 51, (26, 25)),
     ],
 )
-def test_samples_are_scored_as_on_one_process_whatever_each_has_and_none_is_drawn_twice(
+def test_samples_of_two_processes_are_distinct_and_scored_as_on_one(
     sizes: tuple[int, int], num_samples: int, counts: tuple[int, int], pool: Pool
 ) -> None:
     parts = [list(range(sizes[0])), list(range(sizes[0], sum(sizes)))]

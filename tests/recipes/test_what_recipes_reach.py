@@ -1,4 +1,4 @@
-"""What recipes reach, for whoever has minutes: the figures are in recipes/RESULTS.md."""
+"""Recipes reach the figures of recipes/RESULTS.md, in minutes."""
 
 import csv
 import statistics
@@ -15,7 +15,7 @@ DIGITS = ["fit", "--config", str(recipe_paths()["vib_digits"])]
 
 
 def logged(name: str, recipe: str = "vib_digits") -> list[float]:
-    """The values of a metric in the run's file, in their order."""
+    """Return the values of a metric in the run's file, in their order."""
     with Path(f"runs/{recipe}/version_0/metrics.csv").open() as file:
         return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
