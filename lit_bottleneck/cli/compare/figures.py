@@ -87,6 +87,7 @@ def _draw_information_plane(axes: Axes, name: str, arms: AllCurves) -> None:
             axes.plot([lower, upper], [height, height], marker="|", color=colour, label=label)
     if axes.get_xlim()[1] > _MANY_NATS:  # from collapsed codes to near copies of the input
         axes.set_xscale("symlog", linthresh=1)
+        axes.set_xlim(left=min(0, axes.dataLim.x0))  # not the margin below 0, which this scale widens
     axes.set_xlabel("I(z; x), nats: lower and upper bound")
 
 

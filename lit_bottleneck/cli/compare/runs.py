@@ -65,7 +65,10 @@ class Run:
 
     def belongs_to_another_comparison(self) -> bool:
         """Return whether the folder holds a finished run with other settings."""
-        return self.seconds is not None and self.configuration_file.read_text() != self._text()
+        if self.seconds is None:
+            return False
+        written = yaml.safe_load(self.configuration_file.read_text())  # the order of keys says nothing
+        return bool(written != yaml.safe_load(self._text()))
 
     def prepare(self) -> None:
         """Create an empty folder with the configuration in it; delete what an unfinished run left there."""
