@@ -1,4 +1,4 @@
-"""What the parts of a model take, as far as it is known."""
+"""Example inputs: their shapes, and where these come from."""
 
 import gc
 import weakref
@@ -36,7 +36,7 @@ def gan() -> VDBGAN:
     ],
     ids=["encoder", "decoder", "codes", "noise", "generated"],
 )  # fmt: skip
-def test_a_shape_that_networks_tell_is_known_and_no_other_is_taken(
+def test_networks_give_the_shape_and_no_other_is_accepted(
     model: LightningModule, part: str, shape: tuple[int, ...]
 ) -> None:
     x = example_inputs(model, part)
@@ -46,7 +46,7 @@ def test_a_shape_that_networks_tell_is_known_and_no_other_is_taken(
         example_inputs(model, part, (5, 5))
 
 
-def test_a_shape_that_nothing_tells_is_asked_for() -> None:
+def test_an_unknown_shape_must_be_given() -> None:
     model = vib(MLP(64, [], 16))
     with pytest.raises(ValueError, match="the shape of an input of this VIBClassifier is not known: give a batch"):
         example_inputs(model, "code")
@@ -55,7 +55,7 @@ def test_a_shape_that_nothing_tells_is_asked_for() -> None:
     assert 0 <= x.min() < 0.1 < 0.9 < x.max() < 1
 
 
-def test_a_trainer_that_is_no_more_tells_nothing() -> None:
+def test_a_deleted_trainer_is_ignored() -> None:
     model, trainer = vib(MLP(64, [], 16)), Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     model._trainer = weakref.proxy(trainer)  # as Lightning has it, with some versions of torch
     del trainer
@@ -65,13 +65,13 @@ def test_a_trainer_that_is_no_more_tells_nothing() -> None:
 
 
 @pytest.mark.parametrize("encoder", [TextEncoder(9, 4, 5, (2,), 16), Backbone(nn.EmbeddingBag(9, 4), 4, 16)])
-def test_what_an_embedding_takes_are_tokens(encoder: nn.Module) -> None:
+def test_inputs_of_an_embedding_are_tokens(encoder: nn.Module) -> None:
     x = example_inputs(vib(encoder), "code", (30,))
     assert x.dtype == torch.int64
     assert set(x.flatten().tolist()) == set(range(9))
 
 
-def test_an_embedding_that_is_not_first_does_not_make_tokens_of_the_inputs() -> None:
+def test_only_a_first_embedding_takes_tokens() -> None:
     class Positions(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -80,7 +80,7 @@ def test_an_embedding_that_is_not_first_does_not_make_tokens_of_the_inputs() -> 
     assert example_inputs(vib(Positions()), "code", (6,)).dtype == torch.float32
 
 
-def test_inputs_of_a_gan_are_what_its_averaged_generator_makes() -> None:
+def test_inputs_of_a_gan_come_from_its_averaged_generator() -> None:
     model = VDBGAN(DCGANGenerator(4, DIMS, width=4), MLP(64, [], 16), latent_dim=8, noise_dim=4)
     with torch.no_grad():
         for weight in model.generator.parameters():
@@ -94,8 +94,7 @@ def test_inputs_of_a_gan_are_what_its_averaged_generator_makes() -> None:
 
 
 @pytest.mark.parametrize("part", ["code", "decoder"])
-def test_the_precision_is_the_models_and_no_random_number_is_drawn(part: str) -> None:
-    state = torch.get_rng_state()
+def test_inputs_have_the_models_precision_and_leave_the_global_generator_alone(part: str) -> None:
     assert example_inputs(vae().double(), part).dtype == torch.float64
     model = vae()
     state = torch.get_rng_state()
@@ -104,6 +103,6 @@ def test_the_precision_is_the_models_and_no_random_number_is_drawn(part: str) ->
 
 
 @pytest.mark.parametrize("example", [torch.zeros(0, 3), torch.zeros(3), torch.zeros(())])
-def test_what_is_no_batch_is_refused(example: torch.Tensor) -> None:
+def test_an_example_must_be_a_batch(example: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="example must be a batch of inputs"):
         batch_of(example, 2)

@@ -1,4 +1,4 @@
-"""Parts of models as programs of `torch.export` and ONNX files."""
+"""Parts of models as programs of ``torch.export`` and ONNX files."""
 
 import re
 import sys
@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import resnet18
@@ -46,13 +46,14 @@ from lit_bottleneck.networks import (
     ResNetGenerator,
     TextEncoder,
 )
+from tests.quiet import trainer
 
 DIMS = (1, 8, 8)
 SIZES = (1, 2, 7, 64)
 
 
 class CountsRows(nn.Module):
-    """A network that asks Python for the size of the batch."""
+    """A network that uses the size of the batch as a Python number."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.reshape(len(x), -1)
@@ -65,14 +66,6 @@ def vib(encoder: nn.Module, **arguments: Any) -> VIBClassifier:
 def vae(likelihood: Likelihood | str) -> VAE:
     numbers = likelihood.numbers_per_output if isinstance(likelihood, Likelihood) else 1
     return VAE(MLP(64, [16], 16), MLPDecoder(8, [16], DIMS, numbers), 8, likelihood)
-
-
-def learned_gaussian() -> LearnedGaussian:
-    return LearnedGaussian(dims=DIMS, sigma_init=0.5)
-
-
-def convolutional_vae() -> VAE:
-    return VAE(ConvEncoder(DIMS, 16, width=4), ConvDecoder(DIMS, 8, width=4), 8, "continuous_bernoulli")
 
 
 def dcgan(normalization: Any = "none", **arguments: Any) -> VDBGAN:
@@ -101,33 +94,34 @@ MODELS: dict[str, Callable[[], LightningModule]] = {
     "counts_rows": lambda: vib(nn.Sequential(CountsRows(), nn.Linear(64, 16))),
     "vae": lambda: vae("gaussian_optimal"),
     "deterministic_vae": lambda: VAE(MLP(64, [], 16), MLP(8, [], 64), 8, "bernoulli", deterministic=True),
-    "conv_vae": convolutional_vae,
+    "conv_vae": lambda: VAE(ConvEncoder(DIMS, 16, 4), ConvDecoder(DIMS, 8, 4), 8, "continuous_bernoulli"),
     "dcgan": lambda: dcgan(spectral_norm=True),
     "plain_dcgan": lambda: dcgan("batch", deterministic=True),
     "spatial_gan": spatial_gan,
     "ring_gan": lambda: VDBGAN(MLPDecoder(4, [16], (2,)), MLP(2, [16], 16), 8, 4, spectral_norm=True),
 }
 LIKELIHOODS: list[Callable[[], Likelihood]] = [
-    Bernoulli, lambda: Categorical(5), ContinuousBernoulli, lambda: DiscretizedLogistic(5), Gaussian, learned_gaussian,
-    OptimalGaussian, PerOutputGaussian,
+    Bernoulli, lambda: Categorical(5), ContinuousBernoulli, lambda: DiscretizedLogistic(5), Gaussian,
+    lambda: LearnedGaussian(dims=DIMS, sigma_init=0.5),    OptimalGaussian, PerOutputGaussian,
 ]  # fmt: skip
 MODELS |= {f"vae_{type(kind()).__name__}": lambda kind=kind: vae(kind()) for kind in LIKELIHOODS}
-PARTS: dict[type, tuple[str, ...]] = {
-    VIBClassifier: ("code", "logits"),
-    VAE: ("code", "reconstruction", "decoder"),
-    VDBGAN: ("code", "logits", "generator"),
-}
-CASES = [
-    *[(name, "logits") for name in MODELS if isinstance(MODELS[name](), VIBClassifier) and name != "counts_rows"],
-    *[(name, "decoder") for name in MODELS if name.startswith(("vae_", "conv_vae"))],
-    ("spatial_gan", "code"), ("dcgan", "logits"), ("plain_dcgan", "generator"), ("spatial_gan", "generator"),
-    ("ring_gan", "generator"), ("vae_PerOutputGaussian", "reconstruction"),
-]  # fmt: skip
-QUICK_ONNX = [("text", "logits"), ("vae_DiscretizedLogistic", "decoder"), ("plain_dcgan", "generator")]
+CLASSIFIERS = [name for name in MODELS if isinstance(MODELS[name](), VIBClassifier) and name != "counts_rows"]
+TOKENS = ["text", "deterministic_text", "embedding_bag"]
+TOGETHER: dict[str, list[tuple[str, str]]] = {  # parts with the same inputs, exported as one program to save time
+    "images": [
+        *[(name, "logits") for name in CLASSIFIERS if name not in TOKENS], ("spatial_gan", "code"),
+    ],
+    "discriminator": [("dcgan", "logits")],  # these two need the size of the batch, and so the slower way to export
+    "reconstruction": [("vae_PerOutputGaussian", "reconstruction")],
+    "tokens": [(name, "logits") for name in TOKENS],
+    "codes": [(name, "decoder") for name in MODELS if name.startswith(("vae_", "conv_vae"))],
+    "noise": [(name, "generator") for name in ("plain_dcgan", "spatial_gan", "ring_gan")],
+}  # fmt: skip
+QUICK_ONNX = [("text", "logits"), ("plain_dcgan", "generator")]
 
 
 def made(name: str) -> LightningModule:
-    """A model as a training may leave it: in training mode, with statistics and an average that are not the first."""
+    """Return a model as training may leave it: in training mode, with other statistics and weights than initially."""
     torch.manual_seed(0)
     model = MODELS[name]()
     for layer in model.modules():
@@ -153,25 +147,47 @@ def inputs(name: str, part: str, size: int) -> Tensor:
 
 @torch.no_grad()
 def expected(model: Any, part: str, x: Tensor) -> Tensor:
-    """What the model itself gives, by its public methods."""
+    """Return the output of the model itself, by its public methods."""
     model = deepcopy(model).eval()
-    if part == "code":
-        mean: Tensor = model.encode(x, sample=False).mean
-        return mean
-    if part == "decoder":
-        means: Tensor = model.decode(x)
-        return means
-    if part == "generator":
-        model.draw_noise = lambda n: x
-        samples: Tensor = model.sample(len(x))
-        return samples
-    output: Tensor = model.discriminate(x) if isinstance(model, VDBGAN) else model(x)
-    return output
+    model.draw_noise = lambda n: x
+    compute: dict[str, Callable[[], Tensor]] = {
+        "code": lambda: model.encode(x, sample=False).mean,
+        "decoder": lambda: model.decode(x),
+        "generator": lambda: model.sample(len(x)),
+    }
+    return compute.get(part, lambda: model.discriminate(x) if isinstance(model, VDBGAN) else model(x))()
 
 
-@pytest.mark.parametrize(("name", "part"), CASES, ids=["-".join(case) for case in CASES])
-def test_a_program_gives_the_models_numbers(name: str, part: str) -> None:
-    model = made(name)
+class Together(nn.Module):
+    """Parts of several models on the same inputs."""
+
+    def __init__(self, parts: list[tuple[str, str]]) -> None:
+        super().__init__()
+        self.names = parts
+        self.models = nn.ModuleList([made(name) for name, _ in parts])
+
+    def parts(self, x: Tensor) -> list[Tensor]:
+        pairs: Any = zip(self.models, self.names, strict=True)
+        return [model.export_parts()[part].compute(model, x).reshape(x.shape[0], -1) for model, (_, part) in pairs]
+
+    def export_parts(self) -> dict[str, ExportPart]:
+        return {"all": ExportPart(lambda model, x: torch.cat(model.parts(x), 1))}
+
+
+@pytest.mark.parametrize("parts", TOGETHER.values(), ids=TOGETHER)
+def test_programs_compute_the_models_numbers(parts: list[tuple[str, str]]) -> None:
+    models, (name, part) = Together(parts), parts[0]
+    run = export_program(models, "all", inputs(name, part, 3)).module()
+    for size in SIZES:
+        x = inputs(name, part, size)
+        start, outputs = 0, run(x)
+        for model, (name, part) in zip(models.models, parts, strict=True):
+            wanted = expected(model, part, x).reshape(size, -1)
+            output, start = outputs[:, start : start + wanted.shape[1]], start + wanted.shape[1]
+            torch.testing.assert_close(output, wanted, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def check_program(model: LightningModule, name: str, part: str) -> None:
     run = export_program(model, part, inputs(name, part, 3)).module()
     for size in SIZES:
         x = inputs(name, part, size)
@@ -188,23 +204,24 @@ def check_onnx(model: LightningModule, name: str, part: str, file: Path) -> None
 
 
 @pytest.mark.parametrize(("name", "part"), QUICK_ONNX, ids=["-".join(case) for case in QUICK_ONNX])
-def test_an_onnx_file_gives_the_models_numbers(name: str, part: str, tmp_path: Path) -> None:
+def test_an_onnx_file_computes_the_models_numbers(name: str, part: str, tmp_path: Path) -> None:
     check_onnx(made(name), name, part, tmp_path / "new" / "model.onnx")
     graph = onnx.load(tmp_path / "new" / "model.onnx").graph
     [given], [returned] = graph.input, graph.output
-    assert (given.name, returned.name) == ({"generator": "noise", "decoder": "z"}.get(part, "x"), part)
+    assert (given.name, returned.name) == ({"generator": "noise"}.get(part, "x"), part)
     sizes = {value.type.tensor_type.shape.dim[0].dim_param for value in (given, returned)}
     assert len(sizes) == 1
     assert "" not in sizes  # which is a fixed size
     assert [path.name for path in tmp_path.rglob("*")] == ["new", "model.onnx"]
+    assert vae("bernoulli").export_parts()["decoder"].input_name == "z"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_all_parts_of_all_models_in_both_forms(name: str, tmp_path: Path) -> None:
-    model = made(name)
-    for part in PARTS[type(model)]:
-        test_a_program_gives_the_models_numbers(name, part)
+    model: Any = made(name)
+    for part in model.export_parts():
+        check_program(model, name, part)
         check_onnx(model, name, part, tmp_path / "model.onnx")
 
 
@@ -222,10 +239,10 @@ def test_a_resnet18_in_both_forms(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "part"), [("layer", "code"), ("vae", "decoder"), ("dcgan", "generator")])
-def test_the_model_comes_back_as_it_was(name: str, part: str) -> None:
+def test_export_does_not_change_the_model(name: str, part: str) -> None:
     model: Any = made(name)
     x = inputs(name, "code", 5)
-    next(model.encoder.children()).eval()  # a mode of its own
+    next(model.encoder.children()).eval()  # another mode than the rest
     model.encode(x)  # leaves a rate in a BottleneckLayer
     layers = [layer for layer in model.modules() if isinstance(layer, BottleneckLayer)]
     state, modes = deepcopy(model.state_dict()), [module.training for module in model.modules()]
@@ -246,7 +263,7 @@ def test_the_model_comes_back_as_it_was(name: str, part: str) -> None:
     assert all(weight.grad is not None for weight in model.encoder.parameters())
 
 
-def test_what_is_exported_does_not_change_as_the_model_is_trained_further() -> None:
+def test_further_training_does_not_change_what_was_exported() -> None:
     model = made("mlp")
     x = inputs("mlp", "code", 3)
     before = expected(model, "logits", x)
@@ -265,7 +282,7 @@ def test_what_is_exported_does_not_change_as_the_model_is_trained_further() -> N
         ("mlp", "code", {"encoder"}), ("vae", "decoder", {"decoder", "likelihood"}),
     ],
 )  # fmt: skip
-def test_a_program_holds_no_more_than_its_part(name: str, part: str, networks: set[str]) -> None:
+def test_a_program_holds_only_its_part(name: str, part: str, networks: set[str]) -> None:
     x = inputs(name, part, 3)
     program = export_program(made(name), part, x)
     assert {key.split(".")[1] for key in program.state_dict} == networks
@@ -288,7 +305,7 @@ class Other(Mine):
         return moments
 
 
-def test_a_model_of_the_users_own_has_a_code() -> None:
+def test_a_users_model_with_encode_has_the_part_code() -> None:
     model, x = Mine(MLP(64, [], 16)), 255 * inputs("mlp", "code", 3)
     run = export_program(model, "code", x).module()
     torch.testing.assert_close(run(x), model.encoder(x / 255)[:, :8])
@@ -300,9 +317,9 @@ def test_a_model_of_the_users_own_has_a_code() -> None:
         export_program(nn.Linear(2, 2), "code", x)
 
 
-def test_a_model_of_the_users_own_names_its_parts() -> None:
+def test_a_users_model_names_its_parts() -> None:
     class Paired(nn.Module):
-        """No model of this library, whose inputs have a shape that only it knows."""
+        """A module whose own method draws its example inputs."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -324,7 +341,7 @@ def test_a_model_of_the_users_own_names_its_parts() -> None:
         deterministic_path(model, "left")
 
 
-def test_what_a_subclass_computes_is_what_is_exported() -> None:
+def test_a_subclass_exports_its_own_forward() -> None:
     class Scaled(VIBClassifier):
         def forward(self, x: Tensor) -> Tensor:
             code = self.encode(x, sample=False)
@@ -336,17 +353,20 @@ def test_what_a_subclass_computes_is_what_is_exported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "missing"), [("mlp", "decoder"), ("mlp", "generator"), ("vae", "logits"), ("dcgan", "reconstruction")]
+    ("name", "missing", "known"),
+    [
+        ("mlp", "decoder", "'code', 'logits'"),
+        ("vae", "logits", "'code', 'reconstruction', 'decoder'"),
+        ("dcgan", "reconstruction", "'code', 'logits', 'generator'"),
+    ],
 )
-def test_a_part_that_a_model_does_not_have_is_named_with_those_it_has(name: str, missing: str) -> None:
-    model = made(name)
-    has = ", ".join(map(repr, PARTS[type(model)]))
-    with pytest.raises(ValueError, match=f"a {type(model).__name__} has no part '{missing}'; it has {has}$"):
-        export_program(model, missing)
+def test_an_unknown_part_is_named_with_the_known_ones(name: str, missing: str, known: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"has no part '{missing}'; it has {known}$"):
+        export_program(made(name), missing)
 
 
 class Fails(nn.Module):
-    """A network that computes what it is told."""
+    """A network that applies a function first."""
 
     def __init__(self, compute: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -366,13 +386,13 @@ class Fails(nn.Module):
     ],
     ids=["branches", "loops_over_rows", "draws"],
 )
-def test_what_cannot_be_exported_is_an_error(compute: Callable[[Tensor], Tensor], message: str) -> None:
+def test_a_network_that_cannot_be_exported_is_an_error(compute: Callable[[Tensor], Tensor], message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         export_program(vib(Fails(compute)), "code", torch.rand(3, *DIMS))
 
 
 @pytest.mark.slow
-def test_what_onnx_does_not_know_is_an_error_and_leaves_the_old_file(tmp_path: Path) -> None:
+def test_an_operator_unknown_to_onnx_is_an_error_and_keeps_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     file.write_text("old")
     model = vib(Fails(torch.special.bessel_j0))
@@ -382,20 +402,31 @@ def test_what_onnx_does_not_know_is_an_error_and_leaves_the_old_file(tmp_path: P
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_file_that_gives_other_numbers_does_not_come_to_its_place(
+class Length(nn.Module):
+    """A part that goes through ``torch.hypot``, which ONNX does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 6)
+
+    def export_parts(self) -> dict[str, ExportPart]:
+        return {"length": ExportPart(lambda model, x: torch.hypot(*model.layer(x).chunk(2, 1)))}
+
+
+def test_a_file_with_other_numbers_is_an_error_and_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "model.onnx"
     file.write_text("old")
     monkeypatch.setattr(export_parts, "_hypot", lambda x, y: 0.01 * (x + y))
     with pytest.raises(RuntimeError, match="what was exported gives other numbers than the model"):
-        export_onnx(made("vae_DiscretizedLogistic"), "decoder", file)
+        export_onnx(Length(), "length", file, torch.randn(3, 2))
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_a_compiled_network_is_exported_as_it_was_written(wrapped: bool) -> None:
+def test_a_compiled_network_is_exported_in_eager_form(wrapped: bool) -> None:
     encoder: Any = MLP(64, [16], 16)
     model = vib(torch.compile(encoder, backend="eager") if wrapped else encoder)
     if not wrapped:
@@ -406,7 +437,7 @@ def test_a_compiled_network_is_exported_as_it_was_written(wrapped: bool) -> None
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
-def test_without_the_packages_it_says_how_to_get_them(
+def test_missing_packages_are_named_with_the_install_command(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -422,7 +453,7 @@ def test_a_network_that_cannot_be_copied_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("example", [torch.zeros(3, 5), torch.zeros(3, *DIMS, dtype=torch.long)])
-def test_an_example_that_the_model_does_not_take_is_an_error(example: Tensor) -> None:
+def test_an_example_that_does_not_fit_is_an_error(example: Tensor) -> None:
     given = re.escape(
         f"does not take inputs of the shape {tuple(example.shape[1:])} and {example.dtype}: mat1 and mat2"
     )
@@ -431,29 +462,25 @@ def test_an_example_that_the_model_does_not_take_is_an_error(example: Tensor) ->
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_other_precisions_stay(dtype: torch.dtype) -> None:
+def test_other_precisions_are_kept(dtype: torch.dtype) -> None:
     model, x = made("mlp").to(dtype), inputs("mlp", "code", 3).to(dtype)
     run = export_program(model, "logits", x).module()
     assert run(x).dtype == dtype
     torch.testing.assert_close(run(x), expected(model, "logits", x))
 
 
-def test_a_model_that_a_trainer_has_knows_its_inputs() -> None:
+def test_the_trainers_datamodule_gives_the_shape_of_inputs() -> None:
     torch.manual_seed(0)
     model = vib(MLP(64, [16], 16))
-    trainer = Trainer(
-        max_steps=3, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        limit_val_batches=0, accelerator="cpu",
-    )  # fmt: skip
-    trainer.fit(model, Digits())
+    trainer(max_steps=3, limit_val_batches=0).fit(model, Digits())
     run = export_program(model, "logits").module()
     images, _ = next(iter(Digits().test_dataloader()))
     torch.testing.assert_close(run(images), expected(model, "logits", images))
-    assert model.trainer.datamodule.dims == DIMS  # its trainer's still
+    assert model.trainer.datamodule.dims == DIMS  # the trainer is still attached
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_hypotenuse_that_onnx_is_given_is_that_of_torch(dtype: torch.dtype) -> None:
+def test_the_hypotenuse_for_onnx_equals_that_of_torch(dtype: torch.dtype) -> None:
     values = torch.tensor([0.0, 1.0, -3.0, 4.0, 1e-30, 1e30, -torch.inf, torch.nan], dtype=dtype)
     x, y = torch.meshgrid(values, values, indexing="ij")
     torch.testing.assert_close(_hypot(x, y)[:-1, :-1], torch.hypot(x, y)[:-1, :-1])
