@@ -40,14 +40,14 @@ class SaveConfig(SaveConfigCallback):
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Wait: what is set up now may still be refused, and would leave its folder behind."""
+        """Write nothing yet: the run may still be refused, and would leave its folder behind."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it on the first process."""
+        """Write the configuration on the first process."""
         super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Called once, on the first process."""
+        """Write the configuration to the run's folder, and to wandb."""
         text = self.parser.dump(self.config, skip_none=False)
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 class BottleneckCLI(LightningCLI):
-    """LightningCLI for any LightningModule and LightningDataModule by class path, which tests what it has trained."""
+    """LightningCLI for any LightningModule and LightningDataModule by class path; ``fit`` ends with a test."""
 
     def __init__(self, args: ArgsType = None, stopped_run: resume.StoppedRun | None = None) -> None:
         keep_freed_memory()
@@ -76,12 +76,12 @@ class BottleneckCLI(LightningCLI):
             )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Return the command that was asked for, or all: the options of each take a second to collect."""
+        """Return the command that was asked for, or all: collecting the options of each takes a second."""
         known = super().subcommands()
         return {name: skip for name, skip in known.items() if name == self._first_word} or known
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse the arguments; refuse a seed that is out of range, and a section of the trainer that is none."""
+        """Parse the arguments; refuse a seed out of range, and a trainer section without keys."""
         with refusing(kinds=(*REFUSALS, TypeError)):
             super().parse_arguments(parser, args)
         command = self.config[self.config["subcommand"]]
@@ -92,22 +92,24 @@ class BottleneckCLI(LightningCLI):
             raise ConfigurationError(f"seed_everything: must be at least 0 and below 2**32; got {seed}")
 
     def _parse_ckpt_path(self) -> None:
-        """Keep the model that the command gives, which Lightning would replace by the checkpoint's without a word.
+        """Keep the model that the arguments name, which Lightning would silently replace by the checkpoint's.
 
         LightningCLI does so in this method alone, and has no argument that turns it off.
         """
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a checkpoint that cannot be read, or that holds weights alone where training should go on."""
+        """Refuse a checkpoint that cannot be read, or that a training cannot continue from."""
         command = self.config[self.subcommand]
         path = command.ckpt_path
         if path == "best":
-            raise ConfigurationError("--ckpt_path: must be a file; got 'best', which only a training itself knows")
+            raise ConfigurationError("--ckpt_path: must be a file; got 'best', which is known within a training only")
         if path:
             with refusing("--ckpt_path: "):
                 checkpoint = check_checkpoint(path, weights_only=command.weights_only is not False)
             if self.subcommand == "fit" and checkpoint and "optimizer_states" not in checkpoint:
-                raise ConfigurationError(f"--ckpt_path: {path} holds weights alone, from which no training goes on")
+                raise ConfigurationError(
+                    f"--ckpt_path: {path} holds weights alone, from which no training can continue"
+                )
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer."""
@@ -124,7 +126,7 @@ class BottleneckCLI(LightningCLI):
             command["weights_only"] = True  # nothing in a checkpoint of ours needs more
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer, with our progress bar and what an exact resume needs, unless configured otherwise."""
+        """Build the trainer, with a progress bar and the callbacks of an exact resume unless others are configured."""
         configured = self._get(self.config_init, "trainer")
         callbacks = configured.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
@@ -144,7 +146,7 @@ class BottleneckCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
-        """Refuse to train on nothing, or a GAN by a trainer that cannot; keep what a resumed run has logged."""
+        """Refuse to train without data; keep what a resumed run has logged."""
         if self.datamodule is None and not is_overridden("train_dataloader", self.model):
             raise ConfigurationError("data: must be given to train on; there are those of lit_bottleneck.data (--data)")
         if hasattr(self.model, "check_trainer"):
@@ -154,21 +156,21 @@ class BottleneckCLI(LightningCLI):
             resume.keep_logged(self.trainer, self._stopped_run.logged_until)
 
     def before_validate(self) -> None:
-        """Refuse to validate on nothing; keep what was logged."""
+        """Refuse to validate without data; keep what was logged."""
         if getattr(self.datamodule, "val_size", None) == 0:
             raise ConfigurationError("val_size=0 holds out nothing to validate on (--data.init_args.val_size)")
         resume.keep_logged(self.trainer)
 
     def before_test(self) -> None:
-        """Keep what was logged into the folder of the same version, the training's."""
+        """Keep what the training logged into the same folder."""
         resume.keep_logged(self.trainer)
 
     before_predict = before_test
 
     def after_fit(self) -> None:
-        """Test the chosen checkpoint, then that of every further ModelCheckpoint, and say where the first is.
+        """Test the chosen checkpoint, then that of every further ``ModelCheckpoint``; print the path of the first.
 
-        What is logged of a further one begins with the name of its file in place of ``test``: ``last/accuracy``.
+        Metrics of a further checkpoint begin with the name of its file in place of ``test``: ``last/accuracy``.
         """
         trainer = self.trainer
         paths = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
@@ -192,7 +194,7 @@ class BottleneckCLI(LightningCLI):
         return {name: value for of_a_loader in results for name, value in of_a_loader.items()}
 
     def _test_beside(self, checkpoint: str) -> None:
-        """Test a further checkpoint, and log what was found under the name of its file."""
+        """Test a further checkpoint, and log its metrics under the name of its file."""
         trainer = self.trainer
         loggers, trainer.loggers = trainer.loggers, []
         try:
@@ -206,20 +208,20 @@ class BottleneckCLI(LightningCLI):
 
 
 def _without_validation(callbacks: list[Callback], is_saved: bool) -> list[Callback]:
-    """Name the callbacks that wait for validation; return the one that keeps the last weights in their place."""
+    """Report the callbacks that wait for validation; return a callback that saves the last weights instead."""
     waiting: list[Any] = [one for one in callbacks if str(getattr(one, "monitor", None)).startswith("val/")]
     if waiting:
         named = ", ".join(f"{type(callback).__name__}(monitor={callback.monitor!r})" for callback in waiting)
-        rank_zero_info(f"val_size=0: nothing is validated, and these do nothing: {named}")
+        rank_zero_info(f"val_size=0: without validation these callbacks do nothing: {named}")
     for callback in waiting:
         if isinstance(callback, EarlyStopping):
-            callback.strict = False  # else it ends the training where its metric is not logged
+            callback.strict = False  # else it raises an error where its metric is not logged
     keeps_last = any(isinstance(callback, ModelCheckpoint) and callback not in waiting for callback in callbacks)
     return [ModelCheckpoint(filename="last")] if is_saved and not keeps_last else []
 
 
 def _check_weights(model: LightningModule, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-    """Refuse the weights of another model, before torch does at the end of its message of many lines."""
+    """Refuse the weights of another model in one line."""
     if prefix or not model.strict_loading:  # a prefix: of the copy that a weight-averaging callback has made
         return
     own = model.state_dict()

@@ -1,4 +1,4 @@
-"""Errors of a configuration, each of which ends the command with exit status 2 and one line that names the key.
+"""Errors of the configuration end a command with exit status 2 and one line that names the key.
 
 Whose fault an error is follows from when it happens and what it is. While arguments are parsed and the objects that
 they name are built, the kinds in ``REFUSALS`` are the configuration's. From then on only ``ConfigurationError`` and
@@ -29,7 +29,7 @@ REFUSALS = (
 )  # fmt: skip
 _TRACEBACK = "LIT_BOTTLENECK_TRACEBACK"
 _STATUS = 2  # the exit status of parsers
-_PATIENCE = 10.0  # seconds that other processes leave to the first one
+_PATIENCE = 10.0  # seconds that other processes wait for the first one
 
 
 class _BuildingFailed(BaseException):
@@ -41,7 +41,7 @@ class _BuildingFailed(BaseException):
 
 
 class Parser(LightningArgumentParser):
-    """Lightning's parser, with errors of one line, options written in full, and the key of what fails to be built."""
+    """Lightning's parser with one-line errors and without abbreviations; errors of building name key and class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
@@ -49,19 +49,19 @@ class Parser(LightningArgumentParser):
         self._is_building = False
 
     def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Add the arguments of a class; whole numbers stay whole where fractions may come too."""
+        """Add the arguments of a class; integers stay integers where floats are allowed too."""
         added = super().add_lightning_class_args(*args, **kwargs)
         _prefer_whole_numbers(self)
         return added
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """End with the exit status 2, the usage and one line.
+        """End with exit status 2, the usage and one line.
 
-        Of several processes the first one speaks, and ends those that it has started. The others leave it some time for
-        that, and speak themselves if they are still there: then only they have met the error.
+        Of several processes the first one prints it, and ends those that it started. The others wait for that, and
+        print the line themselves if they are still alive: then the error is theirs alone.
         """
         if not self.exit_on_error:
-            super().error(message, ex)  # becomes a part of a longer message
+            super().error(message, ex)  # a part of a longer message
         if os.environ.get(_TRACEBACK):
             raise ConfigurationError(message) from ex
         if vars(rank_zero_only).get("rank"):
@@ -84,11 +84,11 @@ class Parser(LightningArgumentParser):
     def add_instantiator(
         self, instantiator: Callable[..., Any], class_type: type, subclasses: bool = True, prepend: bool = False
     ) -> None:
-        """Keep what Lightning builds models and data with, for ``instantiate``."""
+        """Keep Lightning's instantiators of models and data for ``instantiate``."""
         self._instantiators_of_lightning.append((instantiator, class_type, subclasses))
 
     def instantiate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> Any:
-        """Build what a configuration names; an error of the configuration says the key and class it arose in.
+        """Build the objects of a configuration; its errors name key and class.
 
         Raises:
             ConfigurationError: for the kinds of error in ``REFUSALS``; others are raised as they are.
@@ -108,7 +108,7 @@ class Parser(LightningArgumentParser):
         raise failed
 
     def _watch(self, build: Callable[..., Any], configuration: dict[str, Any]) -> Callable[..., Any]:
-        """Return an instantiator whose errors name key and class, optimizers' too, which are built much later."""
+        """Return an instantiator whose errors name key and class; optimizers use it later, when they are built."""
 
         def watched(class_type: type, *args: Any, applied_instantiation_links: Any, **kwargs: Any) -> Any:
             try:
@@ -166,7 +166,7 @@ def _sections(tree: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 @contextmanager
 def refusing(place: str = "", kinds: tuple[type[Exception], ...] = REFUSALS) -> Iterator[None]:
-    """Make a ``ConfigurationError`` that begins with the place of errors that are the configuration's."""
+    """Turn errors of these kinds into a ``ConfigurationError`` that begins with their place."""
     try:
         yield
     except kinds as error:
@@ -175,30 +175,30 @@ def refusing(place: str = "", kinds: tuple[type[Exception], ...] = REFUSALS) -> 
 
 @contextmanager
 def told_in_one_line(cli: LightningCLI) -> Iterator[None]:
-    """End the command with the exit status 2 and one line at an error of the configuration."""
+    """End the command with exit status 2 and one line at an error of the configuration."""
     try:
         yield
     except (ConfigurationError, MisconfigurationException) as error:
         trainer = getattr(cli, "trainer", None)
         if trainer is not None and trainer.is_global_zero:
             for process in _take_processes(trainer):
-                process.kill()  # it may wait for this one, where it hears nothing else
+                process.kill()  # it may wait for this one in a collective
                 process.wait()
             _remove_empty_folders(trainer)
         if os.environ.get(_TRACEBACK):
             raise
         cli.parser.error(str(error), error)
-    except RuntimeError:  # a connection is broken: by a process that was refused something?
+    except RuntimeError:  # perhaps a broken connection to a process that met an error of the configuration
         trainer = getattr(cli, "trainer", None)
         processes = [] if trainer is None else _take_processes(trainer)
         with suppress(TimeoutExpired):
             if any([process.wait(_PATIENCE) == _STATUS for process in processes]):
-                raise SystemExit(_STATUS) from None  # that process has spoken
+                raise SystemExit(_STATUS) from None  # which printed its error
         raise
 
 
 def _take_processes(trainer: Trainer) -> list[Popen[bytes]]:
-    """Return the processes that this one has started, whose end Lightning's observer would end this one at."""
+    """Return the processes that this one started, and hide their end from Lightning's observer, which would kill it."""
     processes = getattr(trainer.strategy.launcher, "procs", [])
     taken = [process for process in processes if isinstance(process, Popen)]
     processes.clear()
@@ -206,7 +206,7 @@ def _take_processes(trainer: Trainer) -> list[Popen[bytes]]:
 
 
 def _remove_empty_folders(trainer: Trainer) -> None:
-    """Remove what the loggers have made for a run that did not begin."""
+    """Remove empty folders that the loggers made for a run that did not begin."""
     for logger in trainer.loggers:
         folder, top = (None if place is None else Path(place) for place in (logger.log_dir, logger.save_dir))
         with suppress(OSError):  # not there, or not empty

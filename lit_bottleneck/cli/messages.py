@@ -1,4 +1,4 @@
-"""What an error says of a configuration, in one line that names the key and the value."""
+"""Shorten jsonargparse's messages of many lines to one line with the key, the requirement and the value."""
 
 import ast
 import re
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 _LONGEST = 1000  # characters
 
-# What jsonargparse writes
+# phrases of jsonargparse
 _KEY = re.compile(r'Parser key "([^"]+)":\s*')
 _CLASS = re.compile(r"Problem with given class_path '(?:[\w.]+\.)?(\w+)':$")
 _GIVEN = re.compile(r"(.*?)\.? ?\b(?:Got|Given) value: (?!.*(?:Got|Given) value: )(.*)")
@@ -21,7 +21,7 @@ _PLAINER = (
     (r".*unhashable type: '(dict|list)'.*|Expected a dot import path.*", "must be a class_path"),
     (r"'list' object has no attribute '(keys|__dict__)'$", "init_args must hold keys and their values"),
 )
-_SAYS_NOTHING = re.compile(
+_NOISE = re.compile(
     r"$|Does not validate against|Subtypes:|Errors:|Given value type:|must be NoneType|Expected a (config )?path but|"
     r"Subclass types expect one of|a class path \(str\)|a dict with|Cannot take a Union of no"
 )
@@ -34,9 +34,7 @@ class _Reason(NamedTuple):
 
 
 def in_one_line(message: str) -> str:
-    """Say what jsonargparse says of a value without the types that it has tried, and the whole of what was given.
-
-    Of several reasons those count that were found deepest in the configuration: at the value itself.
+    """Shorten a message to the reasons that are deepest in the configuration, at the value itself.
 
     >>> in_one_line('''Parser key "model":
     ...   Does not validate against any of the Union subtypes
@@ -66,7 +64,7 @@ def in_one_line(message: str) -> str:
 
 
 def _reasons(message: str) -> list[_Reason]:
-    """What is said of each value, by where it is."""
+    """List what a message says of each value, with the keys that lead to it."""
     found = []
     levels: list[tuple[int, str]] = []  # by their indentation
     for line in filter(str.strip, message.splitlines()):
@@ -82,14 +80,14 @@ def _reasons(message: str) -> list[_Reason]:
             text = text[key.end() :]
         if kind := _CLASS.match(text):
             levels.append((indentation + 1, f"({kind[1]})"))
-        elif not _SAYS_NOTHING.match(text) or given:
-            said = "" if _SAYS_NOTHING.match(text) else text
+        elif not _NOISE.match(text) or given:
+            said = "" if _NOISE.match(text) else text
             found.append(_Reason([name for _, name in levels], said, given))
     return found
 
 
 def _value(given: str) -> str:
-    """What was given, as far as it helps: of a whole section the keys that do not belong there."""
+    """Return a given value, or for a whole section the keys that do not belong there."""
     if not _SECTION.match(given):
         return given
     try:

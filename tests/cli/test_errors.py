@@ -4,7 +4,6 @@ import builtins
 import errno
 import os
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +12,13 @@ import torch
 from lightning import LightningDataModule, LightningModule
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lit_bottleneck.bottleneck import GaussianBottleneck
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import main
 from lit_bottleneck.cli.recipes import recipe_paths
-from tests.distributed.process_group import run_group
+from tests.started import PATIENCE, start
 
 PATHS = recipe_paths()
 SHORT = ["--trainer.max_epochs=1", "--trainer.logger=false", "--trainer.enable_checkpointing=false"]
@@ -155,24 +154,6 @@ def test_a_full_disk_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> Non
         main([*VIB, "--config", str(PATHS["trainer/smoke"])])
 
 
-class Rows(Dataset[Tensor]):
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, row: int) -> Tensor:
-        return torch.ones(len(None))  # type: ignore[arg-type]
-
-
-class InALoadersProcess(Points):
-    def train_dataloader(self) -> DataLoader[Tensor]:
-        return DataLoader(Rows(), batch_size=4, num_workers=1)
-
-
-def test_an_error_in_a_process_of_a_loader_keeps_its_traceback() -> None:
-    with pytest.raises(TypeError, match=r"(?s)Original Traceback.*torch\.ones\(len\(None\)\)"):
-        main([*of_model("Line"), f"--data={__name__}.InALoadersProcess"])
-
-
 # --- the line ---------------------------------------------------------------------------------------------------------
 
 
@@ -237,27 +218,28 @@ class OnlyTheSecond(Points):
             raise ConfigurationError("not on this process")
 
 
-def on_two_processes(folder: Path, *arguments: str) -> tuple[int, list[str]]:
-    """Exit status and lines of a real command; it returns when the last process has closed its output."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+def refusal_on_two_processes(folder: Path, *arguments: str) -> list[str]:
+    """Return the lines of the errors, after both processes have ended and left no file."""
+    log, place = folder / "log.txt", folder / "run"
+    place.mkdir()
     trainer = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
-    command = [sys.executable, "-m", "lit_bottleneck", "fit", *arguments, *trainer]
-    done = run_group(command, cwd=folder, environment=environment)
-    assert "Traceback" not in done.stderr
-    return done.returncode, [line for line in done.stderr.splitlines() if re.search(r"(^|: )error: ", line)]
+    quiet = {"CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
+    process = start([*arguments, *trainer], log, quiet, place)
+    process.join(PATIENCE)
+    output = log.read_text()
+    assert process.exitcode == 2, output[-3000:]
+    assert "Traceback" not in output
+    assert place not in map(Path.resolve, Path("/proc").glob("[0-9]*/cwd"))  # where there is a /proc
+    assert not list(place.iterdir())
+    return [line for line in output.splitlines() if re.search(r"(^|: )error: ", line)]
 
 
 def test_two_processes_that_are_refused_say_it_once_and_both_end(folder: Path) -> None:
-    status, said = on_two_processes(folder, "--config", str(PATHS["vib_digits"]), "--model.num_classes=5")
-    assert status == 2
+    said = refusal_on_two_processes(folder, *VIB, "--model.num_classes=5")
     assert said == [f"error: num_classes=5, but the labels of Digits have 10 values{HOW_TO_SEE_MORE}"]
-    assert not list(folder.iterdir())
 
 
 @pytest.mark.slow
-def test_what_one_of_two_processes_is_refused_alone_is_said_too_and_both_end(folder: Path) -> None:
-    data = "--data=tests.cli.test_errors.OnlyTheSecond"
-    status, said = on_two_processes(folder, "--model=tests.cli.test_errors.Line", data, *SHORT)
-    assert status == 2
+def test_an_error_of_one_of_two_processes_alone_is_said_too_and_both_end(folder: Path) -> None:
+    said = refusal_on_two_processes(folder, *of_model("Line"), f"--data={__name__}.OnlyTheSecond")
     assert said == [f"error: not on this process{HOW_TO_SEE_MORE}"]
