@@ -28,23 +28,7 @@ from lit_bottleneck.metrics.rate import Rate
 from lit_bottleneck.metrics.sap import SAP
 
 __all__ = [
-    "DCI",
-    "ELBO",
-    "MIG",
-    "SAP",
-    "ClassConditionalTotalCorrelation",
-    "CodeFeatures",
-    "FactorProbe",
-    "FeatureExtractor",
-    "FrechetDistance",
-    "ImportanceWeightedBound",
-    "InceptionFeatures",
-    "KernelDistance",
-    "MarginalMoments",
-    "ModeCoverage",
-    "MutualInformation",
-    "PathQuality",
-    "PrecisionRecall",
-    "Rate",
-    "RawFeatures",
-]
+    "DCI", "ELBO", "MIG", "SAP", "ClassConditionalTotalCorrelation", "CodeFeatures", "FactorProbe", "FeatureExtractor",
+    "FrechetDistance", "ImportanceWeightedBound", "InceptionFeatures", "KernelDistance", "MarginalMoments",
+    "ModeCoverage", "MutualInformation", "PathQuality", "PrecisionRecall", "Rate", "RawFeatures",
+]  # fmt: skip

@@ -1,4 +1,7 @@
-"""Base classes of all metrics: states that no cast rounds, and rows whose width the first batch sets."""
+"""Base classes of all metrics, and checks of values.
+
+States keep their dtype whatever is cast; rows have the width that the first batch sets.
+"""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -120,3 +123,18 @@ def flat(state: Sequence[Tensor] | Tensor) -> Tensor:
     if isinstance(state, Tensor):
         return state
     return torch.cat([*state]) if state else torch.zeros(0, dtype=torch.float64)
+
+
+def check_finite(demand: str, rows: Tensor) -> None:
+    """Raise an error that begins with ``demand``, if any of the rows ``(B, ...)`` has an infinity or NaN."""
+    bad = len(rows) - int(rows.flatten(1).isfinite().all(1).sum())
+    if bad:
+        raise ValueError(f"{demand}; {bad} of {len(rows)} rows have an infinity or NaN")
+
+
+def check_labels(labels: Tensor, shape: tuple[int, ...], num_classes: int) -> None:
+    """Raise an error if labels are not integers of this shape in [0, ``num_classes``)."""
+    if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape != shape:
+        raise ValueError(f"labels must be integers {shape}; got {labels.dtype} {tuple(labels.shape)}")
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise ValueError(f"labels must be in [0, {num_classes}); got {int(labels.min())} to {int(labels.max())}")

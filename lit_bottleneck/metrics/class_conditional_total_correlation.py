@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from lit_bottleneck.checks import whole_number
-from lit_bottleneck.metrics.code_metric import CodeMetric
-from lit_bottleneck.metrics.code_sums import checked_codes, sums_of
+from lit_bottleneck.metrics.base import check_labels
+from lit_bottleneck.metrics.code_metric import CodeMetric, checked_codes, sums_of
 from lit_bottleneck.metrics.marginal_moments import correlations_of
-from lit_bottleneck.metrics.value_checks import check_labels
 
 
 class ClassConditionalTotalCorrelation(CodeMetric):
@@ -69,7 +68,4 @@ class ClassConditionalTotalCorrelation(CodeMetric):
         counts = torch.stack([sums.count for sums in classes.values()])
         correlations = [correlations_of(sums, f"codes of class {label}") for label, sums in classes.items()]
         found = torch.stack([one.total_correlation for one in correlations])
-        return {
-            "total_correlation": (counts / counts.sum() * found).sum(),
-            "total_correlation_max": found.max(),
-        }
+        return {"total_correlation": (counts / counts.sum() * found).sum(), "total_correlation_max": found.max()}

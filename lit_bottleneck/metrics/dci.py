@@ -111,9 +111,8 @@ def disentanglement_completeness(importance: Tensor) -> tuple[Tensor, Tensor]:
     (tensor(1., dtype=torch.float64), tensor(0.6845, dtype=torch.float64))
     """
     if importance.dim() != 2 or min(importance.shape) < 2:
-        raise FactorError(
-            f"importance must be (K, F), of at least 2 dimensions and 2 factors; got {tuple(importance.shape)}"
-        )
+        got = tuple(importance.shape)
+        raise FactorError(f"importance must be (K, F), of at least 2 dimensions and 2 factors; got {got}")
     if not (importance.isfinite() & (importance >= 0)).all():
         raise ValueError("importance must be finite and not negative")
     importance = importance.double()

@@ -4,8 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_bottleneck.metrics.base import Float64Metric
-from lit_bottleneck.metrics.value_checks import check_finite
+from lit_bottleneck.metrics.base import Float64Metric, check_finite
 
 
 class ELBO(Float64Metric):
@@ -49,10 +48,8 @@ class ELBO(Float64Metric):
             ValueError: for other shapes, or values that are not finite.
         """
         if distortion.dim() != 1 or distortion.shape != rate.shape:
-            raise ValueError(
-                "distortion and rate must be (B,), a number for each example; "
-                f"got {tuple(distortion.shape)} and {tuple(rate.shape)}"
-            )
+            got = f"{tuple(distortion.shape)} and {tuple(rate.shape)}"
+            raise ValueError(f"distortion and rate must be (B,), a number for each example; got {got}")
         for name, values in (("distortion", distortion), ("rate", rate)):
             check_finite(f"{name} must be finite", values[:, None])
         self.count += len(rate)

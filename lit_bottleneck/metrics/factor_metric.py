@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.metrics.base import RowMetric, flat
-from lit_bottleneck.metrics.value_checks import check_finite
+from lit_bottleneck.metrics.base import RowMetric, check_finite, flat
 
 Array: TypeAlias = NDArray[Any]
 
@@ -73,18 +72,15 @@ class FactorMetric(RowMetric):
 
     def scalars(self, values: dict[str, float]) -> dict[str, Tensor]:
         """Return values as float32 scalars on the device of the metric."""
-        return {
-            name: torch.tensor(float(value), dtype=torch.float32, device=self.device) for name, value in values.items()
-        }
+        return {name: torch.tensor(value, dtype=torch.float32, device=self.device) for name, value in values.items()}
 
 
 def checked(mean: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     """Return codes ``(B, K)`` in float64 and factors ``(B, F)``, if they have as many rows and are finite."""
     factors = factors[:, None] if factors.dim() == 1 else factors
     if mean.dim() < 2 or factors.dim() != 2 or 0 in (*mean.shape[1:], *factors.shape[1:]):
-        raise ValueError(
-            f"codes must be (B, K, ...) and factors (B, F) or (B,); got {tuple(mean.shape)} and {tuple(factors.shape)}"
-        )
+        got = f"{tuple(mean.shape)} and {tuple(factors.shape)}"
+        raise ValueError(f"codes must be (B, K, ...) and factors (B, F) or (B,); got {got}")
     if len(mean) != len(factors):
         raise ValueError(f"codes and factors must have as many rows; got {len(mean)} and {len(factors)}")
     check_finite("codes must be finite", mean)

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics.image.fid import NoTrainInceptionV3
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.metrics.inception_weights import fetch_weights
+from lit_bottleneck.training.checkpoints import load_model
 from lit_bottleneck.training.precision import without_casts
 
 ValueRange = tuple[float, float]
+
+_TRAINING = "lit-bottleneck fit --config recipes/vib_mnist.yaml --trainer.max_epochs 10"
+_ALTERNATIVE = f"the alternative that needs no download is CodeFeatures, of a trained classifier ({_TRAINING})"
 
 
 class FeatureExtractor(nn.Module, ABC):
@@ -134,7 +137,12 @@ class CodeFeatures(FeatureExtractor):
     def __init__(
         self, ckpt_path: str | Path, value_range: ValueRange | None = (0.0, 1.0), name: str | None = None
     ) -> None:
-        self._start(_model_of(Path(ckpt_path)), value_range, name)
+        try:
+            model = load_model(ckpt_path)
+        except ConfigurationError as error:
+            way_out = f"to train one: {_TRAINING}; for a model in Python: CodeFeatures.of(model)"
+            raise ConfigurationError(f"CodeFeatures needs a checkpoint: {error}; {way_out}") from error
+        self._start(model, value_range, name)
 
     @classmethod
     def of(cls, model: nn.Module, value_range: ValueRange | None = (0.0, 1.0), name: str | None = None) -> Self:
@@ -158,11 +166,10 @@ class CodeFeatures(FeatureExtractor):
         return features
 
     def _start(self, model: nn.Module, value_range: ValueRange | None, name: str | None) -> None:
+        kind = type(model).__name__
         if not callable(getattr(model, "encode", None)):
-            raise ConfigurationError(
-                f"CodeFeatures needs a model with encode(x, sample=False); {type(model).__name__} has no encode"
-            )
-        super().__init__(f"{name or type(model).__name__.lower()}-{_fingerprint(model)}", value_range)
+            raise ConfigurationError(f"CodeFeatures needs a model with encode(x, sample=False); {kind} has no encode")
+        super().__init__(f"{name or kind.lower()}-{_fingerprint(model)}", value_range)
         self.model = model
 
     def features(self, x: Tensor) -> Tensor:
@@ -198,23 +205,16 @@ class InceptionFeatures(FeatureExtractor):
     def build(self) -> nn.Module:
         """Return the network, after a download of its weights if need be."""
         if self.network is None:
-            alternative = (
-                "; the alternative that needs neither is CodeFeatures, of a classifier that this library trains "
-                "(lit-bottleneck fit --config recipes/vib_mnist.yaml --trainer.max_epochs 10)"
-            )
             try:
                 weights: list[Any] = [str(fetch_weights())] if find_spec("torch_fidelity") else []
                 with torch.inference_mode(False):  # Lightning evaluates in it; its tensors could not be moved
                     self.network = NoTrainInceptionV3("inception-v3-compat", [str(self.num_features)], *weights)
             except ImportError as error:
-                raise ConfigurationError(
-                    "InceptionFeatures needs the package torch-fidelity: "
-                    f'pip install "lit_bottleneck[inception]"{alternative}'
-                ) from error
+                missing = 'the package torch-fidelity: pip install "lit_bottleneck[inception]"'
+                raise ConfigurationError(f"InceptionFeatures needs {missing}; {_ALTERNATIVE}") from error
             except OSError as error:
-                raise ConfigurationError(
-                    f"InceptionFeatures needs its weights, which could not be downloaded ({error}){alternative}"
-                ) from error
+                missing = f"its weights, which could not be downloaded ({error})"
+                raise ConfigurationError(f"InceptionFeatures needs {missing}; {_ALTERNATIVE}") from error
         return self.network
 
     @property
@@ -228,22 +228,6 @@ class InceptionFeatures(FeatureExtractor):
             raise ValueError(f"InceptionFeatures needs images (B, 1 or 3, H, W); got {tuple(x.shape)}")
         levels = x.clamp(0, 1).mul(255).round().to(torch.uint8)
         return cast(Tensor, self.build().to(x.device)(levels.expand(-1, 3, -1, -1)))
-
-
-def _model_of(path: Path) -> LightningModule:
-    """Return the model of a checkpoint that the command line wrote."""
-    if not path.is_file():
-        raise ConfigurationError(
-            f"there is no checkpoint {path}; to train one: "
-            "lit-bottleneck fit --config recipes/vib_mnist.yaml --trainer.max_epochs 10"
-        )
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    if "_class_path" not in checkpoint.get("hyper_parameters", {}):
-        raise ConfigurationError(
-            f"{path} does not say how to build its model (no _class_path in its hyper_parameters), as checkpoints of "
-            "'lit-bottleneck fit' do: load it in Python and use CodeFeatures.of(model)"
-        )
-    return LightningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)
 
 
 def _fingerprint(model: nn.Module) -> str:

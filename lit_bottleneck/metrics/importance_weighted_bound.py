@@ -81,17 +81,13 @@ def importance_weighted_bound(log_weights: Tensor, k: int) -> Tensor:
     if len(log_weights) % k:
         raise ValueError(f"k={k} needs a number of samples that is a multiple of it; got {len(log_weights)}")
     log_weights = at_least_float32(log_weights)
-    bad = int((log_weights.isnan() | (log_weights == torch.inf)).any(0).sum())
+    count, bad = log_weights.shape[1], int((log_weights.isnan() | (log_weights == torch.inf)).any(0).sum())
     if bad:
-        raise ValueError(
-            f"log_weights must be finite or -inf; {bad} of {log_weights.shape[1]} examples have NaN or +inf"
-        )
+        raise ValueError(f"log_weights must be finite or -inf; {bad} of {count} examples have NaN or +inf")
     groups = log_weights.unflatten(0, (-1, k))
     empty = int((groups == -torch.inf).all(1).any(0).sum())
     if empty:
-        raise ValueError(
-            f"log_weights must not be -inf in all {k} samples of a group; {empty} of {log_weights.shape[1]} examples "
-            "have such a group: draw more samples, or use a wider encoder"
-        )
+        words = f"{empty} of {count} examples have such a group: draw more samples, or use a wider encoder"
+        raise ValueError(f"log_weights must not be -inf in all {k} samples of a group; {words}")
     bounds: Tensor = groups.logsumexp(1) - math.log(k)
     return bounds.mean(0)

@@ -48,11 +48,9 @@ class KernelDistance(SampleMetric):
         check_counts("KernelDistance", 2, len(real), len(generated))
         size = min(self.subset_size, len(real), len(generated))
         generator = torch.Generator().manual_seed(self.seed)
-        distances = []
-        for _ in range(self.subsets):
-            some_real, some_generated = (
-                kind[torch.randperm(len(kind), generator=generator)[:size].to(kind.device)]
-                for kind in (real, generated)
-            )
-            distances.append(poly_mmd(some_real, some_generated))
+
+        def subset(features: Tensor) -> Tensor:
+            return features[torch.randperm(len(features), generator=generator)[:size].to(features.device)]
+
+        distances = [poly_mmd(subset(real), subset(generated)) for _ in range(self.subsets)]
         return torch.stack(distances).mean().float()

@@ -9,8 +9,7 @@ from torchmetrics import Metric
 from lit_bottleneck.checks import whole_number
 from lit_bottleneck.functional import pairwise_log_density
 from lit_bottleneck.metrics.base import flat
-from lit_bottleneck.metrics.code_metric import CodeMetric, in_float32
-from lit_bottleneck.metrics.code_sums import CodeSums, checked_codes, sums_of
+from lit_bottleneck.metrics.code_metric import CodeMetric, CodeSums, checked_codes, in_float32, sums_of
 from lit_bottleneck.metrics.contrastive_bounds import others_of, stratified
 from lit_bottleneck.metrics.marginal_moments import moments_of
 
@@ -161,9 +160,8 @@ def _contrasted(codes: Tensor, seed: int, num_draws: int) -> tuple[Tensor, Tenso
     own = torch.arange(num_draws * len(mean), device=mean.device) % len(mean)
     noise = torch.randn(len(own), *mean.shape[1:], dtype=mean.dtype, generator=torch.Generator().manual_seed(seed))
     z = mean[own] + (0.5 * log_var[own]).exp() * noise.to(mean.device)
-    others = []
-    for rows in torch.arange(len(own), device=mean.device).split(max(1, _AT_ONCE // len(mean))):
-        others.append(others_of(pairwise_log_density(z[rows], mean, log_var), own[rows], counts))
+    parts = [part.split(max(1, _AT_ONCE // len(mean))) for part in (z, own)]
+    others = [others_of(pairwise_log_density(z, mean, log_var), own, counts) for z, own in zip(*parts, strict=True)]
     compared, total = torch.cat(others), counts.sum()
     weights = counts[own] / (num_draws * total)
     return (weights * stratified(compared, total)).sum(), -(weights * compared).sum(), total
@@ -176,11 +174,10 @@ def _counted(mean: Tensor, log_var: Tensor) -> Tensor:
 
 def _distinct(codes: Tensor, seed: int) -> Tensor:
     """Return the different ones of counted codes ``(m, 1 + 2 K)``, in the order of their keys, with added counts."""
-    keys = code_keys(codes[:, 1:], seed)
-    order = keys.argsort(stable=True)
-    _, place = keys[order].unique_consecutive(return_inverse=True)
-    distinct = codes[order][torch.cat([place[:1] == 0, place.diff() > 0])]
-    distinct[:, 0] = distinct.new_zeros(len(distinct)).index_add_(0, place, codes[order, 0])
+    keys, place = code_keys(codes[:, 1:], seed).unique(return_inverse=True)
+    distinct = codes.new_zeros(len(keys), codes.shape[1])
+    distinct[place, 1:] = codes[:, 1:]
+    distinct[:, 0].index_add_(0, place, codes[:, 0])
     return distinct
 
 
@@ -189,10 +186,8 @@ def _noisy(mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
     mean, log_var = checked_codes(mean, log_var)
     noiseless = int((log_var == -torch.inf).any(1).sum())
     if noiseless:
-        raise ValueError(
-            f"log_var is -inf in {noiseless} of {len(mean)} rows: the information of codes without noise is "
-            "infinite; MarginalMoments takes them"
-        )
+        words = "the information of codes without noise is infinite; MarginalMoments takes them"
+        raise ValueError(f"log_var is -inf in {noiseless} of {len(mean)} rows: {words}")
     return mean, log_var
 
 

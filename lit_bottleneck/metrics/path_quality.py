@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.metrics.base import Float64Metric
-from lit_bottleneck.metrics.value_checks import check_finite, check_labels
+from lit_bottleneck.metrics.base import Float64Metric, check_finite, check_labels
 
 _SUMS = ("paths", "points", "end_classes", "switches", "entropy", "codes", "shell_distance", "shell_distance_abs")
 _SLACK = 0.05  # tolerance of the log of a sum of probabilities, in bfloat16
@@ -161,11 +160,8 @@ def _update(log_probabilities: Tensor, codes: Tensor | None, labels: Tensor | No
             raise ValueError(f"codes must be ({num_points}, {num_paths}, K); got {tuple(codes.shape)}")
         check_finite("codes must be finite", codes.flatten(0, 1))
         distances = shell_distance(codes.detach()[1:-1].double())
-        sums |= {
-            "codes": inside.numel(),
-            "shell_distance": distances.sum(),
-            "shell_distance_abs": distances.abs().sum(),
-        }
+        shell = {"shell_distance": distances.sum(), "shell_distance_abs": distances.abs().sum()}
+        sums |= {"codes": inside.numel(), **shell}
     return torch.stack([torch.as_tensor(sums.get(name, 0), dtype=logs.dtype, device=logs.device) for name in _SUMS])
 
 
@@ -189,10 +185,8 @@ def _check_predictions(log_probabilities: Tensor) -> None:
         raise ValueError(f"log_probabilities must be (T, B, C), with T at least 3; got {shape}")
     bad = ~(log_probabilities.double().logsumexp(-1).abs() < _SLACK)  # true for a NaN
     if bad.any():
-        raise ValueError(
-            f"log_probabilities must be of classes that sum to 1; at {int(bad.sum())} of {bad.numel()} points they do "
-            "not: pass log_softmax(logits, dim=-1)"
-        )
+        words = f"at {int(bad.sum())} of {bad.numel()} points they do not: pass log_softmax(logits, dim=-1)"
+        raise ValueError(f"log_probabilities must be of classes that sum to 1; {words}")
 
 
 def _chi_moments(k: int) -> tuple[float, float]:

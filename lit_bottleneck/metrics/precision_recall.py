@@ -68,10 +68,8 @@ def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> tuple[Tenso
     """
     check_counts(f"k={k}", k + 1, len(real), len(generated))
     if real.dim() != 2 or generated.dim() != 2 or real.shape[1] != generated.shape[1]:
-        raise ValueError(
-            "real and generated features must be (N, F) and (M, F), of one width; "
-            f"got {tuple(real.shape)} and {tuple(generated.shape)}"
-        )
+        got = f"{tuple(real.shape)} and {tuple(generated.shape)}"
+        raise ValueError(f"real and generated features must be (N, F) and (M, F), of one width; got {got}")
     real, generated = real.double(), generated.double()
     centre = real.mean(0)  # distances do not change, and less cancels
     real, generated = real - centre, generated - centre

@@ -6,8 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from lit_bottleneck.checks import not_negative
-from lit_bottleneck.metrics.code_metric import CodeMetric, in_float32
-from lit_bottleneck.metrics.code_sums import CodeSums, checked_codes, sums_of
+from lit_bottleneck.metrics.code_metric import CodeMetric, CodeSums, checked_codes, in_float32, sums_of
 
 
 class Rate(CodeMetric):

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.metrics.base import RowMetric, flat
-from lit_bottleneck.metrics.value_checks import check_finite
+from lit_bottleneck.metrics.base import RowMetric, check_finite, flat
 
 
 class SampleMetric(RowMetric):
@@ -40,6 +39,4 @@ def checked_features(features: Tensor) -> Tensor:
 def check_counts(who: str, needed: int, real: int, generated: int) -> None:
     """Raise a ValueError for fewer real or generated samples than are needed."""
     if min(real, generated) < needed:
-        raise ValueError(
-            f"{who} needs at least {needed} real and {needed} generated samples; got {real} and {generated}"
-        )
+        raise ValueError(f"{who} needs at least {needed} samples of each kind; got {real} real, {generated} generated")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from lit_bottleneck.functional import kl_per_dimension, pairwise_log_density
-from lit_bottleneck.metrics.code_sums import sums_of
+from lit_bottleneck.metrics.code_metric import sums_of
 from lit_bottleneck.metrics.contrastive_bounds import leave_one_out_bound, minibatch_stratified, nce_bound
 from lit_bottleneck.metrics.marginal_moments import moments_of
 from lit_bottleneck.metrics.mutual_information import MutualInformation, code_keys, mutual_information

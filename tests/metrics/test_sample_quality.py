@@ -49,9 +49,8 @@ def test_invalid_features_are_refused(make: Callable[[], Metric]) -> None:
 def test_too_few_samples_are_counted(make: Callable[[], Metric], needed: int) -> None:
     for real, generated in ((needed - 1, 9), (9, needed - 1), (9, 0)):
         metric = fed(make(), randn(real, 4), randn(generated, 4))
-        with pytest.raises(
-            ValueError, match=f"at least {needed} real and {needed} generated samples; got {real} and {generated}"
-        ):
+        words = f"at least {needed} samples of each kind; got {real} real, {generated} generated"
+        with pytest.raises(ValueError, match=words):
             metric.compute()
     fed(make(), randn(needed, 4), randn(needed, 4, seed=1)).compute()
 
