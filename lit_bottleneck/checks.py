@@ -62,6 +62,15 @@ def whole_numbers(name: str, values: Iterable[int], at_least: int) -> tuple[int,
     return tuple(int(value) for value in values)
 
 
+def sizes(**values: int) -> tuple[int, ...]:
+    """Return the ``values`` as ints, if they are whole numbers above 0.
+
+    >>> sizes(width=64, stages=2)
+    (64, 2)
+    """
+    return tuple(whole_number(name, value, at_least=1) for name, value in values.items())
+
+
 def image_dims(dims: Iterable[int]) -> tuple[int, int, int]:
     """Return ``dims`` as channels, height and width, if they are three whole numbers above 0."""
     sizes = whole_numbers("dims", dims, at_least=1)

@@ -9,15 +9,7 @@ from lit_bottleneck.beta.base import BetaController, ConstantBeta, controller_fr
 from lit_bottleneck.beta.feedback import GECO, DualBeta
 from lit_bottleneck.beta.schedules import CapacityBeta, ScheduledBeta
 
-__all__ = [
-    "GECO",
-    "BetaController",
-    "CapacityBeta",
-    "ConstantBeta",
-    "DualBeta",
-    "ScheduledBeta",
-    "controller_from",
-]
+__all__ = ["GECO", "BetaController", "CapacityBeta", "ConstantBeta", "DualBeta", "ScheduledBeta", "controller_from"]
 
 for _kind in (GECO, BetaController, CapacityBeta, ConstantBeta, DualBeta, ScheduledBeta):
     _kind.__module__ = __name__  # the path under which recipes and checkpoints name it

@@ -1,7 +1,5 @@
 """Base classes of the data modules: arguments, split, loaders."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -91,11 +89,12 @@ class ExamplesDataModule(LightningDataModule):
         self.check(training)
         self.check(test)
         kept, held_out = self.split(training, validation_count(self.val_size, len(training)))
-        self._datasets = {
-            "train": self.make_dataset(training.select(kept), "train"),
-            "val": self.make_dataset(training.select(held_out), "val"),
-            "test": self.make_dataset(test, "test"),
+        examples: dict[Part, Examples] = {
+            "train": training.select(kept),
+            "val": training.select(held_out),
+            "test": test,
         }
+        self._datasets = {part: self.make_dataset(of_part, part) for part, of_part in examples.items()}
 
     def dataset(self, part: Part) -> BatchedDataset:
         """Return the dataset of a part ("train", "val" or "test"), after ``setup`` if it has not run yet."""
@@ -155,12 +154,11 @@ class LabelledDataModule(ExamplesDataModule):
 
     def check(self, examples: Examples) -> None:
         """Raise ConfigurationError for labels out of range."""
-        labels = examples.labels
-        outside = sorted(set(labels[(labels < 0) | (labels >= self.num_classes)].tolist()))
+        labels, most = examples.labels, self.num_classes - 1
+        outside = sorted(set(labels[(labels < 0) | (labels > most)].tolist()))
         if outside:
             raise ConfigurationError(
-                f"{type(self).__name__} has num_classes={self.num_classes}, so labels must be "
-                f"0 to {self.num_classes - 1}; got also {', '.join(map(str, outside[:10]))}"
+                f"num_classes={self.num_classes} needs labels from 0 to {most}; got {outside[:10]}"
             )
 
     def split(self, training: Examples, held_out: int) -> tuple[Tensor, Tensor]:

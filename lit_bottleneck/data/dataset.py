@@ -1,7 +1,5 @@
 """Labelled examples, and a dataset that reads them a batch at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -48,12 +46,10 @@ class Examples:
     def __post_init__(self) -> None:
         """Refuse inputs and labels that differ in number."""
         if len(self.inputs) != len(self.labels):
-            raise ConfigurationError(
-                f"examples need one label per input; got {len(self.inputs)} inputs, {len(self.labels)} labels"
-            )
+            raise ConfigurationError(f"inputs and labels differ in number: {len(self.inputs)} and {len(self.labels)}")
 
     @classmethod
-    def of(cls, inputs: Indexable, labels: Tensor) -> Examples:
+    def of(cls, inputs: Indexable, labels: Tensor) -> "Examples":
         """Return all rows of ``inputs`` ``(M, ...)`` with their ``labels`` ``(M, ...)``."""
         return cls(inputs, labels, torch.arange(len(labels)))
 
@@ -61,7 +57,7 @@ class Examples:
         """Return N."""
         return len(self.rows)
 
-    def select(self, positions: Tensor) -> Examples:
+    def select(self, positions: Tensor) -> "Examples":
         """Return the examples at ``positions``, int64 ``(B,)`` in [0, N)."""
         return Examples(self.inputs, self.labels, self.rows[positions])
 

@@ -1,7 +1,5 @@
 """scikit-learn's bundled digits: real scans that need no download."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

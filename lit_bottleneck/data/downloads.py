@@ -1,12 +1,11 @@
 """Downloads that are verified, unpacked in a temporary folder, and renamed into place."""
 
-from __future__ import annotations
-
 import errno
 import gzip
 import shutil
 import tarfile
 import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -16,7 +15,8 @@ from torchvision.datasets.utils import check_integrity, download_url
 
 from lit_bottleneck.checks import ConfigurationError
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+GIVE_ROOT = "Say where it is with root=... (in a recipe: --data.init_args.root)"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class MissingDataError(ConfigurationError, FileNotFoundError):
@@ -71,7 +71,7 @@ class Download:
             try:
                 download_url(url, target.parent, target.name, self.md5)
             except (RuntimeError, OSError, HTTPException) as error:
-                if isinstance(error, OSError) and error.errno in DISK_FULL:
+                if isinstance(error, OSError) and error.errno in _DISK_FULL:
                     raise OSError(error.errno, error.strerror, str(target)) from error
                 if isinstance(error, RuntimeError) and target.exists():  # torchvision's error for a wrong checksum
                     reasons.append(f"what came from {url} has another checksum than MD5 {self.md5}")
@@ -99,6 +99,27 @@ class Download:
         absent = [file for file in self.files if not (folder / file).is_file()]
         if absent:
             raise OSError(f"{self.name} does not hold {', '.join(absent)}")
+
+
+def fetch_all(downloads: Iterable[Download], root: Path, explain: Callable[[str], str]) -> None:
+    """Put files that are missing under ``root`` there.
+
+    Args:
+        downloads: The files.
+        root: The folder.
+        explain: Turn the reason of a failure into a message that says how to provide the files.
+
+    Raises:
+        ConfigurationError: If they cannot be downloaded.
+        OSError: If the disk is full.
+    """
+    try:
+        for download in downloads:
+            download.fetch(root)
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise
+        raise MissingDataError(explain(f"the download failed: {error}")) from error
 
 
 def _check_members(tar: tarfile.TarFile) -> None:

@@ -1,7 +1,5 @@
 """Sampler for evaluation on several processes: every row counts once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sized
 from itertools import pairwise
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """Base class of the image data modules: pixel range, augmentation, binarisation, nuisances."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
@@ -60,14 +58,9 @@ class ImageDataModule(LabelledDataModule):
         if binarize is not None:
             one_of("binarize", binarize, get_args(Binarization))
             if self.value_range != (0.0, 1.0):
-                raise ConfigurationError(
-                    f"binarize={binarize!r} makes pixels 0 and 1 and needs value_range=(0, 1); got {self.value_range}"
-                )
-            if nuisance is not None:
-                raise ConfigurationError(
-                    f"binarize={binarize!r} and nuisance cannot go together: interpolation gives a rotated image grey "
-                    "levels again; choose one of them"
-                )
+                raise ConfigurationError(f"binarize={binarize!r} needs value_range=(0, 1); got {self.value_range}")
+            if nuisance is not None:  # interpolation would give a rotated image grey levels again
+                raise ConfigurationError(f"binarize={binarize!r} and nuisance cannot go together: choose one of them")
         self.binarize = binarize
         self.augment = _checked_transforms(augment)
         self.nuisance = _checked_nuisance(nuisance, dims)
@@ -76,11 +69,9 @@ class ImageDataModule(LabelledDataModule):
     def check(self, examples: Examples) -> None:
         """Raise ConfigurationError for labels out of range, or images of another shape than ``dims``."""
         super().check(examples)
-        if isinstance(examples.inputs, Tensor) and tuple(examples.inputs.shape[1:]) != self.dims:
-            raise ConfigurationError(
-                f"{type(self).__name__} has images of the shape dims={self.dims}; "
-                f"the loaded ones have {tuple(examples.inputs.shape[1:])}"
-            )
+        if isinstance(examples.inputs, Tensor) and examples.inputs.shape[1:] != self.dims:
+            shape = tuple(examples.inputs.shape[1:])
+            raise ConfigurationError(f"dims={self.dims} must be the shape of the images; got images {shape}")
 
     def make_dataset(self, examples: Examples, part: Part) -> ImageDataset:
         """Return the images of a part as a model sees them.
@@ -111,8 +102,7 @@ class ImageDataModule(LabelledDataModule):
 
     def _draw_factors(self, nuisance: Nuisance, count: int, part: Part) -> Tensor:
         seed = self.NUISANCE_TEST_SEED if part == "test" else self.seed
-        parts = get_args(Part)
-        one_seed_each = len(parts) * seed + parts.index(part)
+        one_seed_each = len(get_args(Part)) * seed + get_args(Part).index(part)
         return nuisance.draw(count, torch.Generator().manual_seed(one_seed_each))
 
 
@@ -121,18 +111,14 @@ def _checked_range(value_range: Sequence[float]) -> tuple[float, float]:
         low, high = map(float, value_range)
         if -math.inf < low < high < math.inf:
             return low, high
-    raise ConfigurationError(
-        f"value_range must be two finite numbers, the lower first, such as (-1, 1); got {value_range!r}"
-    )
+    raise ConfigurationError(f"value_range must be two finite numbers, the lower first; got {value_range!r}")
 
 
 def _checked_transforms(augment: list[nn.Module] | None) -> nn.Module | None:
     if augment is None or augment == []:
         return None
     if not isinstance(augment, (list, tuple)) or not all(isinstance(transform, nn.Module) for transform in augment):
-        raise ConfigurationError(
-            f"augment must be a list of torchvision.transforms.v2 transforms (modules); got {augment!r}"
-        )
+        raise ConfigurationError(f"augment must be a list of modules, such as v2.RandomCrop(28, 2); got {augment!r}")
     return nn.Sequential(*augment)
 
 
@@ -141,16 +127,11 @@ def _checked_nuisance(nuisance: Nuisance | None, dims: tuple[int, int, int]) -> 
     if nuisance is None:
         return None
     if not isinstance(nuisance, Nuisance):
-        raise ConfigurationError(
-            f"nuisance must be None or a Nuisance, such as Rotation(max_degrees=45); got {nuisance!r}"
-        )
+        raise ConfigurationError(f"nuisance must be None or a Nuisance, such as Rotation(45); got {nuisance!r}")
     factors = nuisance.draw(1, torch.Generator().manual_seed(0))
     transformed = nuisance.apply(torch.zeros(1, *dims), factors)
     needed = ((1, *dims), (1, len(nuisance.factor_names)), torch.float32, torch.float32)
     made = (tuple(transformed.shape), tuple(factors.shape), transformed.dtype, factors.dtype)
     if made != needed:
-        raise ConfigurationError(
-            f"nuisance={nuisance!r} must make images, and factors with a column for each of its factor_names, of "
-            f"{needed} (shapes and types); it made {made}"
-        )
+        raise ConfigurationError(f"nuisance={nuisance!r} must make images and factors of {needed}; it made {made}")
     return nuisance

@@ -1,7 +1,5 @@
 """Images as a dataset: augmentation, scaling, binarisation, nuisances."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,9 +121,7 @@ def draw_binary(probability: Tensor) -> Tensor:
 
 def _augmented(image: Tensor, augment: nn.Module) -> Tensor:
     result: Tensor = augment(image)
-    if result.shape != image.shape or result.dtype != image.dtype:
-        raise ConfigurationError(
-            f"augment must keep an image's shape {tuple(image.shape)} and its type {image.dtype}; "
-            f"it made {tuple(result.shape)} of {result.dtype}"
-        )
+    kept, made = ((tuple(each.shape), each.dtype) for each in (image, result))
+    if made != kept:
+        raise ConfigurationError(f"augment must keep an image's shape and type, {kept}; it made {made}")
     return result

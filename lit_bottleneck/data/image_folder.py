@@ -1,7 +1,5 @@
 """A user's own images, in one folder per class."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from torchvision.transforms.v2 import functional
 
 from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.data.dataset import Examples
+from lit_bottleneck.data.downloads import GIVE_ROOT
 from lit_bottleneck.data.splits import stratified_split, validation_count
 
 LAYOUT = "expected root/train/<class>/* and root/test/<class>/*, or root/<class>/* alone"
@@ -52,10 +51,8 @@ class DecodedImages:
         if self.resize:
             image = functional.center_crop(functional.resize(image, [min(height, width)]), [height, width])
         elif (image.height, image.width) != (height, width):
-            raise ConfigurationError(
-                f"{path} has {image.height} x {image.width} pixels where the first image has {height} x {width}; "
-                "image_size=... brings all images to one size"
-            )
+            sizes = f"{image.height} x {image.width} pixels, the first image {height} x {width}"
+            raise ConfigurationError(f"{path} has {sizes}; image_size=... brings all images to one size")
         pixels: Tensor = functional.pil_to_tensor(image)
         return pixels
 
@@ -81,9 +78,7 @@ class FolderSource:
     def __init__(self, root: Path, image_size: int | None = None, in_memory: bool | None = None) -> None:
         self.image_size = None if image_size is None else whole_number("image_size", image_size, at_least=1)
         if not root.is_dir():
-            raise FileNotFoundError(
-                f"{root.absolute()} is not a folder; {LAYOUT}. Give it as root=... (in a recipe: --data.init_args.root)"
-            )
+            raise FileNotFoundError(f"{root.absolute()} is not a folder; {LAYOUT}. {GIVE_ROOT}")
         self.root = root
         self.parts = self._list_parts()
         self.num_classes = len(self.parts[0].classes)
@@ -122,18 +117,15 @@ class FolderSource:
         if not train.is_dir():
             return [_list_images(self.root)]
         parts = [_list_images(train), _list_images(test)]
-        differing = set(parts[0].classes) ^ set(parts[1].classes)
+        differing = sorted(set(parts[0].classes) ^ set(parts[1].classes))
         if differing:
-            raise ConfigurationError(
-                f"{train} and {test} must have the same classes; only one of them has {', '.join(sorted(differing))}"
-            )
+            raise ConfigurationError(f"{train} and {test} must have the same classes; they differ in {differing}")
         return parts
 
     def _first_dims(self) -> tuple[int, int, int]:
         first = read_image(self.parts[0].samples[0][0])
-        channels = 1 if first.mode == "L" else 3
-        height, width = (first.height, first.width) if self.image_size is None else (self.image_size, self.image_size)
-        return channels, height, width
+        side = self.image_size
+        return 1 if first.mode == "L" else 3, side or first.height, side or first.width
 
 
 def read_image(path: str) -> Image.Image:
@@ -154,6 +146,4 @@ def _list_images(folder: Path) -> ImageFolder:
     try:
         return ImageFolder(str(folder))
     except FileNotFoundError as error:
-        raise ConfigurationError(
-            f"{folder.absolute()} has no folder of images per class; {LAYOUT} ({error})"
-        ) from error
+        raise ConfigurationError(f"{folder.absolute()} has no folders of images; {LAYOUT} ({error})") from error

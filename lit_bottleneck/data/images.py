@@ -1,7 +1,5 @@
 """Image data sets by name, and folders of images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +49,8 @@ class Images(ImageDataModule):
     ) -> None:
         self.name = name
         self.source = _source(name, Path(root).expanduser(), image_size, in_memory)
-        super().__init__(
-            root=root,
-            dims=self.source.dims,
-            num_classes=self.source.num_classes,
-            max_value=255,
-            batch_size=batch_size,
-            **kwargs,
-        )
+        dims, num_classes = self.source.dims, self.source.num_classes
+        super().__init__(root=root, dims=dims, num_classes=num_classes, max_value=255, batch_size=batch_size, **kwargs)
 
     def prepare_data(self) -> None:
         """Download a named set if its files are missing.
@@ -78,10 +70,8 @@ def _source(name: str, root: Path, image_size: int | None, in_memory: bool | Non
     if name == "folder":
         return FolderSource(root, image_size, in_memory)
     if image_size is not None:
-        height, width = NAMED_DATASETS[name].dims[1:]
-        raise ConfigurationError(
-            f"image_size={image_size!r} is for name='folder'; {name} is {height} x {width}, leave it None"
-        )
+        dims = NAMED_DATASETS[name].dims
+        raise ConfigurationError(f"image_size={image_size!r} is for name='folder'; {name} has dims={dims}")
     if in_memory is False:
         raise ConfigurationError(f"in_memory=False is for name='folder'; {name} is always held in memory")
     return TorchvisionSource(name, root)

@@ -1,7 +1,5 @@
 """The IMDB film reviews (Maas et al. 2011), labelled as positive or negative."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any, ClassVar
@@ -98,10 +96,8 @@ class IMDB(LabelledDataModule):
                 return write_cache(cache, tokens)
             except OSError as error:
                 reason = error
-        rank_zero_warn(
-            f"the tokens could be cached neither beside {find_reviews(self._folder).absolute()} nor in {cache.parent} "
-            f"({reason}): every run and process makes them again"
-        )
+        places = f"beside {find_reviews(self._folder).absolute()} nor in {cache.parent}"
+        rank_zero_warn(f"the tokens could be cached neither {places} ({reason}): each process makes them again")
 
     def _cache_paths(self) -> tuple[Path, Path]:
         """Return the cache beside the reviews, and the one in the user's cache folder."""

@@ -1,13 +1,12 @@
 """Files of the Large Movie Review Dataset: find, download, read."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import re
 import tarfile
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.data.downloads import DISK_FULL, Download, MissingDataError
+from lit_bottleneck.data.downloads import GIVE_ROOT, Download, MissingDataError, fetch_all
 
 URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 MD5 = "7c2ac02c03563afcf9b574c7e56c153a"
@@ -59,19 +58,13 @@ def download_reviews(root: Path) -> None:
     try:
         find_reviews(root)
     except MissingDataError:
-        try:
-            Download(ARCHIVE, (URL,), MD5, files=(ARCHIVE,)).fetch(root)
-        except OSError as error:
-            if error.errno in DISK_FULL:
-                raise
-            raise MissingDataError(_missing(root, f"the download failed: {error}")) from error
+        fetch_all([Download(ARCHIVE, (URL,), MD5, files=(ARCHIVE,))], root, partial(_missing, root))
 
 
 def _missing(root: Path, reason: str) -> str:
     return (
         f"IMDB was expected in {root.absolute()} as {' or '.join(PLACES)}, and {reason}. Put {ARCHIVE} from {URL} "
-        "there, say where it is with root=... (in a recipe: --data.init_args.root), or let prepare_data() download it "
-        "on a machine with network access"
+        f"there, or let prepare_data() download it on a machine with network access. {GIVE_ROOT}"
     )
 
 
@@ -100,9 +93,8 @@ def _part(path: Path, contents: dict[str, bytes], part: str) -> Reviews:
     for label, name_of_class in enumerate(CLASSES):
         names = sorted(name for name in contents if name.startswith(f"{part}/{name_of_class}/"))
         if not names:
-            raise ConfigurationError(
-                f"{path.absolute()} is incomplete: it has no reviews {FOLDER}/{part}/{name_of_class}/*.txt. {_REPLACE}"
-            )
+            files = f"{FOLDER}/{part}/{name_of_class}/*.txt"
+            raise ConfigurationError(f"{path.absolute()} is incomplete: it has no reviews {files}. {_REPLACE}")
         texts.extend(_decoded(path, name, contents[name]) for name in names)
         labels.extend([label] * len(names))
     return Reviews(texts, np.array(labels, np.int64))
@@ -151,9 +143,8 @@ def _read_archive(path: Path) -> dict[str, bytes]:
                 while unpacked.read(MAX_BYTES):  # to the end, where the checksum is: tarfile may stop early in silence
                     pass
         except (tarfile.TarError, OSError, EOFError, zlib.error, RecursionError) as error:
-            raise ConfigurationError(
-                f"{path.absolute()} is broken or was cut short ({str(error) or type(error).__name__}). {_REPLACE}"
-            ) from error
+            reason = str(error) or type(error).__name__
+            raise ConfigurationError(f"{path.absolute()} is broken or was cut short ({reason}). {_REPLACE}") from error
     return contents
 
 

@@ -1,7 +1,5 @@
 """Label-preserving image transforms that also return their parameters."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 import torch
@@ -48,12 +46,10 @@ class Nuisance(ABC):
         """
 
     def _check(self, images: Tensor, factors: Tensor) -> None:
-        needed = (len(images), len(self.factor_names))
-        if images.ndim != 4 or tuple(factors.shape) != needed:
-            raise ConfigurationError(
-                f"{type(self).__name__} needs images (B, C, H, W) and factors (B, {needed[1]}); "
-                f"got {tuple(images.shape)} and {tuple(factors.shape)}"
-            )
+        columns = len(self.factor_names)
+        if images.ndim != 4 or factors.shape != (len(images), columns):
+            needed = f"{type(self).__name__} needs images (B, C, H, W) and factors (B, {columns})"
+            raise ConfigurationError(f"{needed}; got {tuple(images.shape)} and {tuple(factors.shape)}")
 
 
 class Rotation(Nuisance):
@@ -130,12 +126,9 @@ class Translation(Nuisance):
             ConfigurationError: If a shift is not a whole number, or ``max_pixels`` is as large as a side of the images.
         """
         self._check(images, factors)
-        height, width = images.shape[-2:]
-        if self.max_pixels >= min(height, width):
-            raise ConfigurationError(
-                f"max_pixels={self.max_pixels} moves images of {height} x {width} out of sight; "
-                f"at most {min(height, width) - 1} will do"
-            )
+        most = min(images.shape[-2:]) - 1
+        if self.max_pixels > most:
+            raise ConfigurationError(f"max_pixels={self.max_pixels} moves images out of sight; at most {most} will do")
         shifts = factors.long()
         broken = factors[shifts != factors]
         if len(broken):
@@ -146,8 +139,6 @@ class Translation(Nuisance):
 def _shifted(images: Tensor, shifts: Tensor, dim: int) -> Tensor:
     """Shift each image along ``dim`` by its own entry of ``shifts`` ``(B,)``, and fill with zeros."""
     size = images.shape[dim]
-    shape = [-1, 1, 1, 1]
-    shape[dim] = size
-    source = (torch.arange(size, device=shifts.device) - shifts[:, None]).reshape(shape)
+    source = (torch.arange(size, device=shifts.device) - shifts[:, None])[:, None, None].movedim(-1, dim)
     outside = (source < 0) | (source >= size)
     return images.gather(dim, source.clamp(0, size - 1).expand_as(images)).masked_fill_(outside, 0)

@@ -1,7 +1,5 @@
 """Properties by which a data module describes its data to models, callbacks, export and the command line."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Protocol
 

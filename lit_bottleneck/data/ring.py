@@ -1,7 +1,5 @@
 """Points from a ring or a grid of Gaussians: a toy problem that shows which modes a generator has lost."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar, Literal, get_args
 
@@ -9,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_bottleneck.checks import ConfigurationError, one_of, positive, whole_number
+from lit_bottleneck.checks import ConfigurationError, one_of, positive, sizes
 from lit_bottleneck.data.base import LabelledDataModule
 from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.splits import validation_count
@@ -68,16 +66,16 @@ class Ring(LabelledDataModule):
         **kwargs: Any,
     ) -> None:
         self.layout: Layout = one_of("layout", layout, get_args(Layout))
-        self.num_modes = whole_number("num_modes", num_modes, at_least=1)
+        self.num_modes, self.num_examples, self.test_size = sizes(
+            num_modes=num_modes, num_examples=num_examples, test_size=test_size
+        )
         side = math.isqrt(self.num_modes)
         if layout == "grid" and side**2 != num_modes:
+            squares = f"{side**2} or {(side + 1) ** 2}"
             raise ConfigurationError(
-                f"num_modes={num_modes} is not a square number, which a grid needs; "
-                f"give {' or '.join(str(number**2) for number in (side, side + 1))}"
+                f"num_modes must be a square number for a grid, such as {squares}; got {num_modes}"
             )
         self.radius, self.std = positive("radius", radius), positive("std", std)
-        self.num_examples = whole_number("num_examples", num_examples, at_least=1)
-        self.test_size = whole_number("test_size", test_size, at_least=1)
         super().__init__(dims=(2,), num_classes=self.num_modes, batch_size=batch_size, **kwargs)
         validation_count(self.val_size, self.num_examples)
 

@@ -1,7 +1,5 @@
 """Drawn shapes with known generative factors."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 
@@ -9,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_bottleneck.checks import ConfigurationError, whole_number
+from lit_bottleneck.checks import ConfigurationError, sizes
 from lit_bottleneck.data.base import ExamplesDataModule
 from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.splits import validation_count
@@ -73,26 +71,20 @@ class Shapes(ExamplesDataModule):
             raise ConfigurationError(f"image_size must be 32 or 64; got {image_size!r}")
         super().__init__(dims=(1, image_size, image_size), batch_size=batch_size, **kwargs)
         self.image_size = image_size
-        self.num_examples = whole_number("num_examples", num_examples, at_least=1)
-        self.test_size = whole_number("test_size", test_size, at_least=1)
+        self.num_examples, self.test_size = sizes(num_examples=num_examples, test_size=test_size)
         combinations = math.prod(self.factor_sizes)
         if num_examples + test_size > combinations:
-            raise ConfigurationError(
-                f"num_examples={num_examples} and test_size={test_size} are more than the {combinations} combinations"
-            )
+            wanted = f"num_examples={num_examples} and test_size={test_size}"
+            raise ConfigurationError(f"{wanted} are more than the {combinations} combinations of factors")
         validation_count(self.val_size, self.num_examples)
 
     @property
     def factor_values(self) -> tuple[Tensor, ...]:
         """The values of each factor, float32 and ascending; bit-identical on every machine."""
         shapes, scales, angles, columns, rows = self.factor_sizes
-        tables = (
-            np.arange(shapes),
-            np.linspace(0.5, 1, scales),
-            np.linspace(0, 2 * math.pi, angles, endpoint=False),
-            np.linspace(0, 1, columns),
-            np.linspace(0, 1, rows),
-        )
+        sizes = np.linspace(0.5, 1, scales)
+        rotations = np.linspace(0, 2 * math.pi, angles, endpoint=False)
+        tables = (np.arange(shapes), sizes, rotations, np.linspace(0, 1, columns), np.linspace(0, 1, rows))
         return tuple(torch.from_numpy(table).float() for table in tables)
 
     def factor_indices(self, factors: Tensor) -> Tensor:
@@ -123,9 +115,8 @@ class Shapes(ExamplesDataModule):
 
     def load(self) -> tuple[Examples, Examples]:
         """Draw the images to train and validate on, and the test images."""
-        test, rest = np.split(
-            np.random.default_rng(self.TEST_SEED).permutation(math.prod(self.factor_sizes)), [self.test_size]
-        )
+        everything = np.random.default_rng(self.TEST_SEED).permutation(math.prod(self.factor_sizes))
+        test, rest = np.split(everything, [self.test_size])
         training = np.random.default_rng(self.seed).permutation(rest)[: self.num_examples]
         return self._examples(training), self._examples(test)
 

@@ -1,7 +1,5 @@
 """Splits of rows in two."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
@@ -14,10 +12,7 @@ def check_val_size(val_size: int | float) -> int | float:
     """Return ``val_size``, if it is a count of rows (an int) or a fraction of them (a float in [0, 1))."""
     is_count = isinstance(val_size, int) and not isinstance(val_size, bool) and val_size >= 0
     if not is_count and not (isinstance(val_size, float) and 0.0 <= val_size < 1.0):
-        raise ConfigurationError(
-            "val_size must be a count of rows (an int, 0 for no validation) or a fraction of them (a float in [0, 1)); "
-            f"got {val_size!r}"
-        )
+        raise ConfigurationError(f"val_size must be a count of rows (int) or a fraction in [0, 1); got {val_size!r}")
     return val_size
 
 
@@ -36,10 +31,7 @@ def validation_count(val_size: int | float, total: int) -> int:
     """
     count = max(1, round(val_size * total)) if isinstance(val_size, float) and val_size > 0 else int(val_size)
     if count >= total:
-        raise ConfigurationError(
-            f"val_size={val_size!r} holds out {count} of {total} rows and leaves none to train on; "
-            f"give a count below {total} or a smaller fraction"
-        )
+        raise ConfigurationError(f"val_size={val_size!r} holds out {count} of {total} rows: none is left to train on")
     return count
 
 
@@ -59,13 +51,11 @@ def stratified_split(labels: Tensor, held_out: int, seed: int) -> tuple[Tensor, 
     rows = torch.arange(len(labels))
     if held_out == 0:
         return rows, rows[:0]
-    label_counts = labels.bincount()
-    label_counts = label_counts[label_counts > 0]
+    label_counts = labels.unique(return_counts=True)[1]
     smaller_part = min(held_out, len(labels) - held_out)
-    can_stratify = int(label_counts.min()) >= 2 and smaller_part >= len(label_counts)
-    kept, held = train_test_split(
-        rows.numpy(), test_size=held_out, random_state=seed, stratify=labels.numpy() if can_stratify else None
-    )
+    can_stratify = label_counts.min() >= 2 and smaller_part >= len(label_counts)
+    strata = labels.numpy() if can_stratify else None
+    kept, held = train_test_split(rows.numpy(), test_size=held_out, random_state=seed, stratify=strata)
     return torch.from_numpy(kept).sort().values, torch.from_numpy(held).sort().values
 
 

@@ -1,7 +1,5 @@
 """Cache file of tokens, which several processes may write at once."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import zipfile

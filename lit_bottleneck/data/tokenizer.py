@@ -1,7 +1,5 @@
 """Texts as rows of tokens: words, vocabulary, padding."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence

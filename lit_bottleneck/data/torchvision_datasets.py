@@ -1,7 +1,5 @@
 """torchvision's image data sets as tensors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from lit_bottleneck.data.dataset import Examples
-from lit_bottleneck.data.downloads import DISK_FULL, Download, MissingDataError
+from lit_bottleneck.data.downloads import GIVE_ROOT, Download, MissingDataError, fetch_all
 
 _TRAIN_OR_TEST: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
 _SPLIT_BY_NAME: tuple[dict[str, Any], dict[str, Any]] = ({"split": "train"}, {"split": "test"})
@@ -23,10 +21,12 @@ def _mnist_arrays(dataset: Any) -> tuple[Tensor, Tensor]:
 
 
 def _mnist_downloads(dataset: Any) -> list[Download]:
-    paths = [(f"{dataset.__name__}/raw/{name}", name, md5) for name, md5 in dataset.resources]
+    folder = f"{dataset.__name__}/raw"
     return [
-        Download(path, tuple(mirror + name for mirror in dataset.mirrors), md5, files=(path.removesuffix(".gz"),))
-        for path, name, md5 in paths
+        Download(
+            f"{folder}/{name}", tuple(mirror + name for mirror in dataset.mirrors), md5, (f"{folder}/{name[:-3]}",)
+        )
+        for name, md5 in dataset.resources  # *.gz
     ]
 
 
@@ -80,20 +80,14 @@ class NamedDataset:
         return [file for download in self.downloads for file in download.files]
 
 
-def _mnist_like(dataset: Any) -> NamedDataset:
-    return NamedDataset(dataset, (1, 28, 28), 10, _TRAIN_OR_TEST, _mnist_downloads, _mnist_arrays)
-
-
-def _cifar_like(dataset: Any, num_classes: int) -> NamedDataset:
-    return NamedDataset(dataset, (3, 32, 32), num_classes, _TRAIN_OR_TEST, _cifar_downloads, _cifar_arrays)
-
-
 NAMED_DATASETS = {
-    "MNIST": _mnist_like(datasets.MNIST),
-    "FashionMNIST": _mnist_like(datasets.FashionMNIST),
-    "KMNIST": _mnist_like(datasets.KMNIST),
-    "CIFAR10": _cifar_like(datasets.CIFAR10, 10),
-    "CIFAR100": _cifar_like(datasets.CIFAR100, 100),
+    "MNIST": NamedDataset(datasets.MNIST, (1, 28, 28), 10, _TRAIN_OR_TEST, _mnist_downloads, _mnist_arrays),
+    "FashionMNIST": NamedDataset(
+        datasets.FashionMNIST, (1, 28, 28), 10, _TRAIN_OR_TEST, _mnist_downloads, _mnist_arrays
+    ),
+    "KMNIST": NamedDataset(datasets.KMNIST, (1, 28, 28), 10, _TRAIN_OR_TEST, _mnist_downloads, _mnist_arrays),
+    "CIFAR10": NamedDataset(datasets.CIFAR10, (3, 32, 32), 10, _TRAIN_OR_TEST, _cifar_downloads, _cifar_arrays),
+    "CIFAR100": NamedDataset(datasets.CIFAR100, (3, 32, 32), 100, _TRAIN_OR_TEST, _cifar_downloads, _cifar_arrays),
     "SVHN": NamedDataset(datasets.SVHN, (3, 32, 32), 10, _SPLIT_BY_NAME, _svhn_downloads, _svhn_arrays),
 }
 
@@ -120,13 +114,7 @@ class TorchvisionSource:
             ConfigurationError: If they cannot be downloaded.
             OSError: If the disk is full.
         """
-        try:
-            for download in self.named_set.downloads:
-                download.fetch(self.root)
-        except OSError as error:
-            if error.errno in DISK_FULL:
-                raise
-            raise MissingDataError(self._unreadable(f"the download failed: {error}")) from error
+        fetch_all(self.named_set.downloads, self.root, self._unreadable)
 
     def load(self) -> tuple[Examples, Examples]:
         """Return the training and the test examples: uint8 ``(N, C, H, W)``, int64 ``(N,)``.
@@ -155,6 +143,5 @@ class TorchvisionSource:
         state = f"missing: {', '.join(missing)}" if missing else "its files are there, but damaged: delete them"
         return (
             f"{self.name} was expected in {self.root.absolute()} and could not be read ({reason}); {state}. Put its "
-            f"files there, say where they are with root=... (in a recipe: --data.init_args.root), or let "
-            f"prepare_data() download them on a machine with network access"
+            f"files there, or let prepare_data() download them on a machine with network access. {GIVE_ROOT}"
         )

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from lit_bottleneck.checks import ConfigurationError, whole_number
+from lit_bottleneck.checks import ConfigurationError, sizes
 
 
 class Backbone(nn.Module):
@@ -35,15 +35,12 @@ class Backbone(nn.Module):
         self, network: nn.Module, num_features: int, out_features: int, without: str | None = None, frozen: bool = False
     ) -> None:
         super().__init__()
-        self.num_features = whole_number("num_features", num_features, at_least=1)
-        self.out_features = whole_number("out_features", out_features, at_least=1)
+        self.num_features, self.out_features = sizes(num_features=num_features, out_features=out_features)
         if without is not None:
             parts = dict(network.named_modules())
             if not without or without not in parts:
-                raise ConfigurationError(
-                    f"without must be a submodule of {type(network).__name__}, such as "
-                    f"{', '.join(name for name, _ in network.named_children())}; got {without!r}"
-                )
+                known = f"{type(network).__name__}, such as {', '.join(name for name, _ in network.named_children())}"
+                raise ConfigurationError(f"without must be a submodule of {known}; got {without!r}")
             owner, _, name = without.rpartition(".")
             setattr(parts[owner], name, nn.Identity())
         self.network = network
@@ -55,16 +52,13 @@ class Backbone(nn.Module):
     def forward(self, x: Any) -> Tensor:
         """Map inputs to ``(B, out_features)``."""
         features: Any = self.network(x)
+        name, width = type(self.network).__name__, self.num_features
         if not isinstance(features, Tensor):
-            raise ConfigurationError(
-                f"network={type(self.network).__name__} must return a tensor of features; got a "
-                f"{type(features).__name__}: wrap it in a module that returns one tensor"
-            )
-        if features.dim() < 2 or features.shape[1] != self.num_features:
-            raise ConfigurationError(
-                f"num_features={self.num_features} needs a network that returns (B, {self.num_features}) or "
-                f"(B, {self.num_features}, ...); {type(self.network).__name__} returns {tuple(features.shape)}"
-            )
+            found = type(features).__name__
+            raise ConfigurationError(f"network={name} must return a tensor of features; got a {found}: wrap it")
+        if features.dim() < 2 or features.shape[1] != width:
+            found = f"{name} returns {tuple(features.shape)}"
+            raise ConfigurationError(f"num_features={width} needs features (B, {width}) or (B, {width}, ...); {found}")
         moments: Tensor = self.moments(features.flatten(2).mean(2) if features.dim() > 2 else features)
         return moments
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lit_bottleneck.checks import ConfigurationError, image_dims, whole_number
+from lit_bottleneck.checks import ConfigurationError, image_dims, sizes
 
 
 class ConvEncoder(nn.Module):
@@ -32,10 +32,9 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, dims: Sequence[int], out_features: int, width: int = 32, stages: int = 2) -> None:
         super().__init__()
-        width = whole_number("width", width, at_least=1)
+        width, self.out_features = sizes(width=width, out_features=out_features)
         smallest = _smallest_image(dims, stages)
-        channels = dims[0]
-        self.dims, self.out_features = tuple(dims), whole_number("out_features", out_features, at_least=1)
+        self.dims, channels = tuple(dims), dims[0]
         layers: list[nn.Module] = []
         for stage in range(stages):
             out_channels = width * 2**stage
@@ -77,9 +76,9 @@ class ConvDecoder(nn.Sequential):
     def __init__(
         self, dims: Sequence[int], latent_dim: int, width: int = 32, stages: int = 2, numbers_per_output: int = 1
     ) -> None:
-        latent_dim = whole_number("latent_dim", latent_dim, at_least=1)
-        width = whole_number("width", width, at_least=1)
-        numbers_per_output = whole_number("numbers_per_output", numbers_per_output, at_least=1)
+        latent_dim, width, numbers_per_output = sizes(
+            latent_dim=latent_dim, width=width, numbers_per_output=numbers_per_output
+        )
         smallest = _smallest_image(dims, stages)
         channels = width * 2 ** (stages - 1)
         layers: list[nn.Module] = [
@@ -101,10 +100,8 @@ def _smallest_image(dims: Sequence[int], stages: int) -> tuple[int, int]:
     even = math.gcd(height, width)
     possible = (even & -even).bit_length() - 1  # how often 2 divides both
     if not 1 <= stages <= possible:
-        raise ConfigurationError(
-            f"stages must be at least 1 and at most {possible}, which is how often height and width of "
-            f"dims={tuple(dims)} can be halved; got {stages}"
-        )
+        often = f"how often dims={tuple(dims)} can be halved"
+        raise ConfigurationError(f"stages must be at least 1 and at most {possible}, {often}; got {stages}")
     return height >> stages, width >> stages
 
 

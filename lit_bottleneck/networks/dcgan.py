@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from lit_bottleneck.checks import one_of, whole_number
+from lit_bottleneck.checks import one_of, sizes
 from lit_bottleneck.networks.images import halvings, moments_layer
 from lit_bottleneck.networks.initialization import initialize
 
@@ -38,8 +38,7 @@ class DCGANGenerator(nn.Sequential):
     """
 
     def __init__(self, noise_dim: int, dims: Sequence[int], width: int = 64) -> None:
-        noise_dim = whole_number("noise_dim", noise_dim, at_least=1)
-        width = whole_number("width", width, at_least=1)
+        noise_dim, width = sizes(noise_dim=noise_dim, width=width)
         stages, height, base_width = halvings(dims)
         channels = width * 2 ** (stages - 1)
         layers: list[nn.Module] = [
@@ -88,8 +87,7 @@ class DCGANEncoder(nn.Sequential):
         spatial: bool = False,
     ) -> None:
         one_of("normalization", normalization, ("none", "batch", "group"))
-        out_features = whole_number("out_features", out_features, at_least=1)
-        width = whole_number("width", width, at_least=1)
+        out_features, width = sizes(out_features=out_features, width=width)
         stages, height, last_width = halvings(dims)
         layers: list[nn.Module] = [nn.Conv2d(dims[0], width, 4, 2, 1), nn.LeakyReLU(0.2)]
         channels = width

@@ -28,10 +28,8 @@ def halvings(dims: Sequence[int]) -> tuple[int, int, int]:
     while side % 2 == 0 and min(height, width) >> (count + 1) >= _SMALLEST:
         side, count = side // 2, count + 1
     if count == 0:
-        raise ConfigurationError(
-            f"dims must have a height and a width that are even and at least {2 * _SMALLEST} (such as 8, 28, 32 or "
-            f"64); got {tuple(dims)}"
-        )
+        least = 2 * _SMALLEST
+        raise ConfigurationError(f"dims must have sides that are even and at least {least}; got {tuple(dims)}")
     return count, height >> count, width >> count
 
 

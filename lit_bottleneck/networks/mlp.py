@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from lit_bottleneck.checks import ConfigurationError, one_of, whole_number, whole_numbers
+from lit_bottleneck.checks import ConfigurationError, one_of, sizes, whole_numbers
 from lit_bottleneck.networks.initialization import Initialization, initialize
 
 Activation = Literal["relu", "leaky_relu"]
@@ -45,8 +45,7 @@ class MLP(nn.Sequential):
     ) -> None:
         one_of("initialization", initialization, ("torch", "xavier"))
         one_of("activation", activation, ("relu", "leaky_relu"))
-        in_features = whole_number("in_features", in_features, at_least=1)
-        out_features = whole_number("out_features", out_features, at_least=1)
+        in_features, out_features = sizes(in_features=in_features, out_features=out_features)
         widths = [in_features, *whole_numbers("hidden", hidden, at_least=1), out_features]
         layers: list[nn.Module] = [nn.Flatten()]
         for width, next_width in pairwise(widths):
@@ -89,8 +88,7 @@ class MLPDecoder(nn.Sequential):
         initialization: Initialization = "torch",
         activation: Activation = "relu",
     ) -> None:
-        latent_dim = whole_number("latent_dim", latent_dim, at_least=1)
-        numbers_per_output = whole_number("numbers_per_output", numbers_per_output, at_least=1)
+        latent_dim, numbers_per_output = sizes(latent_dim=latent_dim, numbers_per_output=numbers_per_output)
         dims = whole_numbers("dims", dims, at_least=1)
         if not dims:
             raise ConfigurationError("dims must be the shape of an example, such as (1, 28, 28); got ()")

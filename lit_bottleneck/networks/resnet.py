@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_bottleneck.checks import whole_number
+from lit_bottleneck.checks import sizes
 from lit_bottleneck.networks.images import halvings, moments_layer
 
 _SLOPE = 0.2
@@ -54,8 +54,7 @@ class ResNetGenerator(nn.Sequential):
     """
 
     def __init__(self, noise_dim: int, dims: Sequence[int], width: int = 64) -> None:
-        noise_dim = whole_number("noise_dim", noise_dim, at_least=1)
-        width = whole_number("width", width, at_least=1)
+        noise_dim, width = sizes(noise_dim=noise_dim, width=width)
         stages, height, base_width = halvings(dims)
         channels = width * min(2**stages, _WIDEST)
         layers: list[nn.Module] = [
@@ -92,8 +91,7 @@ class ResNetEncoder(nn.Sequential):
     """
 
     def __init__(self, dims: Sequence[int], out_features: int, width: int = 64, spatial: bool = False) -> None:
-        out_features = whole_number("out_features", out_features, at_least=1)
-        width = whole_number("width", width, at_least=1)
+        out_features, width = sizes(out_features=out_features, width=width)
         stages, height, last_width = halvings(dims)
         layers: list[nn.Module] = [nn.Conv2d(dims[0], width, 3, padding=1), ResidualBlock(width, width)]
         channels = width
@@ -121,5 +119,5 @@ class LogitHead(nn.Sequential):
     """
 
     def __init__(self, in_features: int) -> None:
-        in_features = whole_number("in_features", in_features, at_least=1)
+        [in_features] = sizes(in_features=in_features)
         super().__init__(nn.Flatten(), nn.LeakyReLU(_SLOPE), nn.Linear(in_features, 1))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
+from lit_bottleneck.checks import ConfigurationError, one_of, sizes, whole_numbers
 from lit_bottleneck.networks.initialization import Initialization, initialize
 
 _TEXTS_AT_ONCE = 8  # with 400 positions and 250 filters their sums take a few megabytes
@@ -59,14 +59,14 @@ class TextEncoder(nn.Module):
         initialization: Initialization = "torch",
     ) -> None:
         super().__init__()
-        self.vocabulary_size = whole_number("vocabulary_size", vocabulary_size, at_least=1)
-        embedding_dim = whole_number("embedding_dim", embedding_dim, at_least=1)
-        filters = whole_number("filters", filters, at_least=1)
-        self.kernel_sizes = tuple(whole_number("kernel_sizes", size, at_least=1) for size in kernel_sizes)
+        self.vocabulary_size, embedding_dim, filters = sizes(
+            vocabulary_size=vocabulary_size, embedding_dim=embedding_dim, filters=filters
+        )
+        self.kernel_sizes = whole_numbers("kernel_sizes", kernel_sizes, at_least=1)
         if not self.kernel_sizes:
             raise ConfigurationError("kernel_sizes must hold at least one size, such as (3,); got ()")
         pooled = filters * len(self.kernel_sizes)
-        self.out_features = 2 * pooled if out_features is None else whole_number("out_features", out_features, 1)
+        [self.out_features] = sizes(out_features=2 * pooled if out_features is None else out_features)
         self.embedding = nn.Embedding(self.vocabulary_size, embedding_dim)
         self.convolutions = nn.ModuleList(nn.Conv1d(embedding_dim, filters, size) for size in self.kernel_sizes)
         self.moments = None if out_features is None else nn.Linear(pooled, self.out_features)
@@ -103,21 +103,17 @@ class TextEncoder(nn.Module):
 
     def _checked(self, tokens: Tensor) -> Tensor:
         if tokens.dim() != 2 or tokens.dtype == torch.bool or tokens.is_floating_point() or tokens.is_complex():
-            raise ConfigurationError(
-                f"tokens must be whole numbers of shape (texts, positions); got {tokens.dtype} of {tuple(tokens.shape)}"
-            )
-        if tokens.shape[1] < max(self.kernel_sizes):
-            raise ConfigurationError(
-                f"kernel_sizes={self.kernel_sizes} needs texts of at least {max(self.kernel_sizes)} tokens; "
-                f"got {tokens.shape[1]}: pad them"
-            )
+            found = f"{tokens.dtype} of {tuple(tokens.shape)}"
+            raise ConfigurationError(f"tokens must be whole numbers of shape (texts, positions); got {found}")
+        longest, length = max(self.kernel_sizes), tokens.shape[1]
+        if length < longest:
+            needed = f"kernel_sizes={self.kernel_sizes} needs texts of at least {longest} tokens"
+            raise ConfigurationError(f"{needed}; got {length}: pad them")
         if _can_read(tokens):
             lowest, highest = (int(end) for end in tokens.aminmax())
             if lowest < 0 or highest >= self.vocabulary_size:
-                raise ConfigurationError(
-                    f"vocabulary_size={self.vocabulary_size} needs tokens from 0 to {self.vocabulary_size - 1}; "
-                    f"got {lowest} to {highest}"
-                )
+                needed = f"vocabulary_size={self.vocabulary_size} needs tokens from 0 to {self.vocabulary_size - 1}"
+                raise ConfigurationError(f"{needed}; got {lowest} to {highest}")
         return tokens.long()
 
 

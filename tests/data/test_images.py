@@ -10,7 +10,7 @@ def test_labels_out_of_range_are_refused(tmp_path):
     write_mnist(tmp_path)
     labels = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
     labels.write_bytes(labels.read_bytes()[:-1] + b"\x0b")
-    with pytest.raises(ConfigurationError, match=r"Images has num_classes=10, so labels must be 0 to 9; got also 11"):
+    with pytest.raises(ConfigurationError, match=r"num_classes=10 needs labels from 0 to 9; got \[11\]"):
         Images("MNIST", root=tmp_path).setup()
 
 

@@ -76,9 +76,7 @@ def independent(likelihood: Likelihood, given: Tensor, x: Tensor) -> Tensor:
     scale = 0.1 * bounded_log_var(second).exp().sqrt()
     base = distributions.Uniform(torch.zeros_like(x), torch.ones_like(x), validate_args=False)
     logistic = distributions.TransformedDistribution(
-        base,
-        [distributions.SigmoidTransform().inv, distributions.AffineTransform(first, scale)],
-        validate_args=False,
+        base, [distributions.SigmoidTransform().inv, distributions.AffineTransform(first, scale)], validate_args=False
     )
     upper = torch.where(x == 1, 1.0, logistic.cdf(x + 0.125))
     lower = torch.where(x == 0, 0.0, logistic.cdf(x - 0.125))

@@ -189,9 +189,7 @@ def test_images_that_cannot_be_halved_are_refused(dims: Dims) -> None:
         *(partial(make, 4) for make in GENERATORS),
         *(partial(make, out_features=4) for make in ENCODERS.values()),
     ):
-        with pytest.raises(
-            ValueError, match=rf"even and at least 8 .* 28, 32 or 64\); got \({dims[0]}, {dims[1]}, {dims[2]}\)"
-        ):
+        with pytest.raises(ValueError, match=rf"even and at least 8; got \({dims[0]}, {dims[1]}, {dims[2]}\)"):
             make(dims=dims, width=2)
 
 

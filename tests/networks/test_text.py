@@ -271,7 +271,7 @@ def test_a_classifier_learns_which_token_is_there(deterministic: bool) -> None:
 
 WRONG_SIZES = [
     ({"filters": 2.5}, r"filters must be a whole number, at least 1; got 2.5"),
-    ({"kernel_sizes": (3, 0)}, r"kernel_sizes must be a whole number, at least 1; got 0"),
+    ({"kernel_sizes": (3, 0)}, r"kernel_sizes must be whole numbers, at least 1 each; got"),
     ({"kernel_sizes": ()}, r"kernel_sizes must hold at least one size"),
 ]
 

@@ -97,9 +97,7 @@ def test_weights_of_several_types_are_averaged_each_in_its_own() -> None:
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copied_or_pickled_average_continues_the_same(
-    again: Callable[[AveragedModel], AveragedModel],
-) -> None:
+def test_a_copied_or_pickled_average_continues_the_same(again: Callable[[AveragedModel], AveragedModel]) -> None:
     model = again(averaged(MovingAverage(0.7), [1.0, 5.0]))
     model.update_parameters(linear(-3.0))
     assert torch.equal(model.module.weight, averaged(MovingAverage(0.7), [1.0, 5.0, -3.0]).module.weight)
