@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from lit_bottleneck.cli import BottleneckCLI, main
 from lit_bottleneck.cli.recipes import recipe_paths
-from tests.data.written_reviews import make_reviews, write_archive
+from tests.started import CONTEXT, PATIENCE
 
 PATHS = recipe_paths()
 DIGITS = ["--config", str(PATHS["vib_digits"]), "--config", str(PATHS["trainer/smoke"])]
@@ -58,16 +58,20 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return message
 
 
-def test_without_validation_nothing_waits_for_it_and_one_checkpoint_is_left(folder: Path) -> None:
-    write_archive(folder / "data", make_reviews(train=200, test=50))
-    arguments = ["--config", str(PATHS["vib_imdb"]), "--config", str(PATHS["trainer/smoke"])]
-    main(["fit", *arguments, "--data.init_args.val_size", "0", "--trainer.max_epochs", "2"])
+def test_without_validation_the_last_weights_are_kept_and_tested(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop = "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping"
+    arguments = [stop, "--trainer.callbacks.monitor=val/loss", "--data.init_args.val_size=0", "--trainer.max_epochs=2"]
+    cli = BottleneckCLI(["fit", *DIGITS, *arguments])
 
-    run = folder / "runs/vib_imdb/version_0"
+    run = folder / "runs/vib_digits/version_0"
     [checkpoint] = (run / "checkpoints").iterdir()
     assert checkpoint.name == "last.ckpt"
-    assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == cli.trainer.global_step == 8
     assert "test/accuracy" in (run / "metrics.csv").read_text()
+    waiting = "ModelCheckpoint(monitor='val/cross_entropy'), EarlyStopping(monitor='val/loss')"
+    assert f"val_size=0: without validation these callbacks do nothing: {waiting}" in caplog.text
 
 
 def test_fit_tests_every_further_checkpoint_under_the_name_of_its_file(folder: Path) -> None:
@@ -129,14 +133,6 @@ def test_the_whole_configuration_is_in_the_run_folder_and_repeats_the_run(folder
     assert all(torch.equal(first[name], second[name]) for name in first if isinstance(first[name], torch.Tensor))
 
 
-def test_val_size_0_keeps_the_last_weights(folder: Path) -> None:
-    main(["fit", *DIGITS, "--data.init_args.val_size", "0", "--trainer.max_epochs", "2"])
-
-    checkpoint = torch.load(folder / "runs/vib_digits/version_0/checkpoints/last.ckpt", weights_only=True)
-    assert checkpoint["epoch"] == 1
-    assert checkpoint["global_step"] == 8
-
-
 def test_wandb_twice_in_the_same_folder_offline_with_the_configuration_under_one_key(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,13 +157,16 @@ def test_wandb_twice_in_the_same_folder_offline_with_the_configuration_under_one
     assert list((folder / "runs/wandb").glob("offline-run-*"))
 
 
+def fit_without_wandb() -> None:
+    main(["fit", *DIGITS])
+    assert "wandb" not in sys.modules
+
+
 def test_wandb_is_not_imported_without_its_logger() -> None:
-    program = (
-        "import sys, lit_bottleneck.cli as cli\n"
-        f"cli.main(['fit', *{DIGITS!r}])\n"
-        "assert 'wandb' not in sys.modules, 'wandb was imported'"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    process = CONTEXT.Process(target=fit_without_wandb)
+    process.start()
+    process.join(PATIENCE)
+    assert process.exitcode == 0
 
 
 def test_any_lightning_module_trains_by_its_class_path(folder: Path) -> None:
@@ -220,12 +219,21 @@ def test_the_wheel_brings_the_recipes(tmp_path: Path) -> None:
     assert not [name for name in files if name.startswith(("tests", "recipes"))]
 
 
-def test_help_names_every_command() -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", "lit_bottleneck", "--help"], check=True, capture_output=True, text=True
+def test_listing_recipes_imports_neither_torch_nor_lightning() -> None:
+    program = (
+        "import sys, lit_bottleneck.cli as cli\n"
+        "cli.main(['recipes'])\n"
+        "assert not {'torch', 'lightning'} & sys.modules.keys()"
     )
-    for command in ("fit", "validate", "test", "predict", "recipes"):
-        assert command in shown.stdout
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    for command in ("fit", "validate", "test", "predict", "recipes", "resume", "sample", "export", "compare"):
+        assert command in shown
 
 
 def test_arguments_of_the_command_hold_against_those_of_the_checkpoint(folder: Path) -> None:
