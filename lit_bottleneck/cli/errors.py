@@ -73,8 +73,8 @@ class Parser(LightningArgumentParser):
         path = Path(str(cfg_path))
         if path.is_file():
             try:
-                content = yaml.safe_load(path.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                content = yaml.safe_load(path.read_bytes())
+            except yaml.YAMLError as error:
                 self.error(f"argument --config: {path} is no YAML file: {error}", error)
             if not isinstance(content, dict):
                 kind = "nothing" if content is None else f"a {type(content).__name__}"

@@ -119,17 +119,18 @@ def test_an_invalid_checkpoint_is_named(
     refused([command, *recipe, "--ckpt_path", "given.ckpt"], "--ckpt_path: given.ckpt is no ", capsys)
 
 
-@pytest.mark.parametrize("command", ["fit", "test"])
 @pytest.mark.parametrize(
-    ("recipe", "options", "words"),
+    ("command", "recipe", "options", "words"),
     [
-        ("vae_digits", "", "--ckpt_path: of another model than this VAE: it lacks decoder."),
+        ("test", "vae_digits", "", "--ckpt_path: of another model than this VAE: it lacks decoder."),
         (
+            "fit",
             "vib_digits",
             "--model.latent_dim=8 --model.encoder.out_features=16",
             "is of the shape (64, 256), not (16, 256)",
         ),
         (
+            "fit",
             "vib_digits",
             "--model.beta=lit_bottleneck.beta.DualBeta --model.beta.capacity=3",
             "it lacks beta_controller._extra_state",
