@@ -5,6 +5,7 @@ they name are built, the kinds in ``REFUSALS`` are the configuration's. From the
 Lightning's ``MisconfigurationException`` are. All other errors keep their traceback.
 """
 
+import argparse
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -171,6 +172,15 @@ def refusing(place: str = "", kinds: tuple[type[Exception], ...] = REFUSALS) -> 
         yield
     except kinds as error:
         raise ConfigurationError(f"{place}{error}") from error
+
+
+@contextmanager
+def argument_errors(parser: argparse.ArgumentParser, argument: str, *kinds: type[Exception]) -> Iterator[None]:
+    """End a command with its usage and one line that names an argument, at errors of these kinds."""
+    try:
+        yield
+    except kinds as error:
+        parser.error(f"argument {argument}: {in_one_line(str(error))}")
 
 
 @contextmanager

@@ -8,14 +8,18 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from lit_bottleneck.cli.errors import REFUSALS
-from lit_bottleneck.cli.messages import in_one_line
+from lit_bottleneck.cli.errors import REFUSALS, argument_errors
 from lit_bottleneck.export.files import SIZES, largest_difference, runner, whole_file
 from lit_bottleneck.export.inputs import example_inputs
 from lit_bottleneck.export.parts import deterministic_path, export_onnx, export_program
 from lit_bottleneck.training.checkpoints import load_model
 
 _PARTS = ("code", "logits", "reconstruction", "decoder", "generator")
+_OUT_HELP = "ends in .onnx, or in .pt2 for a program of torch.export"
+_PART_HELP = (
+    "code (the mean, of every model), logits (of a classifier or a discriminator), reconstruction and decoder "
+    "(of a VAE), generator (of a GAN, the averaged one)"
+)
 
 
 def main(args: Sequence[str]) -> None:
@@ -27,21 +31,14 @@ def main(args: Sequence[str]) -> None:
         parser.error(f"argument --out: must end in .onnx or .pt2; got {out}")
     if dims is not None and min(dims) < 1:
         parser.error(f"argument --dims: must be whole numbers, at least 1; got {dims}")
-    try:
+    with argument_errors(parser, "--ckpt_path", *REFUSALS, argparse.ArgumentError):
         model = load_model(arguments.ckpt_path)
-    except (*REFUSALS, argparse.ArgumentError) as error:
-        parser.error(f"argument --ckpt_path: {in_one_line(str(error))}")
-    try:
+    with argument_errors(parser, "--part", ValueError):
         plain = deterministic_path(model, part)
-    except ValueError as error:
-        parser.error(f"argument --part: {error}")
     try:
-        x = example_inputs(model, part, dims)
-        _write(model, part, out, x)
-    except ValueError as error:
-        parser.error(f"argument --dims: {error}")
-    except OSError as error:
-        parser.error(f"argument --out: {error}")
+        with argument_errors(parser, "--dims", ValueError), argument_errors(parser, "--out", OSError):
+            x = example_inputs(model, part, dims)
+            _write(model, part, out, x)
     except (RuntimeError, ImportError) as error:
         parser.error(str(error))
     print(f"written: {out}, for inputs of the shape {tuple(x.shape[1:])}")
@@ -58,19 +55,17 @@ def _parser() -> argparse.ArgumentParser:
         "lit-bottleneck export",
         description="Write a trained model's noise-free computation to a file that runs without this library.",
     )
-    parser.add_argument("--ckpt_path", metavar="FILE", type=Path, required=True, help="a checkpoint of fit")
-    parser.add_argument(
-        "--part", choices=_PARTS, required=True,
-        help="code (the mean, of every model), logits (of a classifier or a discriminator), reconstruction and decoder "
-        "(of a VAE), generator (of a GAN, the averaged one)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--out", metavar="FILE", type=Path, required=True,
-        help="ends in .onnx, or in .pt2 for a program of torch.export",
-    )  # fmt: skip
-    parser.add_argument(
-        "--dims", metavar="N", type=int, nargs="+", help="shape of an input, if the networks do not define it"
+    add = parser.add_argument
+    add("--ckpt_path", metavar="FILE", type=Path, required=True, help="a checkpoint of fit")
+    add("--part", choices=_PARTS, required=True, help=_PART_HELP)
+    add(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help=_OUT_HELP,
     )
+    add("--dims", metavar="N", type=int, nargs="+", help="shape of an input, if the networks do not define it")
     return parser
 
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from lit_bottleneck.callbacks.pictures import image_grid, point_plot
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.cli.errors import REFUSALS
-from lit_bottleneck.cli.messages import in_one_line
+from lit_bottleneck.cli.errors import REFUSALS, argument_errors
 from lit_bottleneck.training.checkpoints import load_model
+
+_RANGE_HELP = "pixel values of the training data (default: the range of the model's generator if it has one, else 0 1)"
 
 
 def main(args: Sequence[str]) -> None:
@@ -21,24 +22,18 @@ def main(args: Sequence[str]) -> None:
     parser = _parser()
     arguments = parser.parse_args(args)
     _check(parser, arguments)
-    try:
+    with argument_errors(parser, "--ckpt_path", *REFUSALS, argparse.ArgumentError):
         model = load_model(arguments.ckpt_path)
-    except (*REFUSALS, argparse.ArgumentError) as error:
-        parser.error(f"argument --ckpt_path: {in_one_line(str(error))}")
     if not hasattr(model, "sample"):
         parser.error(f"argument --ckpt_path: must hold a model with sample(); got a {type(model).__name__}")
     torch.manual_seed(arguments.seed)
     samples = model.sample(arguments.num)  # type: ignore[operator]
     value_range = arguments.value_range or getattr(model, "value_range", None) or (0.0, 1.0)
-    try:
+    with argument_errors(parser, "--ckpt_path", ConfigurationError):
         picture = _picture(samples, arguments.columns, value_range)
-    except ConfigurationError as error:
-        parser.error(f"argument --ckpt_path: {error}")
-    try:
+    with argument_errors(parser, "--out", OSError, ValueError):  # PIL: ValueError for a suffix that it does not know
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         picture.save(arguments.out)
-    except (OSError, ValueError) as error:  # PIL raises ValueError for a suffix that it does not know
-        parser.error(f"argument --out: {error}")
     print(f"written: {arguments.out}")
 
 
@@ -46,15 +41,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "lit-bottleneck sample", description="Draw samples from a trained model (a VAE or a GAN) into one picture."
     )
-    parser.add_argument("--ckpt_path", metavar="FILE", type=Path, required=True, help="a checkpoint of fit")
-    parser.add_argument("--num", metavar="N", type=int, default=64, help="number of samples (default: 64)")
-    parser.add_argument("--out", metavar="FILE", type=Path, default=Path("samples.png"), help="default: samples.png")
-    parser.add_argument("--columns", metavar="N", type=int, help="columns of the grid (default: a square)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the samples (default: 0)")
-    parser.add_argument(
-        "--value_range", metavar=("BLACK", "WHITE"), type=float, nargs=2,
-        help="pixel values of the training data (default: the range of the model's generator if it has one, else 0 1)",
-    )  # fmt: skip
+    add = parser.add_argument
+    add("--ckpt_path", metavar="FILE", type=Path, required=True, help="a checkpoint of fit")
+    add("--num", metavar="N", type=int, default=64, help="number of samples (default: 64)")
+    add("--out", metavar="FILE", type=Path, default=Path("samples.png"), help="default: samples.png")
+    add("--columns", metavar="N", type=int, help="columns of the grid (default: a square)")
+    add("--seed", type=int, default=0, help="seed of the samples (default: 0)")
+    add("--value_range", metavar=("BLACK", "WHITE"), type=float, nargs=2, help=_RANGE_HELP)
     return parser
 
 

@@ -1,5 +1,6 @@
 """The arms of a comparison, from the command's arguments."""
 
+import argparse
 import itertools
 import json
 import re
@@ -76,15 +77,10 @@ def _combine(name: str, common: Sequence[str], own: Sequence[str], point: Sequen
 
 def _split_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate the options that name a configuration file from all others."""
-    files: list[str] = []
-    others: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        if word in ("--config", "-c"):
-            files += [word, *itertools.islice(words, 1)]
-        else:
-            (files if word.startswith("--config=") else others).append(word)
-    return files, others
+    parser = argparse.ArgumentParser("lit-bottleneck compare", add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", "-c", action="append", default=[])
+    options, others = parser.parse_known_args(arguments)
+    return [f"--config={file}" for file in options.config], others
 
 
 def _read_arm(text: str) -> tuple[str, list[str]]:

@@ -21,6 +21,10 @@ _DESCRIPTION = (
     "here is one of 'lit-bottleneck fit', and goes to all arms: --config RECIPE first of all. Repeat the command to "
     "go on after an interruption: finished runs are kept, interrupted and failed ones start again."
 )
+_ARM_HELP = "an arm and its own arguments: plain='--model.init_args.deterministic true'; the first is the reference"
+_GRID_HELP = "an arm for each value: model.init_args.beta=1e-4,1e-3,1e-2; several grids are crossed"
+_ENGINE_HELP = "processes of this machine; a SLURM array, waited for; or a sweep for the agents of wandb"
+_ENGINE_OPTIONS_HELP = "options of sbatch: --engine_options='--partition=gpu --gres=gpu:1'"
 _METRICS_HELP = (
     "logged names to compare: NAME is the last value, NAME:max or NAME:min the best over the epochs, "
     "NAME:until=NUMBER the epochs until it is at least that (default: all of test/)"
@@ -62,29 +66,16 @@ def main(args: Sequence[str], configure: Configure) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("lit-bottleneck compare", description=_DESCRIPTION, allow_abbrev=False)
-    parser.add_argument(
-        "--arm", metavar="NAME=ARGUMENTS", action="append", default=[],
-        help="an arm and its own arguments: plain='--model.init_args.deterministic true'; the first is the reference",
-    )  # fmt: skip
-    parser.add_argument(
-        "--grid", metavar="KEY=VALUES", action="append", default=[],
-        help="an arm for each value: model.init_args.beta=1e-4,1e-3,1e-2; several grids are crossed",
-    )  # fmt: skip
-    parser.add_argument("--seeds", metavar="N,N,...", default="0,1,2", help="default: 0,1,2")
-    parser.add_argument("--metrics", metavar="NAME", nargs="+", action="extend", default=[], help=_METRICS_HELP)
-    parser.add_argument("--workers", metavar="N", type=int, default=1, help="how many runs at a time (default: 1)")
-    parser.add_argument(
-        "--out", metavar="FOLDER", type=Path, default=Path("runs/compare"), help="default: runs/compare"
-    )
-    parser.add_argument(
-        "--engine", choices=ENGINES, default="processes",
-        help="processes of this machine; a SLURM array, waited for; or a sweep for the agents of wandb",
-    )  # fmt: skip
-    parser.add_argument(
-        "--engine_options", metavar="OPTIONS", type=shlex.split, default=[],
-        help="options of sbatch: --engine_options='--partition=gpu --gres=gpu:1'",
-    )  # fmt: skip
-    parser.add_argument("--task", metavar="N", type=int, help="run only the N-th run, and make no table")
+    add = parser.add_argument
+    add("--arm", metavar="NAME=ARGUMENTS", action="append", default=[], help=_ARM_HELP)
+    add("--grid", metavar="KEY=VALUES", action="append", default=[], help=_GRID_HELP)
+    add("--seeds", metavar="N,N,...", default="0,1,2", help="default: 0,1,2")
+    add("--metrics", metavar="NAME", nargs="+", action="extend", default=[], help=_METRICS_HELP)
+    add("--workers", metavar="N", type=int, default=1, help="how many runs at a time (default: 1)")
+    add("--out", metavar="FOLDER", type=Path, default=Path("runs/compare"), help="default: runs/compare")
+    add("--engine", choices=ENGINES, default="processes", help=_ENGINE_HELP)
+    add("--engine_options", metavar="OPTIONS", type=shlex.split, default=[], help=_ENGINE_OPTIONS_HELP)
+    add("--task", metavar="N", type=int, help="run only the N-th run, and make no table")
     return parser
 
 
@@ -105,8 +96,8 @@ def _make_runs(arms: Sequence[Arm], options: argparse.Namespace, configure: Conf
             twin = arms[configurations.index(configuration)]
             raise ConfigurationError(f"the arms {twin.name!r} and {arm.name!r} are the same")
         configurations.append(configuration)
-    arms_with_configurations = list(zip(arms, configurations, strict=True))
-    runs = [make_run(arm, seed, own, options.out) for arm, own in arms_with_configurations for seed in seeds]
+    pairs = zip(arms, configurations, strict=True)
+    runs = [make_run(arm, seed, configuration, options.out) for arm, configuration in pairs for seed in seeds]
     _check_out(runs, options.out)
     return runs
 
@@ -129,9 +120,7 @@ def _check_out(runs: Sequence[Run], out: Path) -> None:
     ours = {run.folder.parent for run in runs}
     others = sorted({path.parents[1] for path in out.glob("*/seed_*/finished.json")} - ours)
     if others:
-        raise ConfigurationError(
-            f"{others[0]} is of an arm that is not in this comparison; give another folder by --out"
-        )
+        raise ConfigurationError(f"{others[0]} is of an arm that is not in this comparison; give another --out")
 
 
 def _run_task(runs: Sequence[Run], task: int) -> NoReturn:
@@ -143,22 +132,16 @@ def _run_task(runs: Sequence[Run], task: int) -> NoReturn:
 
 def _without_engine(args: Sequence[str]) -> list[str]:
     """Return the arguments that a task gets."""
-    kept = []
-    words = iter(args)
-    for word in words:
-        if word in ("--engine", "--engine_options"):
-            next(words)
-        elif not word.startswith(("--engine=", "--engine_options=")):
-            kept.append(word)
-    return kept
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--engine")
+    parser.add_argument("--engine_options")
+    return parser.parse_known_args(args)[1]
 
 
 def _report(arms: Sequence[Arm], runs: Sequence[Run], measures: Sequence[Measure], out: Path) -> None:
     failed = [run for run in runs if run.seconds is None]
     finished = [run for run in runs if run.seconds is not None]
-    curves: dict[str, dict[int, Curves]] = {arm.name: {} for arm in arms}  # by arm and seed
-    for run in finished:
-        curves[run.arm.name][run.seed] = read_curves(run.metrics_file)
+    curves = {arm.name: {run.seed: read_curves(run.folder) for run in finished if run.arm is arm} for arm in arms}
     logged = sorted({name for by_seed in curves.values() for one in by_seed.values() for name in one})
     if finished:
         measures = measures or default_measures([one for by_seed in curves.values() for one in by_seed.values()])

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import STDOUT, Popen
 from threading import Lock
 from types import FrameType
 
@@ -49,25 +50,20 @@ class _Trainings:
 
     def __init__(self, threads: int) -> None:
         self._environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[Popen[bytes]] = set()
         self._killed = False
         self._lock = Lock()  # no process may start while all are being killed
 
     def train(self, run: Run) -> None:
         """Train, and wait until the process ends."""
         run.prepare()
+        command = [*_COMMAND, "fit", "--config", str(run.configuration_file)]
         began = time.monotonic()
         with run.log_file.open("wb") as log:
             with self._lock:
                 if self._killed:
                     return
-                process = subprocess.Popen(  # noqa: S603  (our own command)
-                    [*_COMMAND, "fit", "--config", str(run.configuration_file)],
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=self._environment,
-                    start_new_session=True,
-                )
+                process = Popen(command, stdout=log, stderr=STDOUT, env=self._environment, start_new_session=True)  # noqa: S603
                 self._running.add(process)
             status = process.wait()
             self._running.discard(process)

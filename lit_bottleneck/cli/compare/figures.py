@@ -18,7 +18,7 @@ AllCurves = Mapping[str, Sequence[Curves]]  # for each arm, one for each seed
 _BOUNDS = ("test/information_lower", "test/information_upper")
 _READOUTS = ("test/cross_entropy_sampled", "test/accuracy")
 _MANY_NATS = 20  # beyond, a linear axis would crowd the small values
-_RATE_AND_DISTORTION = ("test/rate", "test/distortion")
+_RATE, _DISTORTION = "test/rate", "test/distortion"
 
 
 def draw_figures(names: Sequence[str], arms: AllCurves, out: Path, varies_rate: bool = False) -> list[Path]:
@@ -35,20 +35,18 @@ def draw_figures(names: Sequence[str], arms: AllCurves, out: Path, varies_rate: 
         ``rate_distortion.png`` if ``varies_rate`` and rate and distortion were logged.
     """
     logged = {name for runs in arms.values() for curves in runs for name in curves}
-    panels = _curve_names(names, logged)
-    figures: dict[str, Figure] = {}
-    if panels:
-        figures["curves"] = _panels(panels, arms, _draw_curve)
-    if logged >= set(_BOUNDS):
-        readouts = [name for name in _READOUTS if name in logged]
-        if readouts:
-            figures["information_plane"] = _panels(readouts, arms, _draw_information_plane)
-    if varies_rate and logged >= set(_RATE_AND_DISTORTION):
-        figures["rate_distortion"] = _panels(_RATE_AND_DISTORTION[1:], arms, _draw_rate_distortion)
+    readouts = [name for name in _READOUTS if name in logged]
+    distortions = [_DISTORTION] if varies_rate and logged >= {_RATE, _DISTORTION} else []
+    figures = {
+        "curves": (_curve_names(names, logged), _draw_curve),
+        "information_plane": (readouts if logged >= set(_BOUNDS) else [], _draw_information_plane),
+        "rate_distortion": (distortions, _draw_rate_distortion),
+    }
     paths = []
-    for name, figure in figures.items():
-        paths.append(out / f"{name}.png")
-        figure.savefig(paths[-1], dpi=120)
+    for figure, (panels, draw) in figures.items():
+        if panels:
+            paths.append(out / f"{figure}.png")
+            _panels(panels, arms, draw).savefig(paths[-1], dpi=120)
     return paths
 
 
@@ -95,7 +93,7 @@ def _draw_rate_distortion(axes: Axes, name: str, arms: AllCurves) -> None:
     """Draw every run as a point, and a line through the means of the arms."""
     means = []
     for colour, (arm, runs) in zip(_colours(len(arms)), arms.items(), strict=True):
-        points = [(_last(curves, _RATE_AND_DISTORTION[0]), _last(curves, name)) for curves in runs]
+        points = [(_last(curves, _RATE), _last(curves, name)) for curves in runs]
         points = [point for point in points if math.isfinite(sum(point))]
         if points:
             axes.scatter(*zip(*points, strict=True), color=colour, label=arm, zorder=2)

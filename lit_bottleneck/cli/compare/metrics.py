@@ -59,14 +59,15 @@ def read_measure(text: str) -> Measure:
     return Measure(text, name, which, number)
 
 
-def read_curves(metrics_file: Path) -> Curves:
+def read_curves(folder: Path) -> Curves:
     """Read a run's ``metrics.csv``: pairs of epoch (from 0) and value, by name; empty if there is no such file."""
     curves: Curves = {}
-    if not metrics_file.exists():  # the run logged nothing
+    file = folder / "metrics.csv"
+    if not file.exists():  # the run logged nothing
         return curves
     epoch = 0
-    with metrics_file.open() as file:
-        for row in csv.DictReader(file):
+    with file.open() as lines:
+        for row in csv.DictReader(lines):
             epoch = int(row.get("epoch") or epoch)  # some callbacks log without one
             for name, value in row.items():
                 if value and name not in ("epoch", "step"):

@@ -49,11 +49,6 @@ class Run:
         return self.folder / "log.txt"
 
     @property
-    def metrics_file(self) -> Path:
-        """Path of the logged metrics."""
-        return self.folder / "metrics.csv"
-
-    @property
     def seconds(self) -> float | None:
         """Wall time in seconds, or None if the run is not finished."""
         finished = self._finished_file

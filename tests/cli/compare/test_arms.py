@@ -8,21 +8,20 @@ from lit_bottleneck.cli.compare.arms import read_arms
 
 def test_common_arguments_are_the_only_arm_by_default() -> None:
     [arm] = read_arms(["--config", "a.yaml"], [], [])
-    assert (arm.name, arm.arguments, arm.settings) == ("all", ("--config", "a.yaml"), {})
+    assert (arm.name, arm.arguments, arm.settings) == ("all", ("--config=a.yaml",), {})
 
 
 def test_an_arm_adds_its_arguments_to_the_common_ones() -> None:
     plain, quoted = read_arms(["--x", "1"], ["plain=--config b.yaml", "my arm=--note 'two words' --k=v"], [])
-    assert plain.arguments == ("--config", "b.yaml", "--x", "1")
+    assert plain.arguments == ("--config=b.yaml", "--x", "1")
     assert quoted.arguments == ("--x", "1", "--note", "two words", "--k=v")
     assert (plain.folder_name, quoted.folder_name) == ("plain", "my_arm")
 
 
 def test_files_come_before_options_and_common_ones_before_those_of_an_arm() -> None:
     [arm] = read_arms(["--x", "1", "--config", "a", "--config=b"], ["arm=--x 2 -c d --y 3"], ["z=4"])
-    files, options = arm.arguments[:5], arm.arguments[5:]
-    assert files == ("--config", "a", "--config=b", "-c", "d")
-    assert options == ("--x", "1", "--x", "2", "--y", "3", "--z", "4")
+    files, options = ("--config=a", "--config=b", "--config=d"), ("--x", "1", "--x", "2", "--y", "3", "--z", "4")
+    assert arm.arguments == (*files, *options)
 
 
 def test_grids_are_crossed_with_each_other_and_with_the_arms() -> None:
