@@ -66,9 +66,7 @@ def gaussian_code(
         ValueError: If ``moments`` cannot be halved along dimension 1, or ``noise`` has not the shape of the mean.
     """
     if moments.dim() < 2 or moments.shape[1] % 2:
-        raise ValueError(
-            f"moments need the shape (batch, 2 * latent_dim, ...): means and raw scales; got {tuple(moments.shape)}"
-        )
+        raise ValueError(f"moments need the shape (batch, 2 * latent_dim, ...); got {tuple(moments.shape)}")
     wide = at_least_float32(moments)
     mean = wide.chunk(2, dim=1)[0]
     if deterministic:

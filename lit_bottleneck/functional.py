@@ -190,10 +190,8 @@ def pairwise_log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     [[-1.8379, -1.8379, -1.8379]]
     """
     if z.shape[1:] != mean.shape[1:] or mean.shape != log_var.shape:
-        raise ValueError(
-            "z, mean and log_var need the same dimensions after the first, and mean and log_var the same length; "
-            f"got {tuple(z.shape)}, {tuple(mean.shape)} and {tuple(log_var.shape)}"
-        )
+        got = f"{tuple(z.shape)}, {tuple(mean.shape)} and {tuple(log_var.shape)}"
+        raise ValueError(f"z, mean and log_var need the shapes (N, ...), (M, ...) and (M, ...); got {got}")
     z, mean, log_var = (_float64(tensor.flatten(1)) for tensor in (z, mean, log_var))
     centre = mean.mean(0)  # leaves distances as they are and reduces cancellation
     z, mean = z - centre, mean - centre

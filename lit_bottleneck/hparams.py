@@ -34,6 +34,10 @@ class RecordsArguments:
         instance.arguments = constructor_arguments(cls, args, kwargs)
         return instance
 
+    def extra_repr(self) -> str:
+        """Return the arguments, for printing; called by objects that are an ``nn.Module`` too."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+
 
 def constructor_arguments(
     cls: type, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = MappingProxyType({})

@@ -70,9 +70,7 @@ class Objective(RecordsArguments, ABC):
             raise ConfigurationError(f"free_bits={free_bits} applies to the KL itself, which objective={name} samples")
         if self.needs_linear_price and not controller.linear:
             price = type(controller).__name__
-            raise ConfigurationError(
-                f"objective={name} needs a penalty of beta times the rate; beta={price} has another"
-            )
+            raise ConfigurationError(f"objective={name} needs a penalty of beta times the rate, which {price} has not")
 
 
 class ELBO(Objective):
@@ -108,7 +106,7 @@ class IWAE(Objective):
         return {"negative_iwae": (math.log(self.num_samples) - log_weights.logsumexp(0)).mean()}
 
 
-class BetaTC(Objective):
+class BetaTC(ELBO):
     """``D + beta R + gamma TC``: an extra penalty on total correlation (beta-TCVAE, arXiv 1802.04942).
 
     The paper's beta is ``beta + gamma`` here; its alpha and gamma are both our beta. ``total_correlation`` estimates
@@ -134,17 +132,11 @@ class BetaTC(Objective):
         """Return distortion, rate penalty and total correlation penalty."""
         dataset_size = self.dataset_size or batch.dataset_size
         if dataset_size is None:
-            raise ConfigurationError(
-                "dataset_size must be given, BetaTC(gamma, dataset_size=...): the training data set has no length"
-            )
+            raise ConfigurationError("BetaTC(dataset_size=...) must be given if the training data set has no length")
         posteriors, first = gather_rows(torch.stack([batch.code.mean, batch.code.log_var], dim=1))
         mean, log_var = posteriors.unbind(1)
         correlation = total_correlation(batch.draws[0], mean, log_var, dataset_size, first)
-        return {
-            "distortion": batch.distortion.mean(),
-            "rate_penalty": batch.rate_penalty,
-            "total_correlation_penalty": self.gamma * correlation,
-        }
+        return super().__call__(batch) | {"total_correlation_penalty": self.gamma * correlation}
 
 
 def objective_from(objective: Objective | Mapping[str, Any]) -> Objective:

@@ -65,10 +65,6 @@ class BetaController(RecordsArguments, nn.Module, ABC):
         else:
             self.skipped_updates += 1
 
-    def extra_repr(self) -> str:
-        """Return the arguments, for printing."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
-
     @property
     def state_kind(self) -> str:
         """The kind of controller that the state belongs to."""
@@ -87,10 +83,8 @@ class BetaController(RecordsArguments, nn.Module, ABC):
         """
         names = (*self.state_names, "skipped_updates")
         if set(state) != {"kind", *names} or state["kind"] != self.state_kind:
-            raise ConfigurationError(
-                "beta must be the controller that the model was trained with: the checkpoint holds another state of "
-                f"beta, {dict(state)}; got {self.state_kind} ({', '.join(names)})"
-            )
+            got = f"the checkpoint holds another state of beta, {dict(state)}; got {self.state_kind}"
+            raise ConfigurationError(f"beta must be the controller that the model was trained with: {got}")
         for name in names:
             setattr(self, name, state[name])
 

@@ -34,10 +34,8 @@ class _FeedbackBeta(BetaController):
         if not 0 <= low < high:
             raise ConfigurationError(f"bounds must be two numbers with 0 <= lower < upper; got {bounds!r}")
         if space == "log" and (self.beta_init == 0 or low == 0):
-            raise ConfigurationError(
-                "beta_init and the lower of bounds must be above 0 in log space, where a beta of 0 never changes; "
-                f"got beta_init={beta_init} and bounds={bounds}. Use space='linear' and bounds=(0, ...) to start at 0."
-            )
+            got = f"beta_init={beta_init} and bounds={bounds}: space='linear' can start at 0"
+            raise ConfigurationError(f"beta_init and the lower of bounds must be above 0 in log space; got {got}")
         if not low <= self.beta_init <= high:
             raise ConfigurationError(f"beta_init must be within bounds={bounds}; got {beta_init}")
         self.bounds = (low, high)

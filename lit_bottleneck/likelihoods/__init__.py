@@ -9,23 +9,15 @@ from typing import Any
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.hparams import from_config
-from lit_bottleneck.likelihoods.base import Likelihood
-from lit_bottleneck.likelihoods.bernoulli import Bernoulli, ContinuousBernoulli
-from lit_bottleneck.likelihoods.discrete import Categorical, DiscretizedLogistic
-from lit_bottleneck.likelihoods.gaussian import Gaussian, LearnedGaussian, OptimalGaussian, PerOutputGaussian
-
-__all__ = [
-    "Bernoulli",
-    "Categorical",
-    "ContinuousBernoulli",
-    "DiscretizedLogistic",
-    "Gaussian",
-    "LearnedGaussian",
-    "Likelihood",
-    "OptimalGaussian",
-    "PerOutputGaussian",
-    "likelihood_from",
-]
+from lit_bottleneck.likelihoods.base import Likelihood as Likelihood
+from lit_bottleneck.likelihoods.bernoulli import Bernoulli as Bernoulli
+from lit_bottleneck.likelihoods.bernoulli import ContinuousBernoulli as ContinuousBernoulli
+from lit_bottleneck.likelihoods.discrete import Categorical as Categorical
+from lit_bottleneck.likelihoods.discrete import DiscretizedLogistic as DiscretizedLogistic
+from lit_bottleneck.likelihoods.gaussian import Gaussian as Gaussian
+from lit_bottleneck.likelihoods.gaussian import LearnedGaussian as LearnedGaussian
+from lit_bottleneck.likelihoods.gaussian import OptimalGaussian as OptimalGaussian
+from lit_bottleneck.likelihoods.gaussian import PerOutputGaussian as PerOutputGaussian
 
 _BY_NAME: dict[str, type[Likelihood]] = {
     "bernoulli": Bernoulli,

@@ -62,10 +62,8 @@ class Likelihood(RecordsArguments, nn.Module, ABC):
         numbers = self.numbers_per_output
         wanted = (*x.shape[:1], *(numbers * size for size in x.shape[1:2]), *x.shape[2:])
         if x.dim() < 2 or parameters.shape != wanted:
-            raise ConfigurationError(
-                f"{type(self).__name__} needs {numbers} number{'s' * (numbers > 1)} per output, {wanted} for x of "
-                f"shape (B, D, ...) = {tuple(x.shape)}; got {tuple(parameters.shape)}"
-            )
+            needed = f"{type(self).__name__}, with numbers_per_output={numbers}, needs parameters {wanted}"
+            raise ConfigurationError(f"{needed} for x of shape {tuple(x.shape)}; got {tuple(parameters.shape)}")
         return self.log_prob_per_output(parameters, at_least_float32(x)).flatten(1).sum(1)
 
     def log_prob_per_output(self, parameters: Tensor, x: Tensor) -> Tensor:
@@ -106,16 +104,10 @@ class Likelihood(RecordsArguments, nn.Module, ABC):
         """Split the decoder's output into the numbers per output, ``(B, n, D1, ...)``, at least float32."""
         numbers = self.numbers_per_output
         if parameters.dim() < 2 or parameters.shape[1] % numbers:
-            raise ConfigurationError(
-                f"{type(self).__name__} needs {numbers} numbers per output, (B, {numbers} D, ...); got "
-                f"{tuple(parameters.shape)}"
-            )
+            needed = f"{type(self).__name__} needs {numbers} numbers per output, (B, {numbers} D, ...)"
+            raise ConfigurationError(f"{needed}; got {tuple(parameters.shape)}")
         per_output: Tensor = at_least_float32(parameters).unflatten(1, (numbers, -1))
         return per_output
-
-    def extra_repr(self) -> str:
-        """Return the arguments, for printing."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
 
 
 def nearest_level(x: Tensor, levels: int) -> Tensor:
@@ -135,8 +127,6 @@ def _advice(x: Tensor, dtype: torch.dtype) -> str:
     if x.min() < 0 or x.max() > 1:
         return f"data outside [0, 1], here {x.min():.6g} to {x.max():.6g}, need {always}, or scaling"
     levels = (x - nearest_level(x, 256)).abs().max() <= slack_of_levels(dtype, 256)
-    return (
-        "grey levels between 0 and 1 need continuous_bernoulli, "
-        f"{'categorical, discretized_logistic (all are multiples of 1/255), ' * bool(levels)}"
-        f"{always}, or a datamodule with binarize='dynamic'"
-    )
+    discrete = "categorical, discretized_logistic (all are multiples of 1/255), " if levels else ""
+    grey = f"grey levels between 0 and 1 need continuous_bernoulli, {discrete}{always}"
+    return f"{grey}, or a datamodule with binarize='dynamic'"

@@ -71,10 +71,8 @@ class LearnedGaussian(Likelihood):
         sigma = (0.5 * bounded_log_var(self.raw)).exp().to(mean.dtype)
         if sigma.dim():
             if mean.shape[1:].numel() != sigma.numel():
-                raise ConfigurationError(
-                    f"LearnedGaussian(dims={tuple(sigma.shape)}) needs as many means per example; got "
-                    f"{tuple(mean.shape[1:])}"
-                )
+                dims, got = tuple(sigma.shape), tuple(mean.shape[1:])
+                raise ConfigurationError(f"LearnedGaussian(dims={dims}) needs as many means per example; got {got}")
             sigma = sigma.reshape(mean.shape[1:])  # a decoder may return flat outputs
         return Normal(mean, sigma, validate_args=False)
 

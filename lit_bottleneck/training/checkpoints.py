@@ -57,16 +57,14 @@ def read_checkpoint(path: str | Path, weights_only: bool = True) -> dict[str, An
     """
     path = Path(path)
     if not path.is_file():
-        raise ConfigurationError(
-            f"{path} is no checkpoint: {'it is a folder' if path.is_dir() else 'it does not exist'}"
-        )
+        reason = "it is a folder" if path.is_dir() else "it does not exist"
+        raise ConfigurationError(f"{path} is no checkpoint: {reason}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch's unpickler may raise anything at bytes that are no checkpoint
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
-        raise ConfigurationError(
-            f"{path} is no complete checkpoint of tensors and plain values: {reason.splitlines()[0]}"
-        ) from error
+        reason = reason.splitlines()[0]
+        raise ConfigurationError(f"{path} is no complete checkpoint of tensors and plain values: {reason}") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ConfigurationError(f"{path} is no checkpoint of a trainer: it has no state_dict")
     return checkpoint
@@ -92,8 +90,8 @@ def load_model(path: str | Path) -> LightningModule:
     """
     hyperparameters = read_checkpoint(path).get("hyper_parameters", {})
     if "_class_path" not in hyperparameters:
-        raise ConfigurationError(
-            f"{path} does not say how its model is built, as checkpoints of 'lit-bottleneck fit' do: load it in "
-            "Python, such as VAE.load_from_checkpoint(path, weights_only=True, encoder=..., decoder=...)"
+        advice = (
+            "load it in Python, such as VAE.load_from_checkpoint(path, weights_only=True, encoder=..., decoder=...)"
         )
+        raise ConfigurationError(f"{path} does not say how its model is built, as those of the command do: {advice}")
     return LightningModule.load_from_checkpoint(path, map_location="cpu", weights_only=True)

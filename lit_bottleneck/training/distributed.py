@@ -13,9 +13,7 @@ def are_several_processes() -> bool:
 
 def rank_and_world_size() -> tuple[int, int]:
     """Return the number of this process, and how many there are."""
-    if not are_several_processes():
-        return 0, 1
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return (distributed.get_rank(), distributed.get_world_size()) if are_several_processes() else (0, 1)
 
 
 def sum_over_processes(values: Tensor) -> Tensor:

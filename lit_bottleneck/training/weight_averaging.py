@@ -66,10 +66,9 @@ class AveragedNetwork(nn.Module):
         try:
             self.module = deepcopy(network).requires_grad_(False)
         except RuntimeError as error:
-            raise checks.ConfigurationError(
-                f"{type(network).__name__} must be a network that can be copied for its weight average; {error} (A "
-                "weight_norm of torch.nn.utils.parametrizations can be copied, one of torch.nn.utils cannot.)"
-            ) from error
+            advice = "(Use weight_norm of torch.nn.utils.parametrizations: that of torch.nn.utils cannot be copied.)"
+            name = type(network).__name__
+            raise checks.ConfigurationError(f"{name} must be a network that can be copied; {error} {advice}") from error
         self.average = MovingAverage(decay)
         self.register_buffer("num_averaged", torch.zeros((), dtype=torch.int64))
 

@@ -52,7 +52,7 @@ def test_a_full_disk_leaves_the_one_before_and_is_named(size: int, tmp_path: Pat
     path = tmp_path / "one.ckpt"
     WholeCheckpointIO().save_checkpoint({"step": 0}, path)
     (tmp_path / ".one.ckpt.part").symlink_to("/dev/full")  # where every write finds no space
-    with pytest.raises(OSError, match=r"one\.ckpt could not be written; the one that was there before is whole"):
+    with pytest.raises(OSError, match=r"one\.ckpt could not be written; the previous one is complete"):
         WholeCheckpointIO().save_checkpoint({"step": 1, "weight": torch.ones(size)}, path)
     assert torch.load(path, weights_only=True) == {"step": 0}
     assert list(tmp_path.iterdir()) == [path]
