@@ -15,6 +15,7 @@ from lit_bottleneck.export.parts import deterministic_path, export_onnx, export_
 from lit_bottleneck.training.checkpoints import load_model
 
 _PARTS = ("code", "logits", "reconstruction", "decoder", "generator")
+_DESCRIPTION = "Write a trained model's noise-free computation to a file that runs without this library."
 _OUT_HELP = "ends in .onnx, or in .pt2 for a program of torch.export"
 _PART_HELP = (
     "code (the mean, of every model), logits (of a classifier or a discriminator), reconstruction and decoder "
@@ -51,20 +52,11 @@ def main(args: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "lit-bottleneck export",
-        description="Write a trained model's noise-free computation to a file that runs without this library.",
-    )
+    parser = argparse.ArgumentParser("lit-bottleneck export", description=_DESCRIPTION)
     add = parser.add_argument
     add("--ckpt_path", metavar="FILE", type=Path, required=True, help="a checkpoint of fit")
     add("--part", choices=_PARTS, required=True, help=_PART_HELP)
-    add(
-        "--out",
-        metavar="FILE",
-        type=Path,
-        required=True,
-        help=_OUT_HELP,
-    )
+    add("--out", metavar="FILE", type=Path, required=True, help=_OUT_HELP)
     add("--dims", metavar="N", type=int, nargs="+", help="shape of an input, if the networks do not define it")
     return parser
 

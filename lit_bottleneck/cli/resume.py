@@ -124,9 +124,7 @@ def _configuration_of(folder: Path) -> dict[str, Any]:
 def _newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
     """Return the newest checkpoint that training can continue from, with its path."""
     if not (folder / FILENAME).exists():
-        raise ConfigurationError(
-            f"{folder} holds no {FILENAME}: the training is finished, or was stopped before its first step"
-        )
+        raise ConfigurationError(f"{folder} holds no {FILENAME}: finished, or stopped before its first step")
     paths = [folder / FILENAME, *folder.glob("checkpoints/*.ckpt")]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         try:

@@ -14,6 +14,7 @@ from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.errors import REFUSALS, argument_errors
 from lit_bottleneck.training.checkpoints import load_model
 
+_DESCRIPTION = "Draw samples from a trained model (a VAE or a GAN) into one picture."
 _RANGE_HELP = "pixel values of the training data (default: the range of the model's generator if it has one, else 0 1)"
 
 
@@ -38,9 +39,7 @@ def main(args: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "lit-bottleneck sample", description="Draw samples from a trained model (a VAE or a GAN) into one picture."
-    )
+    parser = argparse.ArgumentParser("lit-bottleneck sample", description=_DESCRIPTION)
     add = parser.add_argument
     add("--ckpt_path", metavar="FILE", type=Path, required=True, help="a checkpoint of fit")
     add("--num", metavar="N", type=int, default=64, help="number of samples (default: 64)")

@@ -1,7 +1,6 @@
 """Disentanglement, completeness and informativeness of a code."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,15 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from torch import Tensor
 
 from lit_bottleneck.checks import whole_number
-from lit_bottleneck.metrics.factor_metric import FactorError, FactorMetric, factor_names, halves, is_class, ordered
+from lit_bottleneck.metrics.factor_metric import (
+    FactorError,
+    FactorMetric,
+    Names,
+    factor_names,
+    halves,
+    is_class,
+    ordered,
+)
 
 _LEAF = 5  # rows: smaller leaves split noise, and every dimension would matter
 
@@ -39,7 +46,7 @@ class DCI(FactorMetric):
     {'disentanglement': 1.0, 'completeness': 1.0, 'informativeness': 1.0}
     """
 
-    def __init__(self, num_trees: int = 20, seed: int = 0, names: Sequence[str] | None = None, **kwargs: Any) -> None:
+    def __init__(self, num_trees: int = 20, seed: int = 0, names: Names = None, **kwargs: Any) -> None:
         super().__init__(names, **kwargs)
         self.num_trees = whole_number("num_trees", num_trees, at_least=1)
         self.seed = seed
@@ -53,7 +60,7 @@ class DCI(FactorMetric):
 
 
 def forest_importance(
-    codes: Tensor, factors: Tensor, num_trees: int = 20, seed: int = 0, names: Sequence[str] | None = None
+    codes: Tensor, factors: Tensor, num_trees: int = 20, seed: int = 0, names: Names = None
 ) -> tuple[Tensor, Tensor]:
     """Fit a random forest per factor on one half of the rows, and score it on the other.
 

@@ -12,6 +12,7 @@ from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.metrics.base import RowMetric, check_finite, flat
 
 Array: TypeAlias = NDArray[Any]
+Names: TypeAlias = Sequence[str] | None  # of factors
 
 
 class FactorError(ValueError):
@@ -32,7 +33,7 @@ class FactorMetric(RowMetric):
     higher_is_better = True
     layout_size = 3  # dimensions of the code, number of factors, 1 for classes and 0 for numbers
 
-    def __init__(self, names: Sequence[str] | None = None, **kwargs: Any) -> None:
+    def __init__(self, names: Names = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.names = None if names is None else tuple(names)
         if self.names is not None and len(set(self.names)) < len(self.names):
@@ -89,7 +90,7 @@ def checked(mean: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ordered(
-    codes: Tensor, factors: Tensor, names: Sequence[str] | None, who: str, rows: int, dimensions: int = 1
+    codes: Tensor, factors: Tensor, names: Names, who: str, rows: int, dimensions: int = 1
 ) -> tuple[Array, Array]:
     """Return codes ``(N, K)`` and factors ``(N, F)``, int64 or float64, with their rows sorted.
 
@@ -143,6 +144,6 @@ def is_class(factor: Array) -> bool:
     return np.issubdtype(factor.dtype, np.integer)
 
 
-def factor_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
+def factor_names(names: Names, count: int) -> tuple[str, ...]:
     """Return the names of ``count`` factors."""
     return tuple(f"factor_{i}" for i in range(count)) if names is None else tuple(names)

@@ -1,7 +1,6 @@
 """Scores of predictors of factors from the code."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
-from lit_bottleneck.metrics.factor_metric import Array, FactorMetric, factor_names, halves, is_class, ordered
+from lit_bottleneck.metrics.factor_metric import Array, FactorMetric, Names, factor_names, halves, is_class, ordered
 
 ProbeKind = Literal["linear", "mlp"]
 _KINDS: tuple[ProbeKind, ...] = ("linear", "mlp")
@@ -62,7 +61,7 @@ class FactorProbe(FactorMetric):
         kind: ProbeKind = "linear",
         test_size: float = 0.5,
         seed: int = 0,
-        names: Sequence[str] | None = None,
+        names: Names = None,
         max_rows: int = 10_000,
         **kwargs: Any,
     ) -> None:
@@ -125,7 +124,7 @@ def _check(kind: ProbeKind, test_size: float, max_rows: int) -> None:
         raise ConfigurationError(f"test_size must be above 0 and below 1; got {test_size!r}")
 
 
-def _rows(codes: Tensor, factors: Tensor, names: Sequence[str] | None, seed: int, max_rows: int) -> tuple[Array, Array]:
+def _rows(codes: Tensor, factors: Tensor, names: Names, seed: int, max_rows: int) -> tuple[Array, Array]:
     z, y = ordered(codes, factors, names, "a probe", rows=4)
     some = np.random.default_rng(seed).permutation(len(z))[:max_rows]
     return z[some], y[some]

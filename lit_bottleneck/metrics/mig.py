@@ -1,6 +1,5 @@
 """Mutual information gap of the dimensions of a code."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
 from lit_bottleneck.checks import whole_number
-from lit_bottleneck.metrics.factor_metric import Array, FactorMetric, is_class, ordered
+from lit_bottleneck.metrics.factor_metric import Array, FactorMetric, Names, is_class, ordered
 
 
 class MIG(FactorMetric):
@@ -33,7 +32,7 @@ class MIG(FactorMetric):
     {'mig': tensor(1.), 'mig_shape': tensor(1.)}
     """
 
-    def __init__(self, num_bins: int = 20, names: Sequence[str] | None = None, **kwargs: Any) -> None:
+    def __init__(self, num_bins: int = 20, names: Names = None, **kwargs: Any) -> None:
         super().__init__(names, **kwargs)
         self.num_bins = whole_number("num_bins", num_bins, at_least=2)
 
@@ -42,9 +41,7 @@ class MIG(FactorMetric):
         return self.gaps("mig", mutual_information_gaps(*self.known(), self.num_bins, self.names))
 
 
-def mutual_information_gaps(
-    codes: Tensor, factors: Tensor, num_bins: int = 20, names: Sequence[str] | None = None
-) -> Tensor:
+def mutual_information_gaps(codes: Tensor, factors: Tensor, num_bins: int = 20, names: Names = None) -> Tensor:
     """Return by how much one dimension knows each factor better than any other dimension does (arXiv 1802.04942).
 
     ``(I(z_1; v) - I(z_2; v)) / H(v)`` with the two dimensions of the largest mutual information. Both are those of the

@@ -1,13 +1,12 @@
 """Separated attribute predictability of a code."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lit_bottleneck.metrics.factor_metric import Array, FactorMetric, factor_names, halves, is_class, ordered
+from lit_bottleneck.metrics.factor_metric import Array, FactorMetric, Names, factor_names, halves, is_class, ordered
 
 
 class SAP(FactorMetric):
@@ -31,7 +30,7 @@ class SAP(FactorMetric):
     {'sap': tensor(1.), 'sap_scale': tensor(1.)}
     """
 
-    def __init__(self, seed: int = 0, names: Sequence[str] | None = None, **kwargs: Any) -> None:
+    def __init__(self, seed: int = 0, names: Names = None, **kwargs: Any) -> None:
         super().__init__(names, **kwargs)
         self.seed = seed
 
@@ -40,7 +39,7 @@ class SAP(FactorMetric):
         return self.gaps("sap", attribute_gaps(*self.known(), self.seed, self.names))
 
 
-def attribute_gaps(codes: Tensor, factors: Tensor, seed: int = 0, names: Sequence[str] | None = None) -> Tensor:
+def attribute_gaps(codes: Tensor, factors: Tensor, seed: int = 0, names: Names = None) -> Tensor:
     """Return by how much one dimension predicts each factor better than any other dimension does (arXiv 1711.00848).
 
     The difference of the two best scores of single dimensions. For numbers, a score is the squared correlation over all
@@ -89,11 +88,7 @@ def _nearest_mean(z: Array, classes: Array, z_scored: Array, classes_scored: Arr
     """Return the balanced accuracy of every dimension alone, ``(K,)``."""
     known, index = np.unique(classes, return_inverse=True)
     means = np.stack([z[index == i].mean(0) for i in range(len(known))])
-    right = np.stack(
-        [
-            known[np.abs(z[:, None] - mean).argmin(1)] == classes_scored
-            for z, mean in zip(z_scored.T, means.T, strict=True)
-        ]
-    )
+    nearest = [known[np.abs(z[:, None] - mean).argmin(1)] for z, mean in zip(z_scored.T, means.T, strict=True)]
+    right = np.stack(nearest) == classes_scored
     accuracy: Array = np.mean([right[:, classes_scored == one].mean(1) for one in np.unique(classes_scored)], axis=0)
     return accuracy

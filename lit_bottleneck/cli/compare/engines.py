@@ -95,15 +95,13 @@ def _sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def run_by_slurm(
-    runs: Sequence[Run], workers: int, arguments: Sequence[str], options: Sequence[str], out: Path
-) -> None:
+def run_by_slurm(runs: Sequence[Run], workers: int, args: Sequence[str], options: Sequence[str], out: Path) -> None:
     """Submit a SLURM array with one run a task, and wait until all tasks end.
 
     Args:
         runs: all runs of the comparison.
         workers: how many tasks may run at the same time.
-        arguments: the arguments of ``compare``; each task gets them and ``--task``.
+        args: the arguments of ``compare``; each task gets them and ``--task``.
         options: options of ``sbatch``, such as ``["--partition=gpu", "--gres=gpu:1"]``.
         out: the folder for the tasks' own output.
 
@@ -118,7 +116,7 @@ def run_by_slurm(
         return
     out.mkdir(parents=True, exist_ok=True)
     array = [f"--array={','.join(map(str, tasks))}%{workers}", f"--output={out / 'slurm-%a.log'}"]
-    task = f"{shlex.join([*_COMMAND, 'compare', *arguments])} --task $SLURM_ARRAY_TASK_ID"
+    task = f"{shlex.join([*_COMMAND, 'compare', *args])} --task $SLURM_ARRAY_TASK_ID"
     # A task that fails leaves a run that is not finished: no need to check the status.
     subprocess.run([sbatch, "--wait", *array, *options, "--wrap", task], check=False)  # noqa: S603
 

@@ -39,7 +39,7 @@ def test_the_newest_complete_checkpoint_is_chosen(tmp_path: Path) -> None:
     ("files", "words"),
     [
         ([], "holds no config.yaml: it is no run of"),
-        (["config.yaml"], "holds no resume.ckpt: the training is finished, or was stopped before its first step"),
+        (["config.yaml"], "holds no resume.ckpt: finished, or stopped before its first step"),
         (["config.yaml", "resume.ckpt"], "holds no checkpoint that can be read"),
     ],
 )
