@@ -254,15 +254,9 @@ def test_data_outside_the_support_are_refused_with_likelihoods_that_fit(
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_of_another_shape_are_refused(name: str) -> None:
     likelihood, x = likelihood_from(name), torch.ones(4, 2, 3)
-    numbers = likelihood.numbers_per_output
-    message = f"{type(likelihood).__name__}, with numbers_per_output={numbers}, needs .* got"
-    for shape in (
-        (4, 3 * numbers, 3),
-        (1, 2 * numbers, 3),
-        (4, 2 * numbers, 1),
-        (4, 2 * numbers),
-        (4, 2 * numbers, 3, 1),
-    ):
+    n = likelihood.numbers_per_output
+    message = f"{type(likelihood).__name__}, with numbers_per_output={n}, needs .* got"
+    for shape in ((4, 3 * n, 3), (1, 2 * n, 3), (4, 2 * n, 1), (4, 2 * n), (4, 2 * n, 3, 1)):
         with pytest.raises(ValueError, match=message):
             likelihood.log_prob(torch.zeros(shape), x)
     with pytest.raises(ValueError, match=r"for x of shape \(4,\)"):

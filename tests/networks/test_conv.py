@@ -30,19 +30,3 @@ def test_a_decoder_has_the_stages_of_the_encoder_in_reverse() -> None:
     assert [part.in_channels for part in up] == [16, 16, 8, 8, 4, 4, 4]
     assert [part.out_channels for part in down] == [4, 4, 8, 8, 16, 16]
     assert decoder[1](decoder[0](torch.zeros(1, 5))).shape == (1, 16, 4, 2)
-
-
-def test_encoder_and_decoder_overfit_a_few_images() -> None:
-    torch.manual_seed(0)
-    images = torch.rand(6, 1, 8, 8).round()
-    network = nn.Sequential(
-        ConvEncoder((1, 8, 8), 16, width=8, stages=1), ConvDecoder((1, 8, 8), 16, width=8, stages=1)
-    )
-    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
-    for _ in range(150):
-        optimizer.zero_grad()
-        loss = nn.functional.binary_cross_entropy_with_logits(network(images), images)
-        loss.backward()
-        optimizer.step()
-    assert loss < 0.05
-    assert ((network(images) > 0) == (images > 0.5)).all()
