@@ -56,8 +56,6 @@ class Compile(Callback):
         known = [name for name, part in module.named_children() if next(part.parameters(), None) is not None]
         names = [name for name in _NETWORKS if name in known] if self.networks is None else list(self.networks)
         if not names or not set(names) <= set(known):
-            raise ConfigurationError(
-                f"networks={self.networks} of the callback Compile must name networks of {type(module).__name__}, "
-                f"which has {', '.join(known) or 'none'}"
-            )
+            has = f"{type(module).__name__} has {', '.join(known) or 'none'}"
+            raise ConfigurationError(f"networks={self.networks} of Compile must name networks of the model; {has}")
         return names

@@ -8,7 +8,8 @@ from lightning import LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from lit_bottleneck.callbacks.measurement import CodeMeasurement, share
+from lit_bottleneck.callbacks.measurement import CodeMeasurement
+from lit_bottleneck.callbacks.run import of_data, share
 from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
 from lit_bottleneck.metrics import DCI, MIG, SAP, FactorProbe
 from lit_bottleneck.metrics.factor_metric import FactorError, FactorMetric
@@ -56,10 +57,9 @@ class Factors(CodeMeasurement):
         """Refuse modules without codes and data without factors."""
         super().setup(trainer, pl_module, stage)
         if stage != "predict" and _names(trainer) == ():
-            raise ConfigurationError(
-                f"Factors needs data of known factors, and {type(_data(trainer)).__name__} has factor_names=(): take "
-                "data.Shapes, or give images a nuisance (--data.init_args.nuisance)"
-            )
+            data = type(trainer.datamodule).__name__  # type: ignore[attr-defined]
+            way_out = "take data.Shapes, or give images a nuisance (--data.init_args.nuisance)"
+            raise ConfigurationError(f"Factors needs data of known factors, and {data} has factor_names=(): {way_out}")
 
     def check_batch(self, trainer: Trainer, batch: Any) -> None:
         """Refuse a batch without factors."""
@@ -81,7 +81,13 @@ class Factors(CodeMeasurement):
     def compute(self, trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
         """Return the scores of all metrics that the factors allow."""
         results: dict[str, Tensor] = {}
-        for prefix, metric in self._metrics(_names(trainer)):
+        names = _names(trainer)
+        metrics: list[tuple[str, FactorMetric]] = [
+            (f"probe_{kind}_", FactorProbe(kind, names=names, max_rows=self.max_rows)) for kind in self.probes
+        ]
+        if self.disentanglement:
+            metrics += [("", MIG(names=names)), ("", SAP(names=names)), ("dci_", DCI(names=names))]
+        for prefix, metric in metrics:
             metric.to(trainer.strategy.root_device)
             if self._codes:
                 metric.update(torch.cat(self._codes), torch.cat(self._factors))
@@ -90,15 +96,6 @@ class Factors(CodeMeasurement):
             except FactorError as error:  # on all processes, since each has gathered all rows by now
                 rank_zero_warn(f"Factors logs no {prefix or type(metric).__name__}: {error}")
         return results
-
-    def _metrics(self, names: Sequence[str] | None) -> list[tuple[str, FactorMetric]]:
-        """Return the metrics, each with the prefix of its names."""
-        metrics: list[tuple[str, FactorMetric]] = [
-            (f"probe_{kind}_", FactorProbe(kind, names=names, max_rows=self.max_rows)) for kind in self.probes
-        ]
-        if self.disentanglement:
-            metrics += [("", MIG(names=names)), ("", SAP(names=names)), ("dci_", DCI(names=names))]
-        return metrics
 
 
 def _factors(trainer: Trainer, batch: Any) -> Tensor:
@@ -109,29 +106,16 @@ def _factors(trainer: Trainer, batch: Any) -> Tensor:
     elif len(parts) == 2 and isinstance(parts[1], Tensor) and parts[1].dim() == 2 and parts[1].is_floating_point():
         factors = parts[1]
     else:
-        found = ", ".join(
-            f"{part.dtype} {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__ for part in parts
-        )
-        raise ConfigurationError(
-            "Factors needs batches (x, y, factors), or (x, factors) with floating factors (B, F), as of data.Shapes; "
-            f"got ({found})"
-        )
+        kinds = [f"{p.dtype} {tuple(p.shape)}" if isinstance(p, Tensor) else type(p).__name__ for p in parts]
+        needed = "batches (x, y, factors), or (x, factors) with floating factors (B, F), as of data.Shapes"
+        raise ConfigurationError(f"Factors needs {needed}; got ({', '.join(kinds)})")
     names = _names(trainer)
     if names is not None and len(names) != (factors.shape[1] if factors.dim() == 2 else 1):
-        raise ConfigurationError(
-            f"the datamodule's factor_names={names} need as many factors; got {tuple(factors.shape)}"
-        )
-    indices = getattr(_data(trainer), "factor_indices", None)
-    if indices is None or not factors.is_floating_point():
-        return factors
-    classes: Tensor = indices(factors)
-    return classes
+        raise ConfigurationError(f"the data's factor_names={names} need as many factors; got {tuple(factors.shape)}")
+    indices = of_data(trainer, "factor_indices")
+    return factors if indices is None or not factors.is_floating_point() else indices(factors)
 
 
 def _names(trainer: Trainer) -> tuple[str, ...] | None:
-    names = getattr(_data(trainer), "factor_names", None)
+    names = of_data(trainer, "factor_names")
     return None if names is None else tuple(names)
-
-
-def _data(trainer: Trainer) -> Any:
-    return getattr(trainer, "datamodule", None)

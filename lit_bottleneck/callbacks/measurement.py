@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -118,24 +118,15 @@ class CodeMeasurement(Measurement):
         super().setup(trainer, pl_module, stage)
         has_codes = hasattr(pl_module, "encode") or (hasattr(pl_module, "bottleneck") and hasattr(pl_module, "encoder"))
         if stage != "predict" and not has_codes:
-            raise ConfigurationError(
-                f"{type(self).__name__} needs a module with encode(x, sample=False) -> Code, or with a bottleneck after"
-                f" its encoder; {type(pl_module).__name__} has neither"
-            )
+            needed = "a module with encode(x, sample=False) -> Code, or with a bottleneck after its encoder"
+            raise ConfigurationError(f"{type(self).__name__} needs {needed}; {type(pl_module).__name__} has neither")
 
     def code(self, trainer: Trainer, module: Any, x: Tensor) -> Code:
         """Return the codes of inputs, each at its mean, in the trainer's precision."""
         with trainer.precision_plugin.val_step_context():
             if hasattr(module, "encode"):
-                code: Code = module.encode(x, sample=False)
-                return code
-            passed: Code = module.bottleneck(module.encoder(x), sample=False)
-            return passed
-
-
-def share(trainer: Trainer, total: int) -> int:
-    """Return how many of ``total`` examples this process measures."""
-    return total // trainer.world_size + (trainer.global_rank < total % trainer.world_size)
+                return cast(Code, module.encode(x, sample=False))
+            return cast(Code, module.bottleneck(module.encoder(x), sample=False))
 
 
 def _measurements(trainer: Any) -> list[Measurement]:

@@ -12,8 +12,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from lit_bottleneck.callbacks.measurement import share
-from lit_bottleneck.callbacks.value_range import value_range as value_range_of
+from lit_bottleneck.callbacks.run import share
+from lit_bottleneck.callbacks.run import value_range as value_range_of
 from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
 from lit_bottleneck.functional import InterpolationMode, interpolate
 from lit_bottleneck.metrics.features import CodeFeatures, ValueRange
@@ -87,10 +87,8 @@ class Paths(Callback):
         if classifies and self.classifier is not None:
             raise ConfigurationError(f"a {model} reads its codes itself: leave out classifier={str(self.classifier)!r}")
         if not classifies and self.classifier is None:
-            raise ConfigurationError(
-                f"Paths needs classifier=..., a checkpoint, to read what a {model} decodes; to train one: "
-                "lit-bottleneck fit --config recipes/vib_mnist.yaml --trainer.max_epochs 10"
-            )
+            train = "to train one: lit-bottleneck fit --config recipes/vib_mnist.yaml --trainer.max_epochs 10"
+            raise ConfigurationError(f"Paths needs classifier=..., a checkpoint, to read outputs of a {model}; {train}")
         if self.classifier is not None:
             with isolate_rng():  # new networks draw initial weights
                 self._classes = _Classes(self.classifier, self.value_range).to(trainer.strategy.root_device)
@@ -106,9 +104,7 @@ class Paths(Callback):
         if any(loader):  # the index of the dataloader, if there are several
             return
         if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-            raise ConfigurationError(
-                f"Paths needs test batches (x, y) with labels; got a {type(batch).__name__} without"
-            )
+            raise ConfigurationError(f"Paths needs test batches (x, y) with labels; got a {type(batch).__name__}")
         self._sample.add(batch[0], batch[1])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -137,15 +133,12 @@ class Paths(Callback):
         pl_module.log_dict(logged, sync_dist=trainer.world_size > 1)  # equal on all processes already
         self._sample = _Sample(0, self.seed)
 
-    def _walk(
-        self, module: LightningModule, examples: Tensor, labels: Tensor, qualities: dict[str, PathQuality]
-    ) -> None:
+    def _walk(self, module: Any, examples: Tensor, labels: Tensor, qualities: dict[str, PathQuality]) -> None:
         """Measure paths between examples ``(2, N, ...)`` with labels ``(2, N)``, ``_AT_ONCE`` at a time."""
-        read_images = self._reader_of_images(module)
-        read_codes = _reader_of_codes(module, examples.shape[2:], read_images)
+        read_images, read_codes = self._readers(module, examples.shape[2:])
         for rows in torch.arange(labels.shape[1]).split(_AT_ONCE):
             ends, classes = examples[:, rows].to(module.device), labels[:, rows].to(module.device)
-            codes = cast(Any, module).encode(ends.flatten(0, 1), sample=False).mean.unflatten(0, ends.shape[:2])
+            codes = module.encode(ends.flatten(0, 1), sample=False).mean.unflatten(0, ends.shape[:2])
             for mode in self.modes:
                 points = self._between(codes, mode)
                 qualities[mode].update(_read(read_codes, points), points.flatten(2), classes)
@@ -157,23 +150,24 @@ class Paths(Callback):
         at = torch.linspace(0, 1, self.steps).tolist()
         return torch.stack([interpolate(ends[0], ends[1], t, mode) for t in at])
 
-    def _cycle(self, module: LightningModule, dims: Sequence[int], error: Mean) -> None:
+    def _cycle(self, module: Any, dims: Sequence[int], error: Mean) -> None:
         """Measure the cycle error, of the same draws on every process."""
-        model = cast(Any, module)
         generator = torch.Generator().manual_seed(self.seed)
-        draws = torch.randn(self.num_pairs, model.latent_dim, generator=generator).to(model.device, model.dtype)
-
-        def encode(x: Tensor) -> Tensor:
-            return cast(Tensor, model.encode(x.reshape(-1, *dims), sample=False).mean)
-
+        draws = torch.randn(self.num_pairs, module.latent_dim, generator=generator).to(module.device, module.dtype)
         for z in draws.split(_AT_ONCE * self.steps):
-            error.update(cycle_error(encode, model.decode, z), weight=len(z))
+            of_draws = cycle_error(lambda x: module.encode(x.reshape(-1, *dims), sample=False).mean, module.decode, z)
+            error.update(of_draws, weight=len(z))
 
-    def _reader_of_images(self, module: LightningModule) -> _Reader:
+    def _readers(self, module: Any, dims: Sequence[int]) -> tuple[_Reader, _Reader]:
+        """Return the readers of images ``(B, *dims)`` and of codes."""
         if self._classes is None or _classifies(module):
-            return lambda x: _log_softmax(module(x))
+            return lambda x: _log_softmax(module(x)), lambda z: _log_softmax(module.decoder(z.to(module.dtype)))
         classes, theirs = self._classes, value_range_of(module.trainer, module)
-        return lambda x: classes(classes.mapped(x, theirs))
+
+        def read_images(x: Tensor) -> Tensor:
+            return cast(Tensor, classes(classes.mapped(x, theirs)))
+
+        return read_images, lambda z: read_images(module.decode(z.to(module.dtype)).reshape(-1, *dims))
 
 
 class _Classes(CodeFeatures):
@@ -182,9 +176,8 @@ class _Classes(CodeFeatures):
     def __init__(self, ckpt_path: str | Path, value_range: ValueRange | None) -> None:
         super().__init__(ckpt_path, value_range)
         if not _classifies(self.model):
-            raise ConfigurationError(
-                f"classifier={str(ckpt_path)!r} must hold a VIBClassifier; got a {type(self.model).__name__}"
-            )
+            kind = type(self.model).__name__
+            raise ConfigurationError(f"classifier={str(ckpt_path)!r} must hold a VIBClassifier; got a {kind}")
 
     def features(self, x: Tensor) -> Tensor:
         return _log_softmax(self.model(x))
@@ -231,16 +224,8 @@ def _classifies(module: nn.Module) -> bool:
     return hasattr(module, "log_probabilities") and hasattr(module, "decoder")
 
 
-def _reader_of_codes(module: LightningModule, dims: Sequence[int], read_images: _Reader) -> _Reader:
-    model = cast(Any, module)
-    if _classifies(module):
-        return lambda z: _log_softmax(model.decoder(z.to(model.dtype)))
-    return lambda z: read_images(model.decode(z.to(model.dtype)).reshape(-1, *dims))
-
-
 def _read(read: _Reader, points: Tensor) -> Tensor:
-    read_points: Tensor = read(points.flatten(0, 1)).unflatten(0, points.shape[:2])
-    return read_points
+    return cast(Tensor, read(points.flatten(0, 1)).unflatten(0, points.shape[:2]))
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import io
 import math
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import PIL.Image
 import torch
@@ -19,8 +19,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
-from lit_bottleneck.callbacks.run_folder import run_folder
-from lit_bottleneck.callbacks.value_range import value_range
+from lit_bottleneck.callbacks.run import run_folder, value_range
 from lit_bottleneck.checks import one_of, whole_number
 from lit_bottleneck.functional import InterpolationMode
 from lit_bottleneck.models.base import evaluating
@@ -95,13 +94,11 @@ class Pictures(Callback):
         for name, rows in pictures.items():
             if rows.dim() == 2:
                 self._show(trainer, name, point_plot(rows, examples))
-                continue
-            if rows.dim() != 5 or rows.shape[2] not in (1, 3):
-                rank_zero_warn(
-                    f"Pictures draws images (C, H, W) of 1 or 3 channels; {name} are {tuple(rows.shape[2:])}"
-                )
-                continue
-            self._show(trainer, name, image_grid(rows, value_range(trainer, module) or (0.0, 1.0)))
+            elif rows.dim() == 5 and rows.shape[2] in (1, 3):
+                self._show(trainer, name, image_grid(rows, value_range(trainer, module) or (0.0, 1.0)))
+            else:
+                shape = tuple(rows.shape[2:])
+                rank_zero_warn(f"Pictures draws images (C, H, W) of 1 or 3 channels; {name} are {shape}")
 
     def pictures(self, module: Any, x: Tensor) -> dict[str, Tensor]:
         """Compute the pictures that the module can show, by name.
@@ -139,8 +136,7 @@ class Pictures(Callback):
             z = code.mean[0].repeat(len(dimensions), self.steps, 1)
             for row, dimension in enumerate(dimensions):
                 z[row, :, dimension] = torch.linspace(-_REACH, _REACH, self.steps)
-            images: Tensor = module.decode(z.flatten(0, 1).to(x.dtype)).unflatten(0, z.shape[:2])
-        return images
+            return cast(Tensor, module.decode(z.flatten(0, 1).to(x.dtype)).unflatten(0, z.shape[:2]))
 
     def _show(self, trainer: Trainer, name: str, image: Image) -> None:
         folder = run_folder(trainer) / "pictures"
@@ -164,8 +160,7 @@ def image_grid(rows: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> I
     images = ((rows.flatten(0, 1).float().cpu() - low) / (high - low)).clamp(0, 1)
     magnification = math.ceil(_SMALLEST_TILE / min(images.shape[-2:]))
     images = images.repeat_interleave(magnification, -2).repeat_interleave(magnification, -1)
-    image: Image = to_pil_image(make_grid(images, nrow=rows.shape[1], pad_value=0.5))
-    return image
+    return cast(Image, to_pil_image(make_grid(images, nrow=rows.shape[1], pad_value=0.5)))
 
 
 def point_plot(samples: Tensor, examples: Tensor | None = None) -> Image:

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from lit_bottleneck.callbacks.run_folder import run_folder
+from lit_bottleneck.callbacks.run import run_folder
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -26,18 +26,13 @@ class PredictionWriter(BasePredictionWriter):
         super().__init__(write_interval="epoch")
 
     def write_on_epoch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        predictions: Sequence[Any],
-        batch_indices: Sequence[Any],
+        self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
         """Write the rows of this process."""
         batches = [batch if isinstance(batch, dict) else {"prediction": batch} for batch in predictions]
         if not batches or not all(isinstance(value, Tensor) for batch in batches for value in batch.values()):
-            rank_zero_warn(
-                f"{type(pl_module).__name__}.predict_step returned no tensors for one dataloader: nothing written"
-            )
+            model = type(pl_module).__name__
+            rank_zero_warn(f"{model}.predict_step returned no tensors for one dataloader: nothing written")
             return
         arrays = {name: _array(torch.cat([batch[name] for batch in batches])) for name in batches[0]}
         [indices] = batch_indices

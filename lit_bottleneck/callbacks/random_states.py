@@ -53,7 +53,9 @@ class RandomStates(Callback):
         is_within = not trainer.is_last_batch and (trainer.global_step == self._step_before or trainer.should_stop)
         checkpoint[UNDER_WAY] = is_under_way(trainer, self._step_before) if is_batch_end else has_plateau or is_within
         states = {"now": _states(trainer), "epoch_start": self._epoch_start}
-        checkpoint[_KEY] = _of_all_processes(trainer, states)
+        checkpoint[_KEY] = [states] * trainer.world_size
+        if trainer.world_size > 1:
+            torch.distributed.all_gather_object(checkpoint[_KEY], states)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Read the states of this process; they are set when training starts."""
@@ -61,10 +63,8 @@ class RandomStates(Callback):
             return
         of_ranks = checkpoint.get(_KEY)
         if of_ranks is not None and len(of_ranks) != trainer.world_size:
-            rank_zero_warn(
-                f"the checkpoint was written by {len(of_ranks)} processes, and there are {trainer.world_size} now: "
-                "the training goes on with other noise and another order of the data"
-            )
+            other = f"was written by {len(of_ranks)} processes, and there are {trainer.world_size} now"
+            rank_zero_warn(f"the checkpoint {other}: noise and order of the data are not continued")
             of_ranks = None
         self._loaded = None if of_ranks is None else of_ranks[trainer.global_rank]
 
@@ -154,14 +154,12 @@ def _generators(trainer: Trainer) -> list[torch.Generator]:
 def _states(trainer: Trainer) -> States:
     """Return the states of this process's generators, as tensors and plain values."""
     numpy = np.random.get_state(legacy=False)
+    key = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
     device = trainer.strategy.root_device
     return {
         "torch": torch.get_rng_state(),
         "device": None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(),
-        "numpy": {
-            **numpy,
-            "state": {**numpy["state"], "key": torch.from_numpy(numpy["state"]["key"].astype(np.int64))},
-        },
+        "numpy": {**numpy, "state": {**numpy["state"], "key": key}},
         "python": random.getstate(),
         "loaders": [generator.get_state() for generator in _generators(trainer)],
     }
@@ -176,11 +174,3 @@ def _set_states(trainer: Trainer, states: States) -> None:
     random.setstate(states["python"])
     for generator, state in zip(_generators(trainer), states["loaders"], strict=False):  # no loaders yet
         generator.set_state(state.cpu())
-
-
-def _of_all_processes(trainer: Trainer, states: States) -> list[States]:
-    if trainer.world_size == 1:
-        return [states]
-    gathered: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(gathered, states)
-    return gathered

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lit_bottleneck.callbacks.random_states import is_under_way
-from lit_bottleneck.callbacks.run_folder import run_folder
+from lit_bottleneck.callbacks.run import run_folder
 from lit_bottleneck.checks import ConfigurationError, positive, whole_number
 
 FILENAME = "resume.ckpt"
@@ -49,10 +49,8 @@ class ResumePoint(Callback):
         if stage == "fit":
             # private, but without it the format of a strategy's checkpoints is known only when one is written
             if getattr(trainer.strategy, "_state_dict_type", "full") != "full":
-                raise ConfigurationError(
-                    "ResumePoint replaces one file by another, and a sharded checkpoint is a folder: set "
-                    "trainer.strategy.init_args.state_dict_type=full"
-                )
+                way_out = "set trainer.strategy.init_args.state_dict_type=full"
+                raise ConfigurationError(f"ResumePoint writes a file, and a sharded checkpoint is a folder: {way_out}")
             trainer_: Any = trainer  # its type does not declare callbacks
             others = [callback for callback in trainer_.callbacks if callback is not self]
             first = next((i for i, one in enumerate(others) if isinstance(one, Checkpoint)), len(others))

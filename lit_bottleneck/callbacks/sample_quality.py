@@ -9,8 +9,8 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from lit_bottleneck.callbacks.measurement import Measurement, share
-from lit_bottleneck.callbacks.value_range import value_range
+from lit_bottleneck.callbacks.measurement import Measurement
+from lit_bottleneck.callbacks.run import of_data, share, value_range
 from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.metrics import (
     FeatureExtractor,
@@ -71,9 +71,8 @@ class SampleQuality(Measurement):
         if stage == "predict":
             return
         if not hasattr(pl_module, "sample"):
-            raise ConfigurationError(
-                f"SampleQuality needs a module with sample(n); {type(pl_module).__name__} has none"
-            )
+            model = type(pl_module).__name__
+            raise ConfigurationError(f"SampleQuality needs a module with sample(n); {model} has none")
         device, examples = trainer.strategy.root_device, dummy_batch(pl_module)
         with isolate_rng():  # a new network draws initial weights
             if self.every_n_epochs or stage == "test":
@@ -130,7 +129,7 @@ class SampleQuality(Measurement):
             pixels = value_range(trainer, module)
             self._real.append(self.features(self.features.mapped(real, pixels)))
             self._generated.append(self.features(self.features.mapped(generated, pixels)))
-        if _modes(trainer) is not None:
+        if of_data(trainer, "modes") is not None:
             self._points.append(generated)
 
     def compute(self, trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
@@ -140,33 +139,21 @@ class SampleQuality(Measurement):
         counts, widths = trainer.strategy.all_gather(mine).view(-1, 2).unbind(1)  # a process may have none
         count, width = int(counts.sum()), int(widths.max())
         if count <= self.neighbours:
-            rank_zero_warn(
-                f"SampleQuality needs more real examples than neighbours={self.neighbours}; got {count}: nothing logged"
-            )
+            needed = f"more real examples than neighbours={self.neighbours}"
+            rank_zero_warn(f"SampleQuality needs {needed}; got {count}: nothing logged")
             return {}
-        scores = MetricCollection(
-            {
-                "frechet_distance": FrechetDistance(width),
-                "kernel_distance": KernelDistance(),
-                "precision_recall": PrecisionRecall(self.neighbours),
-            },
-            compute_groups=False,
-        ).to(device)
+        metrics: dict[str, Any] = {"frechet_distance": FrechetDistance(width), "kernel_distance": KernelDistance()}
+        metrics["precision_recall"] = PrecisionRecall(self.neighbours)
+        scores = MetricCollection(metrics, compute_groups=False).to(device)
         scores.update(_joined(self._real, width, device), real=True)
         scores.update(_joined(self._generated, width, device), real=False)
         results = {f"{name}_{self.features.name}_{count}": score for name, score in scores.compute().items()}
-        modes = _modes(trainer)
+        modes = of_data(trainer, "modes")
         if modes is not None:
-            coverage = ModeCoverage(modes, trainer.datamodule.std).to(device)  # type: ignore[attr-defined]
+            coverage = ModeCoverage(modes, of_data(trainer, "std")).to(device)
             coverage.update(_joined(self._points, modes.shape[1], device))
             results |= {f"coverage_{name}": value for name, value in coverage.compute().items()}
         return results
-
-
-def _modes(trainer: Trainer) -> Tensor | None:
-    """Return the means of the mixture that the data are drawn from, if the datamodule has them."""
-    modes: Tensor | None = getattr(getattr(trainer, "datamodule", None), "modes", None)
-    return modes
 
 
 def _joined(parts: list[Tensor], width: int, device: torch.device) -> Tensor:

@@ -52,20 +52,20 @@ class SkipNonFinite(Callback):
         if not trainer.strategy.reduce_boolean_decision(not norm.isfinite().item(), all=False):
             self._in_a_row[place] = 0
             return
-        broken = ", ".join(_not_finite(pl_module)) or "the network on another process"
+        gradients = [(name, weight.grad) for name, weight in pl_module.named_parameters() if weight.grad is not None]
+        networks = {name.split(".")[0] for name, gradient in gradients if not gradient.isfinite().all()}
+        broken = ", ".join(sorted(networks)) or "the network on another process"
         for weight in weights:
             weight.grad = None
         if isinstance(pl_module, GaussianBottleneck):
             pl_module.discard_step()
         self.skipped += 1
         self._in_a_row[place] = in_a_row = self._in_a_row.get(place, 0) + 1
-        step = trainer.global_step
+        step, complaint = trainer.global_step, f"the gradient of {broken} is not finite"
         if in_a_row > self.most_in_a_row:
-            raise FloatingPointError(
-                f"step {step}: the gradient of {broken} is not finite, for the {in_a_row}th time in a row (more "
-                f"than most_in_a_row={self.most_in_a_row}). Look at the data, or lower the learning rate"
-            )
-        rank_zero_warn(f"step {step} is left out: the gradient of {broken} is not finite")
+            times = f"for the {in_a_row}th time in a row (more than most_in_a_row={self.most_in_a_row})"
+            raise FloatingPointError(f"step {step}: {complaint}, {times}. Look at the data, or lower the learning rate")
+        rank_zero_warn(f"step {step} is left out: {complaint}")
         pl_module.log("train/skipped_steps", float(self.skipped))
 
     def state_dict(self) -> dict[str, Any]:
@@ -75,9 +75,3 @@ class SkipNonFinite(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the numbers of skipped steps."""
         self.skipped, self._in_a_row = state_dict["skipped"], dict(state_dict["in_a_row"])
-
-
-def _not_finite(module: LightningModule) -> list[str]:
-    """Return the names of the submodules with a gradient that is not finite."""
-    weights = [(name, weight.grad) for name, weight in module.named_parameters() if weight.grad is not None]
-    return sorted({name.split(".")[0] for name, gradient in weights if not gradient.isfinite().all()})

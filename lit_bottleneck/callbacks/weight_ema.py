@@ -39,10 +39,8 @@ class WeightEMA(WeightAveraging):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy the weights."""
         if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
-            raise ConfigurationError(
-                f"WeightEMA averages weights that every process has as a whole, and {type(trainer.strategy).__name__} "
-                "shards them: leave it out of trainer.callbacks, or set trainer.strategy=ddp"
-            )
+            shards = f"{type(trainer.strategy).__name__} shards them: leave it out, or set trainer.strategy=ddp"
+            raise ConfigurationError(f"WeightEMA averages weights that every process has as a whole, and {shards}")
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:  # Lightning casts the module only after setup
             precision = trainer.precision_plugin

@@ -64,9 +64,7 @@ def largest_difference(plain: nn.Module, run: Run, example: Tensor) -> float:
         difference = (ours - theirs).abs().where(ours != theirs, 0).max().item()
         rounding = torch.finfo(ours.dtype).eps ** 0.5 * max(1.0, ours.abs().max().item())
         if not difference <= rounding:
-            raise RuntimeError(
-                f"what was exported gives other numbers than the model, by up to {difference:.3g}: does a network draw "
-                "numbers in evaluation too?"
-            )
+            other = f"what was exported gives other numbers than the model, by up to {difference:.3g}"
+            raise RuntimeError(f"{other}: does a network draw numbers in evaluation too?")
         largest = max(largest, difference)
     return largest

@@ -13,21 +13,15 @@ from lit_bottleneck.models.export_parts import ExportPart, mean_code
 ROWS = 11  # of a batch to trace with: a size that no dimension of a network has
 
 
-def parts_of(model: nn.Module) -> dict[str, ExportPart]:
-    """Return the parts of a model by name: its ``export_parts()``; else ``code``, if it has an ``encode``."""
-    if hasattr(model, "export_parts"):
-        parts: dict[str, ExportPart] = model.export_parts()  # type: ignore[operator]
-        return parts
-    return {"code": ExportPart(mean_code)} if hasattr(model, "encode") else {}
-
-
-def part_of(model: nn.Module, name: str) -> ExportPart:
-    """Return one of `parts_of`.
+def part_of(model: Any, name: str) -> ExportPart:
+    """Return a part of a model by its name: one of its ``export_parts()``; else ``code``, if it has an ``encode``.
 
     Raises:
         ConfigurationError: for a part that the model does not have, with the parts that it has.
     """
-    parts = parts_of(model)
+    parts: dict[str, ExportPart] = {"code": ExportPart(mean_code)} if hasattr(model, "encode") else {}
+    if hasattr(model, "export_parts"):
+        parts = model.export_parts()
     if name not in parts:
         has = ", ".join(map(repr, parts)) or "none, since it has neither export_parts() nor encode(x)"
         raise ConfigurationError(f"a {type(model).__name__} has no part {name!r}; it has {has}")
@@ -59,10 +53,8 @@ def example_inputs(model: nn.Module, part: str, dims: Sequence[int] | None = Non
     draw = part_of(model, part).draw
     x = _draw_data(model, dims, generator) if draw is None else draw(ROWS, generator)
     if dims is not None and tuple(dims) != tuple(x.shape[1:]):
-        raise ConfigurationError(
-            f"the part {part!r} of this {type(model).__name__} takes inputs of the shape {tuple(x.shape[1:])}; got "
-            f"{tuple(dims)}"
-        )
+        kind, shape = type(model).__name__, tuple(x.shape[1:])
+        raise ConfigurationError(f"the part {part!r} of a {kind} takes inputs of the shape {shape}; got {tuple(dims)}")
     return x
 
 
@@ -83,10 +75,8 @@ def batch_of(example: Tensor, size: int) -> Tensor:
 def _draw_data(model: nn.Module, dims: Sequence[int] | None, generator: torch.Generator) -> Tensor:
     shape = _known_dims(model) or dims
     if shape is None:
-        raise ConfigurationError(
-            f"the shape of an input of this {type(model).__name__} is not known: give a batch of them as example, "
-            "or on the command line the --dims of one, such as --dims 1 28 28"
-        )
+        way_out = "give a batch of them as example, or on the command line the --dims of one, such as --dims 1 28 28"
+        raise ConfigurationError(f"the shape of an input of this {type(model).__name__} is not known: {way_out}")
     weight = next(model.parameters(), torch.zeros(()))
     tokens = _number_of_tokens(getattr(model, "encoder", model))
     if tokens is not None:

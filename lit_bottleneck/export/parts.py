@@ -47,10 +47,9 @@ def deterministic_path(model: nn.Module, part: str) -> nn.Module:
     try:
         copy = deepcopy(model)
     except RuntimeError as error:
-        raise ConfigurationError(
-            f"{type(model).__name__} cannot be copied, which its export needs: {error} (Of the two weight_norms of "
-            "torch that of torch.nn.utils.parametrizations can.)"
-        ) from error
+        way_out = "(Of the two weight_norms of torch that of torch.nn.utils.parametrizations can.)"
+        complaint = f"{type(model).__name__} cannot be copied, which its export needs: {error} {way_out}"
+        raise ConfigurationError(complaint) from error
     for name in chosen.unused:
         if hasattr(copy, name):
             setattr(copy, name, None)
@@ -131,10 +130,8 @@ def _exported(model: nn.Module, part: str, example: Tensor | None) -> tuple[Expo
         with torch.no_grad():
             plain(x)
     except (ValueError, RuntimeError, IndexError) as error:
-        raise ConfigurationError(
-            f"the part {part!r} of a {type(model).__name__} does not take inputs of the shape {tuple(x.shape[1:])} and "
-            f"{x.dtype}: {_first_lines(error)}"
-        ) from error
+        given = f"inputs of the shape {tuple(x.shape[1:])} and {x.dtype}: {_first_lines(error)}"
+        raise ConfigurationError(f"the part {part!r} of a {type(model).__name__} does not take {given}") from error
     program = _traced(plain, torch.zeros_like(x))  # the file holds its example: no data of the user's
     largest_difference(plain, program.module(), x)
     return program, plain, x
@@ -154,15 +151,11 @@ def _traced(plain: nn.Module, x: Tensor) -> ExportedProgram:
             raise RuntimeError(f"torch cannot export it for batches of any size: {_first_lines(error)}") from error
 
 
-def _write_onnx(program: ExportedProgram, input_name: str, output_name: str, file: Path) -> None:
+def _write_onnx(program: ExportedProgram, given: str, returned: str, file: Path) -> None:
     try:
+        decomposed = program.run_decompositions({torch.ops.aten.hypot.default: _hypot})
         written = torch.onnx.export(
-            program.run_decompositions({torch.ops.aten.hypot.default: _hypot}),
-            dynamo=True,
-            verbose=False,
-            input_names=[input_name],
-            output_names=[output_name],
-            dynamic_shapes=_BATCH,
+            decomposed, dynamo=True, verbose=False, dynamic_shapes=_BATCH, input_names=[given], output_names=[returned]
         )
     except ImportError as error:
         raise ImportError(f"torch {torch.__version__} needs another onnxscript: pip install -U onnxscript") from error
