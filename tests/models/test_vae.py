@@ -1,7 +1,7 @@
-"""The VAE: against the closed forms of the linear Gaussian case, its invariants, its data, its errors."""
+"""The VAE: closed forms of the linear Gaussian case, invariants, logged values and errors."""
 
-import csv
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,19 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from lit_bottleneck import ELBO, IWAE, VAE, BetaTC
 from lit_bottleneck.beta import GECO, CapacityBeta, DualBeta
 from lit_bottleneck.likelihoods import Gaussian, LearnedGaussian
 from lit_bottleneck.networks import MLP, MLPDecoder
-from tests.linear_gaussian import LinearEncoder, covariance, draw, expectations
+from tests.linear_gaussian import LinearEncoder, draw, expectations
+from tests.models.runs import batches, checkpoint_of, fit, logged
 from tests.quiet import trainer
 
 
 def linear(sigma: float = 0.8, **kwargs: Any) -> VAE:
-    """A linear Gaussian VAE with random weights."""
+    """Return a linear Gaussian VAE with random weights."""
     torch.manual_seed(3)
     vae = VAE(LinearEncoder(5, 2), nn.Linear(2, 5), latent_dim=2, likelihood=Gaussian(sigma), **kwargs)
     with torch.no_grad():
@@ -31,7 +32,7 @@ def linear(sigma: float = 0.8, **kwargs: Any) -> VAE:
 
 
 def images(**kwargs: Any) -> VAE:
-    """A VAE of binary 4 x 4 images."""
+    """Return a VAE of binary 4 x 4 images."""
     torch.manual_seed(4)
     decoder = nn.Sequential(MLP(3, [16], 16), nn.Unflatten(1, (1, 4, 4)))
     return VAE(MLP(16, [16], 6), **{"decoder": decoder, "latent_dim": 3, "likelihood": "bernoulli"} | kwargs)
@@ -41,14 +42,10 @@ def binary(count: int = 20) -> Tensor:
     return torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(5)).lt(0.4).float()
 
 
-def loader(*tensors: Tensor, batch_size: int = 5) -> DataLoader:
-    return DataLoader(TensorDataset(*tensors), batch_size=batch_size, collate_fn=None)
-
-
 # ------------------------------------------------------------------------------------------------------- closed forms
 
 
-def test_the_elbo_of_the_linear_case_is_the_analytic_one() -> None:
+def test_the_elbo_of_the_linear_case_is_its_closed_form() -> None:
     vae, sigma = linear(), 0.8
     x = draw(20_000)
     with torch.no_grad():
@@ -96,7 +93,7 @@ def test_more_samples_do_not_lower_the_log_likelihood() -> None:
     assert many.mean() > few.mean() + 0.1
 
 
-def test_the_log_likelihood_in_parts_is_that_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_likelihood_is_the_same_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     vae, x = linear(), draw(8)
     torch.manual_seed(0)
     whole = vae.log_likelihood(x, 3000)
@@ -125,10 +122,9 @@ def fit_linear(likelihood: Any, beta: float) -> VAE:
         lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12 * 200),
         lr_scheduler_interval="step",
     )
-    data = draw(100_000)
-    batches = DataLoader(TensorDataset(data), sampler=torch.utils.data.BatchSampler(
-        torch.utils.data.RandomSampler(data), 500, drop_last=False), batch_size=None)  # fmt: skip
-    trainer(max_epochs=12).fit(vae, batches)
+    data = TensorDataset(draw(100_000))
+    sampler = BatchSampler(RandomSampler(data), 500, drop_last=False)
+    fit(vae, DataLoader(data, sampler=sampler, batch_size=None), max_epochs=12)
     return vae.eval()
 
 
@@ -144,15 +140,15 @@ def test_training_finds_probabilistic_pca(likelihood: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_higher_price_fills_less_water() -> None:
+def test_beta_2_has_the_rate_of_the_theory() -> None:
     vae = fit_linear(Gaussian(0.5**0.5), beta=2.0)
     assert expectations(vae, 0.5**0.5).rate == pytest.approx(1.039721, abs=0.02)
 
 
-# ------------------------------------------------------------------------------------------------ codes and their price
+# ------------------------------------------------------------------------------------------------ codes and beta
 
 
-def test_the_deterministic_twin_is_a_plain_autoencoder() -> None:
+def test_a_deterministic_vae_is_a_plain_autoencoder() -> None:
     vae, x = images(deterministic=True, beta=5.0), binary()
     vae.train()
     code = vae.encode(x)
@@ -165,7 +161,7 @@ def test_the_deterministic_twin_is_a_plain_autoencoder() -> None:
         vae.log_likelihood(x, 2)
 
 
-def test_free_bits_price_no_dimension_below_the_threshold() -> None:
+def test_dimensions_below_free_bits_cost_the_threshold() -> None:
     x = binary()
     plain, free = images(beta=2.0), images(beta=2.0, free_bits=0.3)
     torch.manual_seed(0)
@@ -179,20 +175,16 @@ def test_free_bits_price_no_dimension_below_the_threshold() -> None:
 
 
 @pytest.mark.parametrize("beta", [DualBeta(capacity=1.0), CapacityBeta(weight=1.0, capacity=1.0), GECO(5.0)])
-def test_any_price_trains(beta: Any) -> None:
+def test_every_controller_trains(beta: Any) -> None:
     vae = images(beta=beta)
-    trainer(max_epochs=2).fit(vae, loader_of(binary()))
+    fit(vae, batches(binary(), size=5), max_epochs=2)
     assert math.isfinite(vae.beta)
 
 
-def loader_of(x: Tensor, *more: Tensor, batch_size: int = 5) -> DataLoader:
-    return DataLoader(TensorDataset(x, *more), batch_size=batch_size)
+# ------------------------------------------------------------------------------------------ outputs
 
 
-# ------------------------------------------------------------------------------------------ what it gives
-
-
-def test_the_forward_pass_reconstructs_by_the_mean_code() -> None:
+def test_the_forward_pass_decodes_the_mean_code() -> None:
     vae, x = images(), binary()
     expected = vae.decoder(vae.encoder(x)[:, :3]).sigmoid()
     torch.testing.assert_close(vae.train()(x), expected)
@@ -221,7 +213,7 @@ def test_samples_are_decoded_draws_of_the_prior() -> None:
 
 
 @pytest.mark.parametrize("mode", ["linear", "slerp", "variance_preserving"])
-def test_a_path_begins_and_ends_with_the_reconstructions(mode: Any) -> None:
+def test_an_interpolation_begins_and_ends_with_the_reconstructions(mode: Any) -> None:
     vae, x = images(), binary()
     path = vae.interpolate(x[:8], x[8:16], steps=5, mode=mode)
     assert path.shape == (5, 8, 1, 4, 4)
@@ -230,7 +222,7 @@ def test_a_path_begins_and_ends_with_the_reconstructions(mode: Any) -> None:
     assert not torch.allclose(path[2], path[0])
 
 
-def test_predictions_are_of_every_example() -> None:
+def test_a_prediction_holds_mean_rate_elbo_log_likelihood_and_label() -> None:
     vae, x = images(likelihood_samples=500, eval_samples=300).eval(), binary()
     predicted = vae.predict_step((x, torch.arange(20)), 0)
     assert {name: tuple(value.shape) for name, value in predicted.items()} == {
@@ -243,15 +235,13 @@ def test_predictions_are_of_every_example() -> None:
     assert (predicted["log_likelihood"] > predicted["elbo"] - 0.1).all()
 
 
-def test_what_is_logged_is_unweighted_whatever_beta_is(tmp_path: Path) -> None:
+def test_logged_parts_are_not_weighted_by_beta(tmp_path: Path) -> None:
     vae = images(beta=7.0, likelihood_samples=20)
-    logger = CSVLogger(tmp_path)
-    run = trainer(max_epochs=2, logger=logger, log_every_n_steps=1)
-    data = loader_of(binary(), torch.full((20,), 9))  # labels are not looked at
+    run = trainer(max_epochs=2, logger=CSVLogger(tmp_path), log_every_n_steps=1)
+    data = batches(binary(), torch.full((20,), 9), size=5)  # labels are ignored
     run.fit(vae, data, data)
     run.test(vae, data, verbose=False)
-    with open(Path(logger.log_dir) / "metrics.csv") as file:
-        rows = list(csv.DictReader(file))
+    rows = logged(tmp_path)
     for stage in ("train", "val", "test"):
         values = [{name: row[f"{stage}/{name}"] for name in ("elbo", "distortion", "rate", "loss")} for row in rows]
         values = [{name: float(value) for name, value in row.items()} for row in values if row["elbo"]]
@@ -262,10 +252,10 @@ def test_what_is_logged_is_unweighted_whatever_beta_is(tmp_path: Path) -> None:
     assert float(rows[-1]["test/log_likelihood"]) > float(rows[-1]["test/elbo"]) - 1
 
 
-def test_measures_are_not_rounded_with_the_weights() -> None:
+def test_metrics_are_not_rounded_to_the_precision_of_the_weights() -> None:
     vae, x = images(eval_samples=50), binary(60)
     run = trainer(precision="bf16-true")
-    [measured] = run.test(vae, loader_of(x), verbose=False)
+    [measured] = run.test(vae, batches(x, size=5), verbose=False)
     vae = vae.float()
     expected = vae.predict_step(x, 0)["elbo"].mean().item()
     assert measured["test/elbo"] == pytest.approx(expected, abs=0.2)
@@ -275,12 +265,8 @@ def test_measures_are_not_rounded_with_the_weights() -> None:
 @pytest.mark.parametrize("objective", [ELBO(), IWAE(4), BetaTC(3.0)])
 def test_a_checkpoint_holds_likelihood_and_objective(objective: Any, tmp_path: Path) -> None:
     vae = VAE(MLP(16, [], 6), MLP(3, [], 16), 3, Gaussian(0.7), objective=objective)
-    run = trainer()
-    run.fit(vae, loader_of(torch.randn(20, 1, 4, 4)))
-    run.save_checkpoint(tmp_path / "vae.ckpt")
-    again = VAE.load_from_checkpoint(
-        tmp_path / "vae.ckpt", weights_only=True, encoder=MLP(16, [], 6), decoder=MLP(3, [], 16)
-    )
+    path = checkpoint_of(vae, batches(torch.randn(20, 1, 4, 4), size=5), tmp_path)
+    again = VAE.load_from_checkpoint(path, weights_only=True, encoder=MLP(16, [], 6), decoder=MLP(3, [], 16))
     assert type(again.objective) is type(objective)
     assert again.objective.arguments == objective.arguments
     assert again.likelihood.arguments == {"sigma": 0.7}
@@ -288,20 +274,53 @@ def test_a_checkpoint_holds_likelihood_and_objective(objective: Any, tmp_path: P
     assert torch.equal(again.reconstruct(x), vae.reconstruct(x))
 
 
-# ------------------------------------------------------------------------------------------ bad input
+# ------------------------------------------------------------------------------------------ invalid inputs
 
 
-def test_grey_levels_under_bernoulli_are_refused_at_the_first_batch() -> None:
-    with pytest.raises(ValueError, match="continuous_bernoulli"):
-        trainer().fit(images(), loader_of(torch.rand(20, 1, 4, 4)))
+@pytest.mark.parametrize(
+    ("likelihood", "pixel", "words"),
+    [("bernoulli", 0.5, "continuous_bernoulli"), ("gaussian", math.nan, "finite"), ("gaussian", math.inf, "finite")],
+)
+def test_pixels_outside_of_the_likelihoods_support_are_refused_at_the_first_batch(
+    likelihood: str, pixel: float, words: str
+) -> None:
+    x = binary()
+    x[3, 0, 1, 1] = pixel
+    with pytest.raises(ValueError, match=words):
+        fit(images(likelihood=likelihood), batches(x, size=5))
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_pixels_that_are_not_finite_are_refused(value: float) -> None:
-    x = torch.randn(20, 1, 4, 4)
-    x[3, 0, 1, 1] = value
-    with pytest.raises(ValueError, match="finite"):
-        trainer().fit(images(likelihood="gaussian"), loader_of(x))
+OTHER_WIDTH = "latent_dim=3 needs a decoder of codes of that width; got one of 4"
+ONE_NUMBER = {"decoder": MLPDecoder(3, [], (1, 4, 4)), "likelihood": "gaussian_per_output"}
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: images(decoder=MLPDecoder(4, [], (1, 4, 4))), OTHER_WIDTH),
+        (lambda: images(decoder=nn.Linear(4, 16)), OTHER_WIDTH),
+        (lambda: images(**ONE_NUMBER), "PerOutputGaussian needs a decoder with numbers_per_output=2; got 1"),
+        (lambda: VAE(MLP(16, [], 5), MLP(3, [], 16), 3, "bernoulli"), "latent_dim=3 needs an encoder that returns 6"),
+        (lambda: images().log_likelihood(binary(), 0), "num_samples"),
+        (lambda: images(eval_samples=0), "eval_samples"),
+        (lambda: images().interpolate(binary(), binary(), 1), "steps"),
+        (lambda: images().interpolate(binary(4), binary(5), 3), "x1 and x2"),
+        (lambda: images(free_bits=-0.1), "free_bits"),
+        (lambda: images(likelihood="gausian"), "bernoulli"),
+        (lambda: images(objective=IWAE(3), beta=CapacityBeta(weight=1.0, capacity=2.0)), "CapacityBeta"),
+        (lambda: images(objective=IWAE(3), free_bits=0.1), "free_bits"),
+        (lambda: images(objective=BetaTC(3.0), deterministic=True), "deterministic"),
+        (lambda: images(objective=BetaTC(3.0)).training_step(binary(), 0), "dataset_size"),
+    ],
+)
+def test_invalid_arguments_are_named(make: Callable[[], Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_a_likelihood_is_required() -> None:
+    with pytest.raises(TypeError, match="likelihood"):
+        VAE(MLP(16, [], 6), MLP(3, [], 16), latent_dim=3)
 
 
 def test_a_decoder_of_the_wrong_shape_is_refused() -> None:
@@ -312,70 +331,14 @@ def test_a_decoder_of_the_wrong_shape_is_refused() -> None:
             vae(x)
 
 
-def test_a_decoder_that_tells_that_it_does_not_fit_is_refused_at_construction() -> None:
-    for decoder in (MLPDecoder(4, [], (1, 4, 4)), nn.Linear(4, 16)):
-        with pytest.raises(ValueError, match="latent_dim=3 needs a decoder of codes of that width; got one of 4"):
-            images(decoder=decoder)
-    with pytest.raises(ValueError, match="PerOutputGaussian needs a decoder with numbers_per_output=2; got 1"):
-        images(decoder=MLPDecoder(3, [], (1, 4, 4)), likelihood="gaussian_per_output")
-
-
-def test_an_encoder_of_the_wrong_width_is_refused() -> None:
-    with pytest.raises(ValueError, match="latent_dim=3 needs an encoder that returns 6"):
-        VAE(MLP(16, [], 5), MLP(3, [], 16), 3, "bernoulli")
-
-
-def test_counts_below_their_least_are_refused() -> None:
-    vae, x = images(), binary()
-    with pytest.raises(ValueError, match="num_samples"):
-        vae.log_likelihood(x, 0)
-    with pytest.raises(ValueError, match="num_samples"):
-        IWAE(0)
-    with pytest.raises(ValueError, match="eval_samples"):
-        images(eval_samples=0)
-    with pytest.raises(ValueError, match="steps"):
-        vae.interpolate(x, x, 1)
-    with pytest.raises(ValueError, match="free_bits"):
-        images(free_bits=-0.1)
-
-
-def test_batches_of_different_length_have_no_path() -> None:
-    with pytest.raises(ValueError, match="x1 and x2"):
-        images().interpolate(binary(4), binary(5), 3)
-
-
-def test_a_likelihood_must_be_named() -> None:
-    with pytest.raises(TypeError, match="likelihood"):
-        VAE(MLP(16, [], 6), MLP(3, [], 16), latent_dim=3)
-    with pytest.raises(ValueError, match="bernoulli"):
-        images(likelihood="gausian")
-
-
-def test_objectives_that_do_not_go_with_the_price_are_refused() -> None:
-    with pytest.raises(ValueError, match="CapacityBeta"):
-        images(objective=IWAE(3), beta=CapacityBeta(weight=1.0, capacity=2.0))
-    with pytest.raises(ValueError, match="free_bits"):
-        images(objective=IWAE(3), free_bits=0.1)
-    with pytest.raises(ValueError, match="deterministic"):
-        images(objective=BetaTC(3.0), deterministic=True)
-    with pytest.raises(ValueError, match="dataset_size"):
-        images(objective=BetaTC(3.0)).training_step(binary(), 0)
-
-
-def test_a_learned_sigma_is_learned() -> None:
+def test_a_learned_sigma_becomes_that_of_the_data() -> None:
     vae = VAE(MLP(16, [], 6), MLP(3, [], 16), 3, LearnedGaussian())
     x = 0.1 * torch.randn(200, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    optimizer = torch.optim.Adam(vae.parameters(), lr=0.02)
-    for _ in range(400):
+    optimizer = torch.optim.Adam(vae.parameters(), lr=0.05)
+    for _ in range(160):
         optimizer.zero_grad()
         vae.training_step(x, 0).backward()
         optimizer.step()
         vae.step_beta()
     sigma = vae.likelihood.distribution(torch.zeros(1, 1, 4, 4)).scale.flatten()[0].item()
     assert sigma == pytest.approx(0.1, abs=0.03)
-
-
-def test_covariance_has_the_eigenvalues_of_the_theory() -> None:
-    torch.testing.assert_close(
-        torch.linalg.eigvalsh(covariance()), torch.tensor([0.5, 0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
-    )

@@ -1,6 +1,5 @@
-"""The GAN with a discriminator bottleneck: its formulas, its steps, what it logs, keeps and refuses."""
+"""The GAN with a discriminator bottleneck: losses, steps, logs, checkpoints and errors."""
 
-import csv
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,16 +15,17 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from lit_bottleneck import VDBGAN
-from lit_bottleneck.adversarial import R1, WGANGP
+from lit_bottleneck.adversarial import R1, WGANGP, adversarial_loss
 from lit_bottleneck.beta import BetaController, ConstantBeta, DualBeta
 from lit_bottleneck.code import Code, gaussian_code
 from lit_bottleneck.data import Digits, Ring
 from lit_bottleneck.functional import gaussian_kl
 from lit_bottleneck.models.gan_checks import check_trainer
 from lit_bottleneck.networks import MLP, DCGANEncoder, DCGANGenerator, MLPDecoder, ResNetEncoder
+from tests.models.runs import Record, average, batches, fit, flat, logged
 from tests.quiet import trainer
 
 
@@ -40,23 +40,26 @@ def networks() -> dict[str, nn.Module]:
     }
 
 
-def gan(**kwargs: Any) -> VDBGAN:
+def gan(kind: type[VDBGAN] = VDBGAN, **kwargs: Any) -> Any:
     torch.manual_seed(0)
-    return VDBGAN(**networks() | {"latent_dim": 3, "noise_dim": 4} | kwargs)
+    return kind(**networks() | {"latent_dim": 3, "noise_dim": 4} | kwargs)
 
 
-def loader(batches: int = 4, size: int = 8, **kwargs: Any) -> DataLoader:
-    return DataLoader(TensorDataset(points(batches * size)), batch_size=size, **kwargs)
+def dcgan() -> dict[str, nn.Module]:
+    """Return networks of 8 x 8 images."""
+    return {"generator": DCGANGenerator(4, (1, 8, 8), 4), "encoder": DCGANEncoder((1, 8, 8), 6, 4)}
 
 
-def weights(network: nn.Module) -> Tensor:
-    return torch.cat([weight.detach().flatten() for weight in network.parameters()]).clone()
+def plateau(monitor: str) -> Any:
+    return lambda optimizer: ReduceLROnPlateau(optimizer, monitor=monitor, factor=0.1, patience=0)
 
 
-def logged(folder: Path) -> list[dict[str, str]]:
-    [path] = folder.rglob("metrics.csv")
-    with path.open() as file:
-        return list(csv.DictReader(file))
+def halved(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+
+def loader(count: int = 4, size: int = 8) -> DataLoader:
+    return batches(points(count * size), size=size)
 
 
 def column(rows: list[dict[str, str]], name: str) -> list[float]:
@@ -71,7 +74,7 @@ def moments(model: VDBGAN, x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, raw / torch.hypot(torch.ones(()), raw / torch.where(raw < 0, 14.0, 8.0))
 
 
-def test_the_discriminator_pays_for_both_halves_and_for_the_mean_of_their_rates_whatever_their_sizes() -> None:
+def test_the_discriminator_loss_is_that_of_both_halves_plus_beta_times_the_mean_of_their_rates() -> None:
     model = gan(beta=0.25).double()
     real, generated = points(12).double(), model(torch.randn(5, 4).double()).detach()
     torch.manual_seed(1)
@@ -102,7 +105,7 @@ def test_the_rate_that_moves_beta_is_the_mean_of_both_halves(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("sees", "draws"), [("mean", False), ("sample", True)])
-def test_the_generator_sees_the_mean_code_or_a_draw_and_pays_for_no_nats(sees: str, draws: bool) -> None:
+def test_the_generator_sees_the_mean_code_or_a_draw_and_pays_no_penalty(sees: str, draws: bool) -> None:
     model = gan(beta=100.0, generator_sees=sees).double()
     torch.manual_seed(1)
     loss = model.generator_loss(6)
@@ -113,7 +116,7 @@ def test_the_generator_sees_the_mean_code_or_a_draw_and_pays_for_no_nats(sees: s
     torch.testing.assert_close(loss, expected)
 
 
-def test_the_gradient_penalty_is_that_of_the_sampled_codes_logit_at_real_examples() -> None:
+def test_the_gradient_penalty_is_of_the_sampled_logit_at_real_examples() -> None:
     torch.manual_seed(0)
     model = gan(beta=0.0, gradient_penalty=3.0).double()
     real, generated = points(6).double(), points(7).double()
@@ -127,8 +130,6 @@ def test_the_gradient_penalty_is_that_of_the_sampled_codes_logit_at_real_example
         mean, log_var = moments(model, x[None])
         return model.head(mean + (0.5 * log_var).exp() * noise)[0, 0]
 
-    torch.manual_seed(1)
-    noise = torch.randn(6, 3).double()
     torch.manual_seed(1)
     noise = torch.randn_like(torch.zeros(6, 3).double())
     step, squares = 1e-6, []
@@ -145,21 +146,19 @@ def test_a_penalty_is_a_number_or_an_object() -> None:
     assert gan(gradient_penalty=0.5).gradient_penalty.weight == 0.5
     assert isinstance(gan(gradient_penalty=WGANGP(10.0)).gradient_penalty, WGANGP)
     assert gan().gradient_penalty is None
-    with pytest.raises(ValueError, match=r"weight of gradient_penalty must be .* above 0; got -1"):
-        gan(gradient_penalty=-1.0)
 
 
-def test_without_a_beta_it_is_the_papers() -> None:
+def test_the_default_beta_is_the_papers() -> None:
     controller = gan().beta_controller
     assert isinstance(controller, DualBeta)
     assert controller.get_extra_state() == DualBeta.paper(0.1).get_extra_state()
     assert controller.arguments == DualBeta.paper(0.1).arguments
 
 
-def test_with_one_draw_a_row_the_mean_cross_entropy_is_at_least_log_2_minus_the_rate() -> None:
-    """A balanced discriminator that has learnt all it can, at several prices of a nat."""
+def test_the_cross_entropy_of_one_draw_is_at_least_log_2_minus_the_rate() -> None:
+    """Of a balanced discriminator trained at several betas."""
     real, generated = points(4096), points(4096) * 0.5 + torch.tensor([4.0, 0.0])
-    for beta in (1e-3, 0.9, 1.2, 1.5, 1.8, 2.5):
+    for beta in (1e-3, 1.2, 2.5):
         model = gan(beta=beta)
         optimizer = torch.optim.Adam([*model.encoder.parameters(), *model.head.parameters()], 1e-2)
         for _ in range(150):
@@ -200,7 +199,7 @@ def test_rate_per_position_is_that_per_image_over_the_positions() -> None:
     assert model.head[1].in_features == 3 * 16
 
 
-def test_the_deterministic_twin_is_the_plain_gan_of_the_same_networks() -> None:
+def test_a_deterministic_model_is_the_plain_gan_of_the_same_networks() -> None:
     model = gan(deterministic=True, beta=7.0).double()
     real, generated = points(6).double(), 2 * points(6).double()
     mean = [model.encoder(x).chunk(2, 1)[0] for x in (real, generated)]
@@ -210,25 +209,16 @@ def test_the_deterministic_twin_is_the_plain_gan_of_the_same_networks() -> None:
     assert [name for name, _ in model.named_parameters()] == [name for name, _ in gan().named_parameters()]
 
 
-@pytest.mark.parametrize(
-    ("loss", "real", "generated", "generator"),
-    [
-        ("non_saturating", lambda x: F.softplus(-x), F.softplus, lambda x: F.softplus(-x)),
-        ("hinge", lambda x: F.relu(1 - x), lambda x: F.relu(1 + x), lambda x: -x),
-        ("wasserstein", lambda x: -x, lambda x: x, lambda x: -x),
-    ],
-)
-def test_each_loss_by_its_formula(loss: Any, real: Any, generated: Any, generator: Any) -> None:
-    model = gan(loss=loss, deterministic=True).double()
-    first, second = points(6).double(), 5 * points(6).double()
-    logits = model.discriminate(first), model.discriminate(second)
-    torch.testing.assert_close(
-        model.discriminator_loss(first, second), real(logits[0]).mean() + generated(logits[1]).mean()
-    )
+@pytest.mark.parametrize("name", ["non_saturating", "hinge", "wasserstein"])
+def test_each_loss_has_its_formula_on_real_and_generated_examples(name: Any) -> None:
+    model, loss = gan(loss=name, deterministic=True).double(), adversarial_loss(name)
+    real, generated = points(6).double(), 5 * points(6).double()
+    expected = loss.real(model.discriminate(real)).mean() + loss.generated(model.discriminate(generated)).mean()
+    torch.testing.assert_close(model.discriminator_loss(real, generated), expected)
     torch.manual_seed(1)
     value = model.generator_loss(6)
     torch.manual_seed(1)
-    torch.testing.assert_close(value, generator(model.discriminate(model(model.draw_noise(6)))).mean())
+    torch.testing.assert_close(value, loss.generator(model.discriminate(model(model.draw_noise(6)))).mean())
 
 
 def test_spectral_norm_holds_the_gain_of_every_layer_at_one() -> None:
@@ -239,21 +229,15 @@ def test_spectral_norm_holds_the_gain_of_every_layer_at_one() -> None:
     assert len(layers) == 3
     for layer in layers:
         assert torch.linalg.matrix_norm(layer.weight.detach(), 2).item() == pytest.approx(1.0, abs=1e-3)
-    fit(model)
+    fit(model, loader())
     assert not any("parametrizations" in name for name, _ in model.generator.named_parameters())
 
 
 # --- steps ----------------------------------------------------------------------------------------------------------
 
 
-def fit(model: LightningModule, data: Any = None, **kwargs: Any) -> Trainer:
-    run = trainer(**kwargs)
-    run.fit(model, loader() if data is None else data)
-    return run
-
-
 class Counting(BetaController):
-    """Counts how often it is moved, and by what."""
+    """A controller that records its updates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -267,11 +251,10 @@ class Counting(BetaController):
         self.rates.append(mean_rate)
 
 
-@pytest.mark.parametrize("discriminator_steps", [1, 2, 3])
-@pytest.mark.parametrize("accumulate", [1, 2, 4])
+@pytest.mark.parametrize(("discriminator_steps", "accumulate"), [(1, 1), (3, 1), (1, 4), (2, 2)])
 def test_beta_moves_once_per_discriminator_step(discriminator_steps: int, accumulate: int) -> None:
     model = gan(beta=Counting(), discriminator_steps=discriminator_steps, accumulate_grad_batches=accumulate)
-    run = fit(model, loader(batches=12))
+    run = fit(model, loader(12))
     discriminator = 12 // accumulate
     generator = discriminator // discriminator_steps
     assert len(model.beta_controller.rates) == discriminator
@@ -280,14 +263,14 @@ def test_beta_moves_once_per_discriminator_step(discriminator_steps: int, accumu
     assert model.averaged_generator.num_averaged == generator
 
 
-def test_the_last_batches_of_an_epoch_make_a_step_of_their_own() -> None:
+def test_the_last_batches_of_an_epoch_are_a_step_of_their_own() -> None:
     model = gan(accumulate_grad_batches=4)
-    fit(model, loader(batches=6), max_epochs=2)
+    fit(model, loader(6), max_epochs=2)
     assert model.steps_taken == {"generator": 4, "discriminator": 4}
 
 
 class Fixed(VDBGAN):
-    """Noise and draws that depend on nothing but the rows asked for, so that batches can be cut in other ways."""
+    """A GAN without randomness, whose batches can be split."""
 
     def draw_noise(self, n: int) -> Tensor:
         return torch.ones(n, self.noise_dim)
@@ -297,27 +280,25 @@ class Fixed(VDBGAN):
 
 
 def fixed(**kwargs: Any) -> Fixed:
-    torch.manual_seed(0)
-    parts = {"generator": MLPDecoder(4, [16], [2]), "encoder": MLP(2, [16], 6), "latent_dim": 3, "noise_dim": 4}
     sgd = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1)}
-    return Fixed(**parts | sgd | {"beta": DualBeta(0.1)} | kwargs)
+    return gan(Fixed, **sgd | {"beta": DualBeta(0.1)} | kwargs)
 
 
 def test_accumulating_two_batches_is_one_batch_of_both() -> None:
     halves, whole = fixed(accumulate_grad_batches=2), fixed()
-    fit(halves, loader(batches=8, size=4))
-    fit(whole, loader(batches=4, size=8))
+    fit(halves, loader(8, size=4))
+    fit(whole, loader(4, size=8))
     assert halves.beta == pytest.approx(whole.beta, rel=1e-6)
     assert halves.beta != 1e-3
-    torch.testing.assert_close(weights(halves), weights(whole), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(flat(halves), flat(whole), rtol=1e-4, atol=1e-6)
 
 
-def test_a_step_is_that_of_a_loop_written_by_hand() -> None:
+def test_training_equals_a_loop_written_by_hand() -> None:
     model, twin = fixed(beta=0.5, gradient_penalty=1.0), fixed(beta=0.5, gradient_penalty=1.0)
-    fit(model, loader(batches=3))
+    fit(model, loader(3))
     discriminator = torch.optim.SGD([*twin.encoder.parameters(), *twin.head.parameters()], lr=0.1)
     generator = torch.optim.SGD(twin.generator.parameters(), lr=0.1)
-    for (real,) in loader(batches=3):
+    for (real,) in loader(3):
         twin.zero_grad()
         twin.discriminator_loss(real, twin(twin.draw_noise(len(real))).detach()).backward()
         discriminator.step()
@@ -325,16 +306,16 @@ def test_a_step_is_that_of_a_loop_written_by_hand() -> None:
         twin.generator_loss(len(real)).backward()
         generator.step()
     for name in ("generator", "encoder", "head"):
-        torch.testing.assert_close(weights(getattr(model, name)), weights(getattr(twin, name)))
+        torch.testing.assert_close(flat(getattr(model, name)), flat(getattr(twin, name)))
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
 def test_gradients_of_each_network_are_clipped(algorithm: Any) -> None:
     bound = 1e-3
     model = fixed(gradient_clip_val=bound, gradient_clip_algorithm=algorithm)
-    before = {name: weights(getattr(model, name)) for name in ("generator", "encoder", "head")}
-    fit(model, loader(batches=1))
-    moved = {name: (weights(getattr(model, name)) - before[name]) / 0.1 for name in before}
+    before = {name: flat(getattr(model, name)) for name in ("generator", "encoder", "head")}
+    fit(model, loader(1))
+    moved = {name: (flat(getattr(model, name)) - before[name]) / 0.1 for name in before}
     for change in (moved["generator"], torch.cat([moved["encoder"], moved["head"]])):
         size = change.norm() if algorithm == "norm" else change.abs().max()
         assert size.item() == pytest.approx(bound, rel=1e-2)
@@ -343,13 +324,13 @@ def test_gradients_of_each_network_are_clipped(algorithm: Any) -> None:
 @pytest.mark.parametrize("interval", ["epoch", "step"])
 def test_learning_rates_follow_their_schedules(interval: Any) -> None:
     model = gan(
-        lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5),
+        lr_scheduler=halved,
         lr_scheduler_interval=interval,
         discriminator_steps=2,
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1.0),
         discriminator_optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e-3),
     )
-    run = fit(model, loader(batches=4), max_epochs=3)
+    run = fit(model, loader(4), max_epochs=3)
     generator, discriminator = run.optimizers
     assert isinstance(discriminator, torch.optim.SGD)
     rounds = (3, 3) if interval == "epoch" else (6, 12)
@@ -357,120 +338,82 @@ def test_learning_rates_follow_their_schedules(interval: Any) -> None:
     assert discriminator.param_groups[0]["lr"] == pytest.approx(1e-3 * 0.5 ** rounds[1])
 
 
-def test_a_schedule_may_follow_what_is_logged() -> None:
-    plateau = lambda optimizer: ReduceLROnPlateau(optimizer, monitor="train/constant", factor=0.1, patience=0)  # noqa: E731
-
-    class Logs(Callback):
-        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-            pl_module.log("train/constant", 1.0)
-
-    run = fit(gan(lr_scheduler=plateau), callbacks=[Logs()], max_epochs=3)
+def test_a_plateau_schedule_follows_a_logged_metric() -> None:
+    constant = Record(lambda model: model.log("train/constant", 1.0))
+    run = fit(gan(lr_scheduler=plateau("train/constant")), loader(), callbacks=[constant], max_epochs=3)
     assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(2e-6)
 
 
-def test_a_schedule_of_epochs_is_in_a_checkpoint_of_the_epochs_last_batch(tmp_path: Path) -> None:
-    def model() -> VDBGAN:
-        return gan(lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5))
-
-    kept = ModelCheckpoint(
-        tmp_path, filename="{step}", every_n_train_steps=8, save_top_k=-1
-    )  # two a batch, four batches
-    fit(model(), max_epochs=1, enable_checkpointing=True, callbacks=[kept])
+def test_a_checkpoint_of_an_epochs_last_batch_holds_the_schedule_after_the_epoch(tmp_path: Path) -> None:
+    # Two steps a batch, four batches an epoch.
+    kept = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=8, save_top_k=-1)
+    fit(gan(lr_scheduler=halved), loader(), enable_checkpointing=True, callbacks=[kept])
     run = trainer(max_epochs=2)
-    run.fit(model(), loader(), ckpt_path=tmp_path / "step=8.ckpt", weights_only=True)
+    run.fit(gan(lr_scheduler=halved), loader(), ckpt_path=tmp_path / "step=8.ckpt", weights_only=True)
     assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(2e-4 / 4)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"lr_scheduler": lambda optimizer: torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)},
-        {"lr_scheduler": lambda optimizer: ReduceLROnPlateau(optimizer, "val/loss"), "lr_scheduler_interval": "step"},
-    ],
-)
-def test_a_schedule_that_can_follow_nothing_is_refused(arguments: dict[str, Any]) -> None:
-    with pytest.raises(
-        ValueError, match=r"ReduceLROnPlateau needs lr_scheduler_interval='epoch' and a metric to follow"
-    ):
-        fit(gan(**arguments))
-
-
-def test_a_schedule_waits_for_what_it_is_to_follow_and_says_so() -> None:
-    plateau = lambda optimizer: ReduceLROnPlateau(optimizer, monitor="val/loss", factor=0.1, patience=0)  # noqa: E731
+def test_a_plateau_schedule_warns_while_its_metric_is_not_logged() -> None:
     run = trainer(max_epochs=2, check_val_every_n_epoch=2)
     with pytest.warns(UserWarning, match=r"follows 'val/loss', which was not logged yet"):
-        run.fit(gan(lr_scheduler=plateau), loader(), loader())
+        run.fit(gan(lr_scheduler=plateau("val/loss")), loader(), loader())
 
 
-def test_the_averaged_generator_is_the_corrected_average_of_the_weights_after_each_step() -> None:
-    seen: list[Tensor] = []
+@pytest.mark.parametrize(("precision", "decay", "count"), [("32-true", 0.7, 4), ("bf16-true", 0.999, 50)])
+def test_the_averaged_generator_is_the_corrected_average_of_the_weights_after_each_step(
+    precision: Any, decay: float, count: int
+) -> None:
+    """In float32 also where the weights are of half precision, which would round away the average's steps."""
+    record, model = Record(lambda model: flat(model.generator).double()), gan(generator_ema=decay)
+    fit(model, loader(count), precision=precision, callbacks=[record])
+    expected = average(record.seen, decay)
+    torch.testing.assert_close(flat(model.averaged_generator).double(), expected, rtol=1e-5, atol=1e-6)
+    assert model.sample(3).dtype == next(model.generator.parameters()).dtype == model.dtype
 
-    class Watch(Callback):
-        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
-            seen.append(weights(pl_module.generator))
 
+def test_samples_are_those_of_the_averaged_generator() -> None:
     model = gan(generator_ema=0.7)
-    fit(model, callbacks=[Watch()])
-    shares = [0.7 ** (len(seen) - 1 - i) for i in range(len(seen))]
-    expected = sum(share * weight for share, weight in zip(shares, seen, strict=True)) / sum(shares)
-    torch.testing.assert_close(weights(model.averaged_generator), expected)
-    noise = torch.randn(5, 4)
+    fit(model, loader())
     torch.manual_seed(5)
     drawn = model.sample(5)
     torch.manual_seed(5)
-    torch.testing.assert_close(drawn, model.averaged_generator(model.draw_noise(5)))
-    assert not torch.equal(model.averaged_generator(noise), model(noise))
-
-
-def test_the_average_moves_in_half_precision_too() -> None:
-    seen: list[Tensor] = []
-
-    class Watch(Callback):
-        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
-            seen.append(weights(pl_module.generator).double())
-
-    model = gan(generator_ema=0.999)
-    fit(model, loader(batches=50), precision="bf16-true", callbacks=[Watch()])
-    assert next(model.generator.parameters()).dtype == torch.bfloat16
-    shares = [0.999 ** (len(seen) - 1 - i) for i in range(len(seen))]
-    expected = sum(share * weight for share, weight in zip(shares, seen, strict=True)) / sum(shares)
-    torch.testing.assert_close(weights(model.averaged_generator).double(), expected, rtol=1e-5, atol=1e-6)
-    assert model.sample(3).dtype == torch.bfloat16
+    noise = model.draw_noise(5)
+    torch.testing.assert_close(drawn, model.averaged_generator(noise))
+    assert not torch.equal(drawn, model(noise))
 
 
 def test_only_the_discriminator_has_moved_before_the_generators_first_step() -> None:
     model = gan(discriminator_steps=5)
-    first = weights(model.generator)
-    fit(model, loader(batches=4))
-    assert torch.equal(weights(model.generator), first)
-    assert torch.equal(weights(model.averaged_generator), first)
+    first = flat(model.generator)
+    fit(model, loader(4))
+    assert torch.equal(flat(model.generator), first)
+    assert torch.equal(flat(model.averaged_generator), first)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
-@pytest.mark.parametrize("penalty", [R1(1.0), WGANGP(1.0)])
-def test_other_precisions_train(precision: Any, penalty: Any) -> None:
-    model = gan(gradient_penalty=penalty, beta=DualBeta(1.0))
-    fit(model, precision=precision)
-    assert weights(model.generator).isfinite().all()
+def test_wgan_gp_trains_in_other_precisions(precision: Any) -> None:
+    """The models' tests of precision train with R1."""
+    model = gan(gradient_penalty=WGANGP(1.0), beta=DualBeta(1.0))
+    fit(model, loader(), precision=precision)
+    assert flat(model.generator).isfinite().all()
     assert model.beta != 1e-3
 
 
 # --- what is logged ---------------------------------------------------------------------------------------------------
 
 
-def test_what_the_discriminator_knows_is_logged(tmp_path: Path) -> None:
+def test_losses_rates_beta_and_accuracies_are_logged(tmp_path: Path) -> None:
     model = gan(beta=DualBeta(0.5), gradient_penalty=1.0)
     run = trainer(max_epochs=2, logger=CSVLogger(tmp_path), log_every_n_steps=1)
     run.fit(model, loader(), loader())
     run.test(model, loader(), verbose=False)
     rows = logged(tmp_path)
-    for name in ("loss", "real_loss", "generated_loss", "gradient_penalty", "generator_loss", "rate", "rate_real"):
-        assert len(column(rows, f"train/{name}")) == 8, name
-    for name in ("rate_generated", "beta", "accuracy", "accuracy_sampled", "gradient_norm"):
+    means = ["loss", "rate", "rate_real", "rate_generated", "accuracy", "accuracy_sampled"]
+    for name in (*means, "real_loss", "generated_loss", "gradient_penalty", "generator_loss", "beta", "gradient_norm"):
         assert len(column(rows, f"train/{name}")) == 8, name
     assert column(rows, "train/discriminator_steps") == column(rows, "train/generator_steps") == [*range(1, 9)]
     applied = column(rows, "train/beta")
-    assert applied[0] == pytest.approx(1e-3)  # as applied
+    assert applied[0] == pytest.approx(1e-3)  # logged as applied
     assert applied[1] != pytest.approx(1e-3)
     for row in rows:
         if row["train/loss"]:
@@ -480,12 +423,12 @@ def test_what_the_discriminator_knows_is_logged(tmp_path: Path) -> None:
             assert value["loss"] == pytest.approx(total + value["gradient_penalty"], rel=1e-5)
             assert 0 <= value["accuracy"] <= 1
     for stage, count in (("val", 2), ("test", 1)):
-        for name in ("loss", "rate", "rate_real", "rate_generated", "accuracy", "accuracy_sampled"):
+        for name in means:
             assert len(column(rows, f"{stage}/{name}")) == count, (stage, name)
 
 
 class Halves(VDBGAN):
-    """Codes of which all is known: the mean is the first coordinate, sigma is 2 for what is real and 1/2 else."""
+    """Known codes: the mean is the first coordinate, sigma is 2 for real and 1/2 for generated examples."""
 
     def encode(self, x: Tensor, sample: bool | None = None) -> Code:
         mean = x[:, :1]
@@ -495,7 +438,7 @@ class Halves(VDBGAN):
         return gaussian_code(torch.cat([mean, raw], 1), sampled, noise if sampled else None, lambda raw: raw)
 
 
-def test_each_part_of_what_is_measured_against_codes_that_are_known() -> None:
+def test_validation_metrics_are_those_of_known_codes() -> None:
     torch.manual_seed(0)
     generator = nn.Linear(4, 2)
     model = Halves(generator, MLP(2, [], 2), latent_dim=1, noise_dim=4, head=nn.Linear(1, 1), beta=0.5)
@@ -503,12 +446,12 @@ def test_each_part_of_what_is_measured_against_codes_that_are_known() -> None:
         model.head.weight.fill_(1.0)
         model.head.bias.zero_()
         generator.weight.zero_()
-        generator.bias.copy_(torch.tensor([9.0, 9.0]))  # not the averaged one, which validation is by
+        generator.bias.copy_(torch.tensor([9.0, 9.0]))  # validation uses the averaged generator instead
         model.averaged_generator.module.weight.zero_()
         model.averaged_generator.module.bias.copy_(torch.tensor([-0.4, -1.0]))
     real = torch.tensor([[1.5, 1.0], [-0.5, 1.0], [2.5, 1.0], [0.5, 1.0], [-3.0, 1.0], [0.1, 1.0]])
-    batches = DataLoader(TensorDataset(real), batch_size=4)  # of four and of two
-    [measured] = trainer().validate(model, batches, verbose=False)
+    data = batches(real, size=4)  # of four and of two
+    [measured] = trainer().validate(model, data, verbose=False)
 
     noise = torch.tensor([-1.0, 0.0, 1.0, -1.0, -1.0, 0.0])  # by the place in each batch
     logits = {"real": real[:, 0] + 2 * noise, "generated": -0.4 + 0.5 * noise}
@@ -527,23 +470,23 @@ def test_each_part_of_what_is_measured_against_codes_that_are_known() -> None:
         "accuracy_sampled": ((logits["real"] > 0).float().mean() + (logits["generated"] <= 0).float().mean()) / 2,
     }
     assert measured == pytest.approx({f"val/{name}": value.item() for name, value in expected.items()}, rel=1e-5)
-    assert len({round(value, 4) for value in measured.values()}) == 6  # nothing may stand in for another
+    assert len({round(value, 4) for value in measured.values()}) == 6  # all differ, so none can replace another
 
 
-def test_logging_changes_nothing_of_the_training(tmp_path: Path) -> None:
+def test_logging_does_not_change_the_training(tmp_path: Path) -> None:
     ends = []
     for every in (1, 1000):
         torch.manual_seed(0)
         parts = {"head": nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 1)), "encoder": nn.Sequential(MLP(2, [16], 6))}
         model = gan(**parts)
         torch.manual_seed(1)
-        fit(model, logger=CSVLogger(tmp_path), log_every_n_steps=every)
-        ends.append(weights(model))
+        fit(model, loader(), logger=CSVLogger(tmp_path), log_every_n_steps=every)
+        ends.append(flat(model))
     torch.testing.assert_close(*ends, rtol=0, atol=0)
 
 
-def test_accuracy_and_gradient_norm_against_a_discriminator_that_is_known(tmp_path: Path) -> None:
-    """It asks whether the first coordinate is above 1, and the generator makes zeros."""
+def test_accuracy_and_gradient_norm_are_those_of_a_known_discriminator(tmp_path: Path) -> None:
+    """Real means ``3 x + 4 y > 1``; the generator makes zeros."""
     encoder, head, generator = nn.Linear(2, 2), nn.Linear(1, 1), nn.Linear(4, 2)
     with torch.no_grad():
         encoder.weight.copy_(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
@@ -554,16 +497,16 @@ def test_accuracy_and_gradient_norm_against_a_discriminator_that_is_known(tmp_pa
     model = gan(encoder=encoder, head=head, generator=generator, latent_dim=1, beta=0.0)
     real = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [2.0, 0.0]])
     run = trainer(logger=CSVLogger(tmp_path), log_every_n_steps=1)
-    run.fit(model, DataLoader(TensorDataset(real), batch_size=4))
+    run.fit(model, batches(real, size=4))
     [row] = [row for row in logged(tmp_path) if row["train/loss"]]
     assert float(row["train/gradient_norm"]) == pytest.approx(10.0)  # 2 * (3, 4)
     assert float(row["train/accuracy"]) == pytest.approx((3 / 4 + 1) / 2)
 
 
-def test_predict_tells_logits_rates_and_codes() -> None:
+def test_a_prediction_holds_logits_rates_and_codes() -> None:
     model = gan()
     x = points(6)
-    [prediction] = trainer().predict(model, DataLoader(TensorDataset(x, torch.arange(6)), batch_size=6))
+    [prediction] = trainer().predict(model, batches(x, torch.arange(6), size=6))
     model.eval()
     torch.testing.assert_close(prediction["logit"], model.discriminate(x))
     torch.testing.assert_close(prediction["rate"], model.encode(x, sample=False).rate)
@@ -576,7 +519,7 @@ def test_predict_tells_logits_rates_and_codes() -> None:
 
 def test_interpolations_begin_and_end_at_the_samples_of_their_noise() -> None:
     model = gan()
-    fit(model)
+    fit(model, loader())
     first, last = model.draw_noise(3), model.draw_noise(3)
     for mode in ("linear", "slerp", "variance_preserving"):
         path = model.interpolate(first, last, steps=5, mode=mode)
@@ -587,8 +530,8 @@ def test_interpolations_begin_and_end_at_the_samples_of_their_noise() -> None:
         model.interpolate(first, last, steps=1)
 
 
-def test_samples_leave_the_modes_of_the_networks_alone() -> None:
-    model = gan(generator=DCGANGenerator(4, (1, 8, 8), 4), encoder=DCGANEncoder((1, 8, 8), 6, 4)).train()
+def test_sampling_changes_neither_modes_nor_statistics() -> None:
+    model = gan(**dcgan()).train()
     before = {name: value.clone() for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     assert model.sample(3).shape == (3, 1, 8, 8)
     assert model.averaged_generator.training
@@ -602,7 +545,7 @@ def test_samples_leave_the_modes_of_the_networks_alone() -> None:
 
 
 class SeedBatches(Callback):
-    """The noise of a batch depends on its place alone."""
+    """Seed the noise of each batch by its index."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         torch.manual_seed(100 * trainer.current_epoch + batch_idx)
@@ -619,25 +562,25 @@ def state(model: VDBGAN, run: Trainer) -> dict[str, Any]:
     return {"tensors": tensors, "optimizers": optimizers, "numbers": numbers, "rates": rates}
 
 
-def test_a_training_that_was_stopped_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+def test_a_resumed_training_is_bit_identical(tmp_path: Path) -> None:
     def model() -> VDBGAN:
         return gan(
             beta=DualBeta(0.5),
             gradient_penalty=1.0,
             discriminator_steps=2,
-            lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9),
+            lr_scheduler=halved,
             lr_scheduler_interval="step",
         )
 
     straight, run = model(), trainer(max_epochs=4, callbacks=[SeedBatches()])
-    run.fit(straight, loader(batches=5))
+    run.fit(straight, loader(5))
     expected = state(straight, run)
 
     first = trainer(max_epochs=2, callbacks=[SeedBatches()])
-    first.fit(model(), loader(batches=5))
+    first.fit(model(), loader(5))
     first.save_checkpoint(tmp_path / "half.ckpt")
     resumed, second = model(), trainer(max_epochs=4, callbacks=[SeedBatches()])
-    second.fit(resumed, loader(batches=5), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    second.fit(resumed, loader(5), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     found = state(resumed, second)
     assert found["numbers"] == expected["numbers"]
     assert found["numbers"]["steps"] == {"discriminator": 20, "generator": 10}
@@ -648,7 +591,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not(tmp_path: Path) ->
 
 def test_a_checkpoint_loads_with_weights_only_and_its_networks_passed_again(tmp_path: Path) -> None:
     model = gan(beta=DualBeta(0.5), gradient_penalty=WGANGP(3.0), loss="hinge", generator_sees="sample")
-    run = fit(model)
+    run = fit(model, loader())
     run.save_checkpoint(tmp_path / "gan.ckpt")
     again = VDBGAN.load_from_checkpoint(tmp_path / "gan.ckpt", weights_only=True, **networks())
     assert again.beta == model.beta
@@ -666,12 +609,12 @@ def test_a_checkpoint_loads_with_weights_only_and_its_networks_passed_again(tmp_
 
 def test_a_spectral_norm_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
     model = gan(spectral_norm=True)
-    fit(model).save_checkpoint(tmp_path / "gan.ckpt")
+    fit(model, loader()).save_checkpoint(tmp_path / "gan.ckpt")
     again = VDBGAN.load_from_checkpoint(tmp_path / "gan.ckpt", weights_only=True, **networks()).eval()
     assert torch.equal(again.discriminate(points(4)), model.eval().discriminate(points(4)))
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -687,18 +630,17 @@ def test_a_spectral_norm_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
         ({"gradient_clip_val": -1.0}, "gradient_clip_val must be a finite number above 0; got -1"),
         ({"rate_per": "pixel"}, "rate_per must be one of 'image', 'position'"),
         ({"noise_dim": 0}, "noise_dim must be"),
+        ({"gradient_penalty": -1.0}, "weight of gradient_penalty must be .* above 0; got -1"),
+        ({"head": nn.Sequential(nn.Linear(3, 1), nn.Sigmoid())}, "head must return logits, which nothing bounds"),
+        (
+            {"generator": nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "noise_dim": 5},
+            "noise_dim=5, but the Sequential takes noise of a width of 4",
+        ),
     ],
 )
 def test_bad_arguments_are_refused_by_name(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         gan(**arguments)
-
-
-@pytest.mark.parametrize("capacity", [0.0, -1.0])
-def test_a_capacity_must_be_positive(capacity: float) -> None:
-    for make in (DualBeta, DualBeta.paper):
-        with pytest.raises(ValueError, match="capacity must be"):
-            gan(beta=make(capacity))
 
 
 @pytest.mark.parametrize(
@@ -711,54 +653,66 @@ def test_a_capacity_must_be_positive(capacity: float) -> None:
         ({"devices": 2}, "plain DDP .* trainer.strategy=ddp_find_unused_parameters_true"),
     ],
 )
-def test_trainers_that_cannot_train_two_networks_are_refused(
+def test_settings_of_the_trainer_that_manual_optimization_ignores_are_refused(
     arguments: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "0")  # so that Lightning does not start the other process itself
     with pytest.raises(ValueError, match=words):
-        fit(gan(), **arguments)
+        fit(gan(), loader(), **arguments)
 
 
 def test_fsdp_is_refused() -> None:
-    """By the check alone: Lightning makes a trainer with this strategy on GPUs only."""
+    """Tests the check alone: Lightning builds such a trainer on GPUs only."""
     settings = {"gradient_clip_val": None, "accumulate_grad_batches": 1, "strategy": FSDPStrategy()}
     with pytest.raises(ValueError, match=r"FSDPStrategy shards one network, .*ddp_find_unused_parameters_true"):
         check_trainer(SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING), **settings))
 
 
 def test_a_generator_of_another_shape_or_range_than_the_data_is_refused_at_setup() -> None:
-    images = {"generator": DCGANGenerator(4, (1, 8, 8), 4), "encoder": DCGANEncoder((1, 8, 8), 6, 4)}
     with pytest.raises(ValueError, match=r"makes examples of the shape \(2,\), those of Digits have \(1, 8, 8\)"):
         trainer().fit(gan(), datamodule=Digits(value_range=(-1, 1)))
     words = r"values are in \(-1.0, 1.0\) and those of Digits in \(0.0, 1.0\): set .*value_range=\[-1.0, 1.0\]"
     with pytest.raises(ValueError, match=words):
-        trainer().fit(gan(**images), datamodule=Digits())
-    trainer(limit_train_batches=1).fit(gan(**images), datamodule=Digits(value_range=(-1, 1), val_size=0))
+        trainer().fit(gan(**dcgan()), datamodule=Digits())
+    trainer(limit_train_batches=1).fit(gan(**dcgan()), datamodule=Digits(value_range=(-1, 1), val_size=0))
 
 
-def test_networks_that_tell_nothing_are_tried_at_setup() -> None:
-    class Mute(nn.Module):
-        def __init__(self, *widths: int) -> None:
-            super().__init__()
-            self.layers = nn.ModuleList([nn.Linear(*widths)])
+class Silent(nn.Module):
+    """A linear network whose widths cannot be read from it."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.layers[0](x)
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(*widths)])
 
-    for arguments, words in (
-        ({"generator": Mute(5, 2)}, "the generator does not take noise of noise_dim=4"),
-        ({"encoder": Mute(3, 6)}, r"the encoder does not take examples of the shape \(2,\)"),
-        ({"encoder": Mute(2, 5)}, "latent_dim=3 needs an encoder that returns 6 numbers per example; got 5"),
-        ({"head": Mute(4, 1)}, r"the head does not take codes of the shape \(3,\)"),
-        ({"head": Mute(3, 2)}, r"head must return one logit per example; got \(2, 2\) for 2"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            fit(gan(**arguments))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers[0](x)
 
 
-def test_what_is_no_batch_of_floats_is_refused_by_its_kind() -> None:
+FOLLOWS_NOTHING = "ReduceLROnPlateau needs lr_scheduler_interval='epoch' and a metric to follow"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"generator": Silent(5, 2)}, "the generator does not take noise of noise_dim=4"),
+        ({"encoder": Silent(3, 6)}, r"the encoder does not take examples of the shape \(2,\)"),
+        ({"encoder": Silent(2, 5)}, "latent_dim=3 needs an encoder that returns 6 numbers per example; got 5"),
+        ({"head": Silent(4, 1)}, r"the head does not take codes of the shape \(3,\)"),
+        ({"head": Silent(3, 2)}, r"head must return one logit per example; got \(2, 2\) for 2"),
+        ({"lr_scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau}, FOLLOWS_NOTHING),
+        ({"lr_scheduler": plateau("val/loss"), "lr_scheduler_interval": "step"}, FOLLOWS_NOTHING),
+    ],
+)
+def test_networks_and_schedules_that_do_not_fit_are_refused_before_training(
+    arguments: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        fit(gan(**arguments), loader())
+
+
+def test_a_batch_without_floats_is_refused_by_its_type() -> None:
     with pytest.raises(ValueError, match=r"x a tensor of floats; x is torch.uint8"):
-        fit(gan(), DataLoader(TensorDataset(torch.zeros(8, 2, dtype=torch.uint8)), batch_size=4))
+        fit(gan(), batches(torch.zeros(8, 2, dtype=torch.uint8), size=4))
     with pytest.raises(ValueError, match=r"x a tensor of floats; x is dict"):
         fit(gan(), DataLoader([{"x": torch.zeros(2)}] * 8, batch_size=4))
 
@@ -772,62 +726,49 @@ def test_a_generator_may_have_an_inner_width_of_its_own() -> None:
         def forward(self, noise: Tensor) -> Tensor:
             return self.layers(noise)
 
-    fit(gan(generator=Inner()))
-    with pytest.raises(ValueError, match=r"noise_dim=5, but the Sequential takes noise of a width of 4"):
-        gan(generator=nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), noise_dim=5)
+    fit(gan(generator=Inner()), loader())
 
 
-def test_a_head_that_squashes_its_logits_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"head must return logits, which nothing bounds"):
-        gan(head=nn.Sequential(nn.Linear(3, 1), nn.Sigmoid()))
-
-
-def test_setup_of_a_subclass_without_super_is_no_reason_to_fail() -> None:
+def test_a_subclass_may_override_setup_without_super() -> None:
     class Own(VDBGAN):
         def setup(self, stage: str) -> None:
             pass
 
-    torch.manual_seed(0)
-    fit(Own(**networks(), latent_dim=3, noise_dim=4))
+    fit(gan(Own), loader())
 
 
-def test_a_window_that_was_cut_short_is_forgotten_by_the_next_fit() -> None:
-    model, twin = fixed(accumulate_grad_batches=2), fixed(accumulate_grad_batches=2)
-    with pytest.raises(RuntimeError, match="half"):
-        fit(model, callbacks=[Raise()])
-    before = fixed().state_dict()
-    model.load_state_dict(before)
-    twin.load_state_dict(before)
-    fit(model)
-    fit(twin)
-    torch.testing.assert_close(weights(model.encoder), weights(twin.encoder), rtol=0, atol=0)
-
-
-class Raise(Callback):
-    """Stops in the middle of a step."""
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+def test_the_next_fit_ignores_an_interrupted_accumulation() -> None:
+    def interrupt(model: VDBGAN) -> None:
         raise RuntimeError("half a step")
 
+    model, twin = fixed(accumulate_grad_batches=2), fixed(accumulate_grad_batches=2)
+    with pytest.raises(RuntimeError, match="half"):
+        fit(model, loader(), callbacks=[Record(interrupt)])
+    before = fixed().state_dict()
+    for one in (model, twin):
+        one.load_state_dict(before)
+        fit(one, loader())
+    torch.testing.assert_close(flat(model.encoder), flat(twin.encoder), rtol=0, atol=0)
 
-def test_data_without_a_datamodule_are_looked_at_in_the_first_batch() -> None:
+
+def test_data_without_a_datamodule_are_checked_at_the_first_batch() -> None:
     tanh = {"generator": nn.Sequential(nn.Linear(4, 2), nn.Tanh())}
     with pytest.raises(ValueError, match=r"makes examples of the shape \(2,\), those of the data have \(3,\)"):
-        fit(gan(), DataLoader(TensorDataset(torch.randn(8, 3)), batch_size=4))
+        fit(gan(), batches(torch.randn(8, 3), size=4))
     with pytest.raises(ValueError, match=r"values are in \[-1, 1\] and those of the data in \[-1, 255\]"):
-        fit(gan(**tanh), DataLoader(TensorDataset(torch.tensor([[-1.0, 255.0]] * 8)), batch_size=4))
+        fit(gan(**tanh), batches(torch.tensor([[-1.0, 255.0]] * 8), size=4))
     with pytest.warns(UserWarning, match="should the data have the generator's range"):
-        fit(gan(**tanh), DataLoader(TensorDataset(torch.rand(8, 2)), batch_size=4))
+        fit(gan(**tanh), batches(torch.rand(8, 2), size=4))
 
 
 def test_a_batch_of_one_with_batch_normalisation_is_refused() -> None:
-    model = gan(generator=DCGANGenerator(4, (1, 8, 8), 4), encoder=DCGANEncoder((1, 8, 8), 6, 4))
-    data = DataLoader(TensorDataset(torch.rand(5, 1, 8, 8) * 2 - 1), batch_size=4)
+    model = gan(**dcgan())
+    data = batches(torch.rand(5, 1, 8, 8) * 2 - 1, size=4)
     with pytest.raises(ValueError, match=r"the last batch of an epoch will have one example, .*batch_size"):
         fit(model, data)
     with pytest.raises(ValueError, match=r"this batch has one example, .*batch_size"):
         fit(model, iter([[torch.zeros(1, 1, 8, 8)]]))
-    fit(gan(), loader(batches=3, size=1))  # nothing to refuse
+    fit(gan(), loader(3, size=1))
 
 
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
@@ -853,25 +794,23 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_last_good_ch
     assert all(value.isfinite().all() for value in kept["state_dict"].values() if isinstance(value, Tensor))
 
 
-def test_the_generators_own_loss_is_named() -> None:
+def test_an_infinite_generator_loss_is_named() -> None:
     class Infinite(VDBGAN):
         def generator_loss(self, n: int) -> Tensor:
             return self.training_loss("generator", generator_loss=torch.tensor(math.inf))
 
-    torch.manual_seed(0)
-    model = Infinite(MLPDecoder(4, [8], [2]), MLP(2, [8], 6), latent_dim=3, noise_dim=4)
     with pytest.raises(FloatingPointError, match="the loss of the generator is not finite at step 1: generator_loss"):
-        fit(model)
+        fit(gan(Infinite), loader())
 
 
 def test_weights_that_are_not_finite_are_never_written_over_good_ones(tmp_path: Path) -> None:
     model = gan()
-    run = fit(model)
+    run = fit(model, loader())
     run.save_checkpoint(tmp_path / "good.ckpt")
     next(model.generator.parameters()).data[0, 0] = torch.nan
     with pytest.raises(FloatingPointError, match="weights of generator are not finite"):
         run.save_checkpoint(tmp_path / "good.ckpt")
-    statistics = gan(generator=DCGANGenerator(4, (1, 8, 8), 4), encoder=DCGANEncoder((1, 8, 8), 6, 4))
+    statistics = gan(**dcgan())
     run = trainer(limit_train_batches=1)
     run.fit(statistics, datamodule=Digits(value_range=(-1, 1), val_size=0))
     statistics.generator[2].running_mean[0] = torch.inf
@@ -880,11 +819,11 @@ def test_weights_that_are_not_finite_are_never_written_over_good_ones(tmp_path: 
     assert torch.load(tmp_path / "good.ckpt", weights_only=True)["global_step"] == 8
 
 
-# --- it learns --------------------------------------------------------------------------------------------------------
+# --- training --------------------------------------------------------------------------------------------------------
 
 
-def test_it_finds_the_modes_of_a_small_ring() -> None:
-    """Four modes and few steps here; the recipe's eight are in recipes/RESULTS.md and in a slow test."""
+def test_a_gan_finds_the_modes_of_a_small_ring() -> None:
+    """Of four; a slow test trains the recipe with eight."""
     torch.manual_seed(0)
     model = VDBGAN(
         MLPDecoder(4, [64, 64], [2], activation="leaky_relu"),
@@ -893,30 +832,27 @@ def test_it_finds_the_modes_of_a_small_ring() -> None:
         noise_dim=4,
         beta=DualBeta(1.0),
         gradient_penalty=0.1,
-        generator_ema=0.99,
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.99)),
+        generator_ema=0.98,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=2e-3, betas=(0.5, 0.99)),
     )
-    data = Ring(num_modes=4, radius=1.0, std=0.1, num_examples=12_800, val_size=0, batch_size=128)
-    run = trainer(max_epochs=12)
-    run.fit(model, datamodule=data)
+    data = Ring(num_modes=4, radius=1.0, std=0.1, num_examples=6_400, val_size=0, batch_size=128)
+    trainer(max_epochs=6).fit(model, datamodule=data)
     drawn = model.sample(2000)
     distance, nearest = torch.cdist(drawn, data.modes).min(1)
     good = distance < 3 * data.std
-    assert good.float().mean() > 0.6
-    assert nearest[good].bincount(minlength=4).min() > 0.05 * good.sum()
+    assert good.float().mean() > 0.4  # of an untrained generator: 0
+    assert nearest[good].bincount(minlength=4).min() > 0.1 * good.sum()
 
 
-class Missing(LightningDataModule):
-    """Tells nothing."""
+class Bare(LightningDataModule):
+    """A datamodule without attributes of ours."""
 
     def train_dataloader(self) -> DataLoader:
         return loader()
 
 
-def test_a_datamodule_that_tells_nothing_will_do() -> None:
-    model = gan()
-    trainer().fit(model, datamodule=Missing())
-    assert model.steps_taken["generator"] == 4
+def test_a_datamodule_needs_no_attributes_of_ours() -> None:
+    assert fit(gan(), Bare()).global_step == 8
 
 
 def test_a_resnet_with_a_spatial_code_trains() -> None:

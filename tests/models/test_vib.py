@@ -1,4 +1,4 @@
-"""The VIB classifier: its loss, what it measures, what it refuses, and what it learns on real digits."""
+"""The VIB classifier: loss, metrics, predictions, errors, and training on real digits."""
 
 import copy
 import math
@@ -12,13 +12,14 @@ from lightning import LightningDataModule
 from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor, nn
 from torch.distributions import Categorical, Normal, kl_divergence
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 from torchvision.models import resnet18
 
 from lit_bottleneck import VIBClassifier
 from lit_bottleneck.beta import DualBeta
 from lit_bottleneck.data import Digits
 from lit_bottleneck.networks import MLP
+from tests.models.runs import batches, fit, flat
 from tests.quiet import trainer
 
 CLASSES, WIDTH, INPUTS = 3, 4, 6
@@ -30,25 +31,25 @@ def classifier(seed: int = 0, encoder: nn.Module | None = None, **kwargs: Any) -
     return VIBClassifier(encoder, **{"latent_dim": WIDTH, "num_classes": CLASSES, "beta": 0.1} | kwargs)
 
 
+def adam(lr: float) -> Any:
+    return lambda weights: torch.optim.Adam(weights, lr=lr)
+
+
 def blobs(rows: int, seed: int = 0, spread: float = 1.0) -> tuple[Tensor, Tensor]:
-    """As many rows of every class, the classes' centres two apart."""
+    """Return equally many rows of each class, with the centres two apart."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.arange(rows) % CLASSES
     centres = math.sqrt(2) * F.one_hot(torch.arange(CLASSES), INPUTS).float()
     return centres[y] + spread * torch.randn(rows, INPUTS, generator=generator), y
 
 
-def loader(rows: tuple[Tensor, ...], batch_size: int) -> DataLoader:
-    return DataLoader(TensorDataset(*rows), batch_size=batch_size)
-
-
-def measure(model: VIBClassifier, rows: tuple[Tensor, ...], batch_size: int) -> dict[str, float]:
-    [metrics] = trainer().validate(model, loader(rows, batch_size), verbose=False)
+def measure(model: VIBClassifier, rows: tuple[Tensor, ...], size: int) -> dict[str, float]:
+    [metrics] = trainer().validate(model, batches(*rows, size=size), verbose=False)
     return metrics
 
 
 def posterior(model: VIBClassifier, x: Tensor) -> Normal:
-    """``p(z|x)``, from the encoder's weights and the formula of the bounded scale."""
+    """Return ``p(z|x)`` by the formula of the bounded scale."""
     with torch.no_grad():
         mean, raw = model.encoder(x).chunk(2, dim=1)
     bound = torch.where(raw < 0, 14.0, 8.0)
@@ -72,7 +73,7 @@ def test_forward_reads_the_mean_code_in_both_modes() -> None:
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1, 2.5])
-def test_the_training_loss_is_cross_entropy_of_a_draw_plus_the_price_of_the_mean_rate(beta: float) -> None:
+def test_the_training_loss_is_cross_entropy_of_a_draw_plus_beta_times_the_mean_rate(beta: float) -> None:
     model = classifier(beta=beta)
     x, y = blobs(12)
     code = posterior(model, x)
@@ -85,7 +86,7 @@ def test_the_training_loss_is_cross_entropy_of_a_draw_plus_the_price_of_the_mean
     assert loss.requires_grad
 
 
-def test_the_price_reaches_the_encoder_and_not_the_decoder() -> None:
+def test_the_rate_penalty_has_a_gradient_in_the_encoder_only() -> None:
     model = classifier()
     x, _ = blobs(12)
     code = model.encode(x)
@@ -120,12 +121,12 @@ def test_many_draws_converge_to_the_predictive_distribution_and_not_to_that_of_t
     standard_error = deviation * math.sqrt(1 / 20_000 + 1 / 40_000)
     with torch.no_grad():
         found = model.predict_step(x, 0)["probabilities"].numpy()
-        at_mean_logits = model(x).softmax(-1).numpy()  # the decoder is linear: its mean is its value at the mean
+        at_mean_logits = model(x).softmax(-1).numpy()  # a linear decoder's mean logits are those of the mean
     assert (abs(found - probabilities.mean(0)) < 5 * standard_error).all()  # 15 numbers: false alarm 1 in 100 000
     assert (abs(at_mean_logits - found) > 20 * standard_error).any()
 
 
-def test_without_draws_evaluation_is_the_mean_code_and_draws_no_random_numbers() -> None:
+def test_without_draws_evaluation_uses_the_mean_code_and_no_random_numbers() -> None:
     model = classifier(eval_samples=0).eval()
     x, y = blobs(10)
     before = torch.random.get_rng_state()
@@ -136,7 +137,7 @@ def test_without_draws_evaluation_is_the_mean_code_and_draws_no_random_numbers()
     torch.testing.assert_close(prediction["probabilities"], expected)
 
 
-def test_measuring_with_the_mean_code_gives_the_same_numbers_whatever_the_seed() -> None:
+def test_metrics_of_the_mean_code_do_not_depend_on_the_seed() -> None:
     model, rows = classifier(), blobs(20)
     torch.manual_seed(1)
     first = measure(model, rows, 10)
@@ -161,7 +162,7 @@ def test_appended_dimensions_without_information_change_neither_loss_nor_rate() 
         wide.decoder.weight.zero_()[:, :WIDTH] = narrow.decoder.weight
         wide.decoder.bias.copy_(narrow.decoder.bias)
     rows = blobs(9)
-    for x, y in zip(*rows, strict=True):  # one row at a time: then the first numbers drawn are those of the narrow code
+    for x, y in zip(*rows, strict=True):  # one row at a time, so that the first random numbers agree
         torch.manual_seed(5)
         loss = narrow.training_step((x[None], y[None]), 0)
         torch.manual_seed(5)
@@ -170,15 +171,14 @@ def test_appended_dimensions_without_information_change_neither_loss_nor_rate() 
     assert measure(wide, rows, 9) == pytest.approx(measure(narrow, rows, 9), rel=1e-6)
 
 
-# ----------------------------------------------------------------------------------------------- the deterministic twin
+# ----------------------------------------------------------------------------------------------- deterministic=True
 
 
 def test_a_deterministic_model_is_the_plain_classifier_step_by_step() -> None:
     model = classifier(deterministic=True, beta=0.5)
     encoder, decoder = copy.deepcopy(model.encoder), copy.deepcopy(model.decoder)
-    data = loader(blobs(50), 8)
-    fit = trainer(max_epochs=3)
-    fit.fit(model, data)
+    data = batches(*blobs(50), size=8)
+    assert fit(model, data, max_epochs=3).global_step == 21
 
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
     for _ in range(3):
@@ -188,8 +188,6 @@ def test_a_deterministic_model_is_the_plain_classifier_step_by_step() -> None:
             optimizer.step()
     torch.testing.assert_close(model.encoder.state_dict(), encoder.state_dict())
     torch.testing.assert_close(model.decoder.state_dict(), decoder.state_dict())
-    assert fit.global_step == 21
-
     metrics = measure(model, blobs(50), 8)
     assert metrics["val/rate"] == 0
     assert metrics["val/loss"] == metrics["val/cross_entropy"]
@@ -232,7 +230,7 @@ def test_the_metrics_of_a_ragged_split_are_those_of_its_rows(beta: float) -> Non
 
 def test_the_test_split_is_measured_like_the_validation_split() -> None:
     model, rows = classifier(), blobs(10)
-    [tested] = trainer().test(model, loader(rows, 7), verbose=False)
+    [tested] = trainer().test(model, batches(*rows, size=7), verbose=False)
     validated = measure(model, rows, 7)
     del tested["test/cross_entropy_sampled"]
     assert {name.replace("test/", "val/"): value for name, value in tested.items()} == validated
@@ -240,7 +238,7 @@ def test_the_test_split_is_measured_like_the_validation_split() -> None:
 
 def test_the_cross_entropy_of_draws_is_of_one_draw_each() -> None:
     model, (x, y) = classifier(), blobs(20_000)
-    [logged] = trainer().test(model, loader((x, y), 3000), verbose=False)
+    [logged] = trainer().test(model, batches(x, y, size=3000), verbose=False)
     with torch.no_grad():
         each = F.cross_entropy(model.decoder(model.encode(x, sample=True).z), y, reduction="none")
     standard_error = (each.std() / math.sqrt(len(y))).item()  # of our draws, and as much of the others
@@ -248,7 +246,7 @@ def test_the_cross_entropy_of_draws_is_of_one_draw_each() -> None:
     assert logged["test/cross_entropy_sampled"] > logged["test/cross_entropy"]
 
     plain = classifier(deterministic=True)
-    [logged] = trainer().test(plain, loader(blobs(200), 200), verbose=False)
+    [logged] = trainer().test(plain, batches(*blobs(200), size=200), verbose=False)
     assert logged["test/cross_entropy_sampled"] == pytest.approx(logged["test/cross_entropy"], rel=1e-6)
 
 
@@ -259,7 +257,7 @@ def test_two_measurements_in_a_row_do_not_add_up() -> None:
 
 
 @pytest.mark.parametrize("stage", ["training", "validation"])
-def test_what_follows_x_and_y_in_a_batch_is_left_alone(stage: str) -> None:
+def test_parts_of_a_batch_after_x_and_y_are_ignored(stage: str) -> None:
     x, y = blobs(10)
     extra = torch.full((10,), float("nan"))
     if stage == "validation":
@@ -272,11 +270,11 @@ def test_what_follows_x_and_y_in_a_batch_is_left_alone(stage: str) -> None:
     assert len(set(losses)) == 1
 
 
-# ---------------------------------------------------------------------------------- what information theory says of it
+# ---------------------------------------------------------------------------------- bounds of information theory
 
 
 def bound(model: VIBClassifier, x: Tensor, y: Tensor, beta: float = 1.0) -> tuple[float, float]:
-    """``CE + beta R`` of one draw per row, its mean over many passes over the split, and the standard error."""
+    """Return the mean of ``CE + beta R`` with one draw per row over 40 passes, and its standard error."""
     model.eval()
     values = []
     with torch.no_grad():
@@ -291,8 +289,8 @@ def bound(model: VIBClassifier, x: Tensor, y: Tensor, beta: float = 1.0) -> tupl
 def trained() -> dict[float, VIBClassifier]:
     models = {}
     for beta in (1e-3, 0.1):
-        model = classifier(beta=beta, eval_samples=1, optimizer=lambda weights: torch.optim.Adam(weights, lr=0.01))
-        trainer(max_epochs=8).fit(model, loader(blobs(600, spread=0.3), 50))
+        model = classifier(beta=beta, eval_samples=1, optimizer=adam(0.01))
+        fit(model, batches(*blobs(600, spread=0.3), size=50), max_epochs=8)
         models[beta] = model
     return models
 
@@ -310,7 +308,7 @@ def test_a_trained_model_obeys_the_bound_too(beta: float, trained: dict[float, V
     assert mean > math.log(CLASSES) - 4 * error
     metrics = measure(trained[beta], rows, 100)
     assert metrics["val/accuracy"] > 0.9
-    assert metrics["val/cross_entropy"] < math.log(CLASSES) - 0.4  # it has learnt: the bound is not an empty one
+    assert metrics["val/cross_entropy"] < math.log(CLASSES) - 0.4  # it has learnt, so the bound is not trivial
     assert metrics["val/cross_entropy"] + metrics["val/rate"] > math.log(CLASSES) - 4 * error * math.sqrt(40)
 
 
@@ -329,7 +327,7 @@ def test_from_beta_one_on_the_collapsed_code_is_the_better_optimum(
         mean, error = bound(informative, *rows, beta=beta)
         assert mean > metrics["val/loss"] + 4 * error
     mean, error = bound(trained[1e-3], *rows, beta=1e-3)
-    assert mean < metrics["val/loss"] - 0.4  # at a small price it is the informative one
+    assert mean < metrics["val/loss"] - 0.4  # at a small beta the informative code is better
 
 
 # --------------------------------------------------------------------------------------------------------- predictions
@@ -360,11 +358,11 @@ def test_a_prediction_needs_no_labels() -> None:
         from_tensor, from_tuple = model.predict_step(x, 0), model.predict_step((x,), 0)
     assert set(from_tensor) == set(from_tuple) == {"probabilities", "rate", "mean"}
     assert all(torch.equal(from_tensor[name], from_tuple[name]) for name in from_tensor)
-    [prediction] = trainer().predict(model, loader((x,), 8))
+    [prediction] = trainer().predict(model, batches(x, size=8))
     torch.testing.assert_close(prediction["probabilities"], from_tensor["probabilities"])
 
 
-# ------------------------------------------------------------------------------------------------------------- refusals
+# ------------------------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize("label", [-1, -100, CLASSES, 12])
@@ -388,13 +386,13 @@ def test_a_label_out_of_range_is_named(label: int) -> None:
     ],
     ids=["MLP", "Linear", "Sequential", "nested"],
 )
-def test_an_encoder_that_tells_its_width_is_refused_at_construction(encoder: Any) -> None:
+def test_an_encoder_of_a_known_wrong_width_is_refused_at_construction(encoder: Any) -> None:
     with pytest.raises(ValueError, match="latent_dim=4 needs an encoder that returns 8 numbers per example; got 9"):
         classifier(encoder=encoder())
 
 
 class Silent(nn.Module):
-    """An encoder that does not tell its width, with everything in it that a probe could disturb."""
+    """An encoder of unknown width, with everything in it that a dry run could disturb."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -408,30 +406,23 @@ class Silent(nn.Module):
 
 
 class Rows(LightningDataModule):
-    """A datamodule that tells the dims and the number of classes."""
+    """A datamodule with ``dims`` and ``num_classes``."""
 
     def __init__(self, dims: tuple[int, ...] = (INPUTS,), num_classes: int = CLASSES) -> None:
         super().__init__()
         self.dims, self.num_classes = dims, num_classes
 
     def train_dataloader(self) -> DataLoader:
-        return loader((torch.randn(12, *self.dims), torch.arange(12) % self.num_classes), 4)
+        return batches(torch.randn(12, *self.dims), torch.arange(12) % self.num_classes, size=4)
 
     test_dataloader = train_dataloader
 
 
-def test_an_encoder_that_tells_nothing_is_refused_in_setup_where_the_dims_are_known() -> None:
-    encoder = Silent(9)
-    model = classifier(encoder=encoder)
-    with pytest.raises(ValueError, match="needs an encoder that returns 8 numbers per example; got 9"):
-        trainer().fit(model, datamodule=Rows())
-    assert encoder.calls == 1
-
-
-def test_and_at_the_first_batch_where_they_are_not() -> None:
+@pytest.mark.parametrize("data", [lambda: Rows(), lambda: batches(*blobs(12), size=4)], ids=["setup", "first batch"])
+def test_an_encoder_whose_width_is_unknown_is_refused_after_one_call(data: Any) -> None:
     encoder = Silent(9)
     with pytest.raises(ValueError, match="needs an encoder that returns 8 numbers per example; got 9"):
-        trainer().fit(classifier(encoder=encoder), loader(blobs(12), 4))
+        fit(classifier(encoder=encoder), data())
     assert encoder.calls == 1
 
 
@@ -439,15 +430,10 @@ def test_a_residual_network_is_an_encoder_of_half_its_width() -> None:
     kwargs = {"latent_dim": 256, "num_classes": 2}
     data = Rows(dims=(3, 32, 32), num_classes=2)
     model = classifier(encoder=resnet18(num_classes=512), **kwargs)
-    fit = trainer(max_steps=1)
-    fit.fit(model, datamodule=data)
-    assert fit.global_step == 1
+    assert fit(model, data, max_steps=1).global_step == 1
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 2)
-
-    fit = trainer()
     with pytest.raises(ValueError, match=r"latent_dim=256 needs an encoder that returns 512 numbers .* got 500"):
-        fit.fit(classifier(encoder=resnet18(num_classes=500), **kwargs), datamodule=data)
-    assert fit.global_step == 0
+        fit(classifier(encoder=resnet18(num_classes=500), **kwargs), data)
 
 
 def test_setup_leaves_modes_statistics_and_random_numbers_as_they_were() -> None:
@@ -467,30 +453,15 @@ def test_setup_leaves_modes_statistics_and_random_numbers_as_they_were() -> None
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
 def test_a_model_in_another_precision_is_set_up_again(precision: Any) -> None:
-    model = classifier(encoder=Silent(2 * WIDTH))
-    run = trainer(precision=precision, max_steps=1)
-    run.fit(model, datamodule=Rows())
-    [metrics] = run.test(model, datamodule=Rows(), verbose=False)
+    run = fit(classifier(encoder=Silent(2 * WIDTH)), Rows(), precision=precision, max_steps=1)
+    [metrics] = run.test(run.model, datamodule=Rows(), verbose=False)
     assert metrics["test/rate"] > 0
 
 
-def test_an_encoder_of_tokens_is_set_up_where_the_dims_are_known() -> None:
-    class Tokens(Rows):
-        def train_dataloader(self) -> DataLoader:
-            return loader((torch.randint(7, (12, *self.dims)), torch.arange(12) % CLASSES), 4)
-
-    model = classifier(encoder=nn.Sequential(nn.Embedding(7, 2), nn.Flatten(), nn.Linear(2 * INPUTS, 2 * WIDTH)))
-    run = trainer()
-    run.fit(model, datamodule=Tokens())
-    assert run.global_step == 3
-
-
-def test_a_datamodule_with_more_classes_is_refused_in_setup_and_with_fewer_is_not() -> None:
+def test_a_datamodule_with_more_classes_is_refused_and_with_fewer_is_not() -> None:
     with pytest.raises(ValueError, match="num_classes=3, but the labels of Rows have 4 values"):
-        trainer().fit(classifier(), datamodule=Rows(num_classes=4))
-    run = trainer()
-    run.fit(classifier(), datamodule=Rows(num_classes=2))
-    assert run.global_step == 3
+        fit(classifier(), Rows(num_classes=4))
+    assert fit(classifier(), Rows(num_classes=2)).global_step == 3
 
 
 @pytest.mark.parametrize(
@@ -507,32 +478,22 @@ def test_sizes_out_of_range_are_named(name: str, value: int, least: int) -> None
     [(float("nan"), "cross_entropy, rate_penalty of"), (1e25, "rate_penalty of")],
     ids=["nan", "overflow"],
 )
-def test_a_loss_that_is_not_finite_stops_training_by_name_and_beta_has_not_moved(poison: float, terms: str) -> None:
-    def run(rows: int) -> VIBClassifier:
-        model = classifier(beta=DualBeta(capacity=0.5, ema=0.0))
+def test_a_loss_that_is_not_finite_stops_training_before_beta_and_weights_move(poison: float, terms: str) -> None:
+    x, y = blobs(24)
+    x[16:] = poison
+    finite, poisoned = (classifier(beta=DualBeta(capacity=0.5, ema=0.0)) for _ in range(2))
+    for model in (finite, poisoned):
         with torch.no_grad():
-            model.encoder[-1].weight[WIDTH:].zero_()  # the scale does not see the poison
+            model.encoder[-1].weight[WIDTH:].zero_()  # so that the scale stays finite
             model.decoder.weight.mul_(1e-3)
-        x, y = blobs(24)
-        x[16:] = poison
-        trainer().fit(model, loader((x[:rows], y[:rows]), 8))
-        return model
-
-    two_steps = run(16)
-    assert two_steps.beta != 1e-3
-    models: list[VIBClassifier] = []
-    original = VIBClassifier.training_step
-
-    def noting(self: VIBClassifier, batch: Any, batch_idx: int) -> Tensor:
-        models.append(self)
-        return original(self, batch, batch_idx)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VIBClassifier, "training_step", noting)
-        with pytest.raises(FloatingPointError, match=f"not finite at step 2: {terms}"):
-            run(24)
-    assert models[-1].beta == two_steps.beta
-    assert all(weight.isfinite().all() for weight in models[-1].parameters())
+    torch.manual_seed(1)
+    fit(finite, batches(x[:16], y[:16], size=8))
+    assert finite.beta != 1e-3
+    torch.manual_seed(1)
+    with pytest.raises(FloatingPointError, match=f"not finite at step 2: {terms}"):
+        fit(poisoned, batches(x, y, size=8))
+    assert poisoned.beta == finite.beta
+    assert torch.equal(flat(poisoned), flat(finite))
 
 
 # ------------------------------------------------------------------------------------------------------------- digits
@@ -540,16 +501,16 @@ def test_a_loss_that_is_not_finite_stops_training_by_name_and_beta_has_not_moved
 
 def digits(beta: Any) -> tuple[VIBClassifier, dict[str, float]]:
     torch.manual_seed(0)
-    model = VIBClassifier(MLP(64, [128], 32), latent_dim=16, num_classes=10, beta=beta)
-    run, data = trainer(max_epochs=20), Digits(batch_size=64)
+    model = VIBClassifier(MLP(64, [128], 32), latent_dim=16, num_classes=10, beta=beta, optimizer=adam(3e-3))
+    run, data = trainer(max_epochs=10), Digits(batch_size=64)
     run.fit(model, datamodule=data)
     [metrics] = run.test(model, datamodule=data, verbose=False)
     return model, metrics
 
 
-def test_a_price_is_learnt_on_real_digits() -> None:
+def test_beta_trades_rate_for_accuracy_on_real_digits() -> None:
     _, cheap = digits(1e-3)
-    dual, held = digits(DualBeta(capacity=4.0))
+    dual, held = digits(DualBeta(capacity=4.0, gain=0.06))
     assert cheap["test/accuracy"] > 0.93
     assert held["test/accuracy"] > 0.93
     assert cheap["test/rate"] > 20
@@ -557,9 +518,9 @@ def test_a_price_is_learnt_on_real_digits() -> None:
     assert dual.beta > 0.01
 
 
-@pytest.mark.parametrize("eval_samples", [0, 1, 7, 12, 47, 49, 64])
-def test_certain_and_right_is_perfectly_calibrated_whatever_the_number_of_draws(eval_samples: int) -> None:
-    """A probability of 1 + 1e-7, from rounding, would have torchmetrics take probabilities for logits."""
+@pytest.mark.parametrize("eval_samples", [0, 1, 7, 49])
+def test_certain_and_right_predictions_are_perfectly_calibrated_for_any_number_of_draws(eval_samples: int) -> None:
+    """torchmetrics would take probabilities for logits if one was rounded to 1 + 1e-7."""
     model = VIBClassifier(nn.Linear(3, 4), latent_dim=2, num_classes=3, eval_samples=eval_samples).eval()
     with torch.no_grad():
         model.decoder.weight.zero_()

@@ -1,6 +1,5 @@
-"""A checkpoint is on the disk whole, or the one before it is."""
+"""Checkpoint files are complete or not written at all."""
 
-import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -10,10 +9,11 @@ import pytest
 import torch
 
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO
+from tests.started import CONTEXT
 
 
 class KillsItsProcess:
-    """Cannot be pickled by a process that lives on."""
+    """Kills the process that pickles it."""
 
     def __reduce__(self) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -24,7 +24,7 @@ def write_and_be_killed(path: Path) -> None:
     WholeCheckpointIO().save_checkpoint({"weight": torch.ones(2**20), "last": KillsItsProcess()}, path)
 
 
-def test_it_is_what_was_written_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_a_checkpoint_holds_what_was_written_and_no_other_file_is_left(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "one.ckpt"
     for step in range(2):
         WholeCheckpointIO().save_checkpoint({"step": step, "weight": torch.arange(3)}, path)
@@ -34,21 +34,21 @@ def test_it_is_what_was_written_and_nothing_else_is_left(tmp_path: Path) -> None
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_process_that_is_killed_while_it_writes_leaves_the_one_before(tmp_path: Path) -> None:
+def test_a_process_killed_while_writing_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "one.ckpt"
     WholeCheckpointIO().save_checkpoint({"step": 0}, path)
-    process = multiprocessing.get_context("forkserver").Process(target=write_and_be_killed, args=(path,))
+    process = CONTEXT.Process(target=write_and_be_killed, args=(path,))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert torch.load(path, weights_only=True) == {"step": 0}
-    WholeCheckpointIO().save_checkpoint({"step": 1}, path)  # and what it has left disturbs nobody
+    WholeCheckpointIO().save_checkpoint({"step": 1}, path)  # despite the partial file
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("size", [1, 2**22])
-def test_a_full_disk_leaves_the_one_before_and_is_named(size: int, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_previous_checkpoint_and_names_the_new_one(size: int, tmp_path: Path) -> None:
     path = tmp_path / "one.ckpt"
     WholeCheckpointIO().save_checkpoint({"step": 0}, path)
     (tmp_path / ".one.ckpt.part").symlink_to("/dev/full")  # where every write finds no space
@@ -58,6 +58,6 @@ def test_a_full_disk_leaves_the_one_before_and_is_named(size: int, tmp_path: Pat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_storage_options_are_left_to_lightning(tmp_path: Path) -> None:
+def test_storage_options_are_left_to_lightning_which_refuses_them(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="storage_options"):
         WholeCheckpointIO().save_checkpoint({}, tmp_path / "one.ckpt", storage_options={"anything": 1})
