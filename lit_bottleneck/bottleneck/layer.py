@@ -51,11 +51,8 @@ class BottleneckLayer(nn.Module):
         self._rates.append(code.rate)
         if len(self._rates) > _CALLS_WITHOUT_A_PICKUP:
             self.forget()
-            warnings.warn(
-                "nothing picks up the rate of a BottleneckLayer: add rate_penalty() of the module around it (or "
-                "beta * take_rate().mean()) to the loss",
-                stacklevel=2,
-            )
+            add = "add rate_penalty() of the module around it, or beta * take_rate().mean(), to the loss"
+            warnings.warn(f"nothing picks up the rate of a BottleneckLayer: {add}", stacklevel=2)
         return code.z
 
     @property

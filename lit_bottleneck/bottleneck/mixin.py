@@ -66,24 +66,18 @@ class GaussianBottleneck:
         # Of two bases only the first one's constructor runs if it is nn.Module's, which calls no super().__init__.
         if next(base for base in cls.__mro__ if base in (GaussianBottleneck, nn.Module)) is nn.Module:
             others = ", ".join(base.__name__ for base in cls.__bases__ if base is not GaussianBottleneck)
-            raise TypeError(
-                f"GaussianBottleneck must stand before the module: class {cls.__name__}(GaussianBottleneck, {others}); "
-                "otherwise its constructor never runs"
-            )
+            right = f"class {cls.__name__}(GaussianBottleneck, {others})"
+            raise TypeError(f"GaussianBottleneck must stand before the module, or its constructor never runs: {right}")
         own = vars(GaussianBottleneck)
         taken = [name for name in _RESERVED if inspect.getattr_static(cls, name) is not own[name]]
         if taken:
-            raise TypeError(
-                f"{cls.__name__} overwrites {', '.join(taken)} of GaussianBottleneck; choose another name. "
-                "(To price the rate in another way, write a BetaController.)"
-            )
+            overwrites = f"{cls.__name__} overwrites {', '.join(taken)} of GaussianBottleneck"
+            raise TypeError(f"{overwrites}: choose another name (or for another price write a BetaController)")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _RESERVED and not (name == "beta_controller" and isinstance(value, BetaController)):
-            raise TypeError(
-                f"{name} belongs to GaussianBottleneck and cannot be set to {type(value).__name__}: choose another "
-                "name. (To change the price, assign a BetaController to beta_controller.)"
-            )
+            belongs = f"{name} belongs to GaussianBottleneck and cannot be set to {type(value).__name__}"
+            raise TypeError(f"{belongs}: choose another name (for another price assign to beta_controller)")
         super().__setattr__(name, value)
 
     @property
@@ -92,10 +86,8 @@ class GaussianBottleneck:
         modules: dict[str, Any] = self.__dict__.get("_modules", {})
         if "beta_controller" not in modules:
             # Not an AttributeError: nn.Module.__getattr__ would replace it by a message of its own.
-            raise RuntimeError(
-                f"GaussianBottleneck was not initialised: {type(self).__name__}.__init__ must call "
-                "super().__init__(beta=...) first"
-            )
+            call = f"{type(self).__name__}.__init__ must call super().__init__(beta=...)"
+            raise RuntimeError(f"GaussianBottleneck was not initialised: {call} first")
         controller: BetaController = modules["beta_controller"]
         return controller
 
@@ -179,10 +171,8 @@ class GaussianBottleneck:
         applied = controller.beta
         controller.update(mean_rate, mean_distortion)
         if not math.isfinite(mean_rate):
-            warnings.warn(
-                f"the mean rate of an optimizer step of {type(self).__name__} is {mean_rate}: beta has not moved",
-                stacklevel=2,
-            )
+            step = f"an optimizer step of {type(self).__name__}"
+            warnings.warn(f"the mean rate of {step} is {mean_rate}: beta has not moved", stacklevel=2)
         if logs:
             self.log_dict({"train/rate": mean_rate, "train/beta": applied}, prog_bar=True)  # type: ignore[attr-defined]
 
@@ -228,21 +218,15 @@ class GaussianBottleneck:
         layers = self._layers()
         rates = [layer.take_rate() for layer in layers if layer.has_rate]
         if not rates:
-            raise RuntimeError(
-                "rate_penalty() without a rate takes those of the BottleneckLayer modules that the forward pass went "
-                "through, and there was none: call it after the forward pass, once, or give it code.rate"
-            )
+            none = "rate_penalty() without a rate takes those of BottleneckLayer modules, and none has one"
+            raise RuntimeError(f"{none}: call it once, after the forward pass, or give it code.rate")
         if self._bottleneck_deterministic and not all(layer.deterministic for layer in layers):
-            raise RuntimeError(
-                f"{type(self).__name__} is deterministic, but a BottleneckLayer in it adds noise: make it with "
-                "deterministic=True too"
-            )
+            name = type(self).__name__
+            raise RuntimeError(f"{name} is deterministic: set deterministic=True of each BottleneckLayer in it too")
         lengths = {len(rate) for rate in rates}
         if len(lengths) > 1:
-            raise RuntimeError(
-                f"the BottleneckLayer modules coded different numbers of examples, {sorted(lengths)}: their rates "
-                "cannot be added. Price them yourself: rate_penalty(rate)"
-            )
+            numbers = f"the BottleneckLayer modules coded different numbers of examples, {sorted(lengths)}"
+            raise RuntimeError(f"{numbers}, whose rates cannot be added: price them yourself with rate_penalty(rate)")
         return torch.stack(rates).sum(0)
 
     def _remember(self, rate: Tensor, distortion: Tensor | None) -> None:

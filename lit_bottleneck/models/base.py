@@ -71,9 +71,8 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.lr_scheduler_interval = lr_scheduler_interval
-        self.metrics = nn.ModuleDict(
-            {stage: SplitMetrics({name: Mean() for name in self.mean_names}) for stage in ("val", "test")}
-        )
+        splits = {stage: SplitMetrics({name: Mean() for name in self.mean_names}) for stage in ("val", "test")}
+        self.metrics = nn.ModuleDict(splits)
 
     def encode(self, x: Tensor, sample: bool | None = None) -> Code:
         """Code a batch of inputs; ``sample`` as in ``bottleneck``.

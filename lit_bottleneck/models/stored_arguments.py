@@ -80,16 +80,13 @@ class StoredArguments(LightningModule):
         """Warn of a training that goes on without an optimizer or scheduler that the checkpoint was trained with."""
         super().on_fit_start()
         if self._at_default:
-            rank_zero_warn(
-                f"the checkpoint was trained with another {' and '.join(self._at_default)}, which it does not hold: "
-                f"training goes on with the default. Pass it to load_from_checkpoint: {self._at_default[0]}=..."
-            )
+            others = f"the checkpoint was trained with another {' and '.join(self._at_default)}, which it does not hold"
+            again = f"pass {self._at_default[0]}=... to load_from_checkpoint"
+            rank_zero_warn(f"{others}: training goes on with the default, or {again}")
 
 
 def _refuse_missing(module: type, missing: Mapping[str, str]) -> None:
     if missing:
-        raise ConfigurationError(
-            f"the checkpoint of a {module.__name__} does not hold its {', '.join(missing)} "
-            f"({', '.join(map(str, missing.values()))}): load_from_checkpoint(path, weights_only=True, "
-            f"{', '.join(f'{name}=...' for name in missing)})"
-        )
+        names, kinds, again = ", ".join(missing), ", ".join(missing.values()), "=..., ".join(missing)
+        lacks = f"the checkpoint of a {module.__name__} does not hold its {names} ({kinds})"
+        raise ConfigurationError(f"{lacks}: load_from_checkpoint(path, weights_only=True, {again}=...)")

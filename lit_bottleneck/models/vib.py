@@ -123,9 +123,8 @@ class VIBClassifier(BottleneckModule):
         if self.logs_this_step:
             self.log("train/accuracy", (logits.argmax(-1) == labels).float().mean())
         cross_entropy = F.cross_entropy(logits, labels)
-        return self.training_loss(
-            cross_entropy=cross_entropy, rate_penalty=self.rate_penalty(code.rate, distortion=cross_entropy)
-        )
+        penalty = self.rate_penalty(code.rate, distortion=cross_entropy)
+        return self.training_loss(cross_entropy=cross_entropy, rate_penalty=penalty)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Take a batch into the metrics."""
