@@ -9,15 +9,7 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from torch import Tensor
 
 from lit_bottleneck.checks import whole_number
-from lit_bottleneck.metrics.factor_metric import (
-    FactorError,
-    FactorMetric,
-    Names,
-    factor_names,
-    halves,
-    is_class,
-    ordered,
-)
+from lit_bottleneck.metrics.factor_metric import FactorError, FactorMetric, Names, halves, is_class, ordered
 
 _LEAF = 5  # rows: smaller leaves split noise, and every dimension would matter
 
@@ -85,9 +77,9 @@ def forest_importance(
     tensor([[1.],
             [0.]], dtype=torch.float64)
     """
-    z, y = ordered(codes, factors, names, "DCI", rows=4 * _LEAF, dimensions=2)
+    z, named_factors = ordered(codes, factors, names, "DCI", rows=4 * _LEAF, dimensions=2)
     importance, scores = [], []
-    for name, factor in zip(factor_names(names, y.shape[1]), y.T, strict=True):
+    for name, factor in named_factors:
         train, test = halves(factor, name, seed)
         forest = (RandomForestClassifier if is_class(factor) else RandomForestRegressor)(
             num_trees, max_features=None, min_samples_leaf=_LEAF, random_state=seed

@@ -13,6 +13,7 @@ from lit_bottleneck.metrics.base import RowMetric, check_finite, flat
 
 Array: TypeAlias = NDArray[Any]
 Names: TypeAlias = Sequence[str] | None  # of factors
+Named: TypeAlias = list[tuple[str, Array]]  # each factor's name and values
 
 
 class FactorError(ValueError):
@@ -91,8 +92,8 @@ def checked(mean: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
 
 def ordered(
     codes: Tensor, factors: Tensor, names: Names, who: str, rows: int, dimensions: int = 1
-) -> tuple[Array, Array]:
-    """Return codes ``(N, K)`` and factors ``(N, F)``, int64 or float64, with their rows sorted.
+) -> tuple[Array, Named]:
+    """Return codes ``(N, K)`` and the name and values ``(N,)``, int64 or float64, of each factor, with sorted rows.
 
     A later draw by seed then does not depend on the order in which rows came.
 
@@ -115,11 +116,12 @@ def ordered(
         raise FactorError(f"{who} needs codes of at least {dimensions} dimensions; got {codes.shape[1]}")
     kind = torch.float64 if factors.is_floating_point() else torch.int64
     z, y = codes.cpu().numpy() + 0.0, factors.to(kind).cpu().numpy()  # + 0.0 makes -0 a 0
-    for name, column in zip(factor_names(names, y.shape[1]), y.T, strict=True):
+    columns = list(zip(factor_names(names, y.shape[1]), y.T, strict=True))
+    for name, column in columns:
         if (column == column[0]).all():
             raise FactorError(f"{who} needs factors that vary; {name!r} is {column[0]} in all {len(column)} rows")
     order = np.lexsort((*y.T[::-1], *z.T[::-1]))
-    return z[order], y[order]
+    return z[order], [(name, column[order]) for name, column in columns]
 
 
 def halves(factor: Array, name: str, seed: int, test_size: float = 0.5) -> tuple[Array, Array]:

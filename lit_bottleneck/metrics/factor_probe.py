@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
-from lit_bottleneck.metrics.factor_metric import Array, FactorMetric, Names, factor_names, halves, is_class, ordered
+from lit_bottleneck.metrics.factor_metric import Array, FactorMetric, Named, Names, halves, is_class, ordered
 
 ProbeKind = Literal["linear", "mlp"]
 _KINDS: tuple[ProbeKind, ...] = ("linear", "mlp")
@@ -71,9 +71,9 @@ class FactorProbe(FactorMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return float32 scalars by name."""
-        z, y = _rows(*self.known(), self.names, self.seed, self.max_rows)
+        z, named_factors = _rows(*self.known(), self.names, self.seed, self.max_rows)
         scores: dict[str, float] = {}
-        for name, factor in zip(factor_names(self.names, y.shape[1]), y.T, strict=True):
+        for name, factor in named_factors:
             scores[name], chance = _probe(z, factor, name, self.kind, self.test_size, self.seed)
             if chance is not None:
                 scores[f"{name}_chance"] = chance
@@ -113,8 +113,8 @@ def probe(
     _check(kind, test_size, max_rows)
     if factor.dim() != 1:
         raise ValueError(f"factor must be (N,); got {tuple(factor.shape)}")
-    z, y = _rows(codes, factor, ["factor"], seed, max_rows)
-    return _probe(z, y[:, 0], "factor", kind, test_size, seed)
+    z, [(name, values)] = _rows(codes, factor, ["factor"], seed, max_rows)
+    return _probe(z, values, name, kind, test_size, seed)
 
 
 def _check(kind: ProbeKind, test_size: float, max_rows: int) -> None:
@@ -124,10 +124,10 @@ def _check(kind: ProbeKind, test_size: float, max_rows: int) -> None:
         raise ConfigurationError(f"test_size must be above 0 and below 1; got {test_size!r}")
 
 
-def _rows(codes: Tensor, factors: Tensor, names: Names, seed: int, max_rows: int) -> tuple[Array, Array]:
-    z, y = ordered(codes, factors, names, "a probe", rows=4)
+def _rows(codes: Tensor, factors: Tensor, names: Names, seed: int, max_rows: int) -> tuple[Array, Named]:
+    z, named_factors = ordered(codes, factors, names, "a probe", rows=4)
     some = np.random.default_rng(seed).permutation(len(z))[:max_rows]
-    return z[some], y[some]
+    return z[some], [(name, factor[some]) for name, factor in named_factors]
 
 
 def _probe(z: Array, factor: Array, name: str, kind: ProbeKind, test_size: float, seed: int) -> Probed:

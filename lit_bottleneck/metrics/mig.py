@@ -64,10 +64,10 @@ def mutual_information_gaps(codes: Tensor, factors: Tensor, num_bins: int = 20, 
     >>> mutual_information_gaps(torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), torch.arange(4), 2)
     tensor([0.], dtype=torch.float64)
     """
-    z, y = ordered(codes, factors, names, "MIG", rows=num_bins, dimensions=2)
+    z, named_factors = ordered(codes, factors, names, "MIG", rows=num_bins, dimensions=2)
     bins = [_binned(dimension, num_bins) for dimension in z.T]
     gaps = []
-    for factor in y.T:
+    for _, factor in named_factors:
         classes = _binned(factor, num_bins) if len(np.unique(factor)) > num_bins and not is_class(factor) else factor
         classes = np.unique(classes, return_inverse=True)[1]
         second, first = sorted(mutual_info_score(classes, dimension) for dimension in bins)[-2:]

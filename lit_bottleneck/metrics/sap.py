@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_bottleneck.metrics.factor_metric import Array, FactorMetric, Names, factor_names, halves, is_class, ordered
+from lit_bottleneck.metrics.factor_metric import Array, FactorMetric, Names, halves, is_class, ordered
 
 
 class SAP(FactorMetric):
@@ -62,9 +62,9 @@ def attribute_gaps(codes: Tensor, factors: Tensor, seed: int = 0, names: Names =
     >>> attribute_gaps(torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 2.0]]), torch.arange(4.0))
     tensor([0.6000], dtype=torch.float64)
     """
-    z, y = ordered(codes, factors, names, "SAP", rows=4, dimensions=2)
+    z, named_factors = ordered(codes, factors, names, "SAP", rows=4, dimensions=2)
     gaps = []
-    for name, factor in zip(factor_names(names, y.shape[1]), y.T, strict=True):
+    for name, factor in named_factors:
         if is_class(factor):
             train, test = halves(factor, name, seed)
             scores = _nearest_mean(z[train], factor[train], z[test], factor[test])

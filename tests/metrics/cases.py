@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torchmetrics import Metric
 
 from lit_bottleneck import metrics
@@ -31,6 +32,10 @@ def codes(rows: Any) -> list[tuple[Any, ...]]:
     return [(MEAN[rows], LOG_VAR[rows])]
 
 
+def labelled(rows: Any) -> list[tuple[Any, ...]]:
+    return [(MEAN[rows], LOG_VAR[rows], LABELS[rows])]
+
+
 def classes(rows: Any) -> list[tuple[Any, ...]]:
     return [(MEAN[rows], CLASSES[rows])]
 
@@ -48,9 +53,7 @@ CASES = {
     "moments": Case(metrics.MarginalMoments, codes),
     "information": Case(metrics.MutualInformation, codes),
     "information of some": Case(lambda: metrics.MutualInformation(max_codes=10, num_draws=2), codes),
-    "by class": Case(
-        lambda: metrics.ClassConditionalTotalCorrelation(2), lambda rows: [(*codes(rows)[0], LABELS[rows])]
-    ),
+    "by class": Case(lambda: metrics.ClassConditionalTotalCorrelation(2), labelled),
     "elbo": Case(metrics.ELBO, lambda rows: [(MEAN[rows, 0], LOG_VAR[rows, 1])]),
     "iwae": Case(lambda: metrics.ImportanceWeightedBound(3), lambda rows: [(MEAN[rows].T,)]),
     "mig": Case(lambda: metrics.MIG(names=["a", "b"]), classes),
@@ -66,6 +69,23 @@ CASES = {
     "kernel": Case(metrics.KernelDistance, samples),
     "precision": Case(metrics.PrecisionRecall, samples),
 }
+
+
+def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def values(scores: dict[str, Tensor]) -> dict[str, float]:
+    """Scores as numbers, if they are float32 scalars."""
+    assert all(score.shape == () and score.dtype == torch.float32 for score in scores.values())
+    return {name: score.item() for name, score in scores.items()}
+
+
+def exact(metric: CodeMetric, *batches: tuple[Tensor, ...]) -> dict[str, float]:
+    """Unrounded results after these batches of codes."""
+    for batch in batches:
+        metric.update(*batch)
+    return {name: value.item() for name, value in metric.in_float64().items()}
 
 
 def fed(case: Case, *batches: Any, metric: Metric | None = None) -> Metric:

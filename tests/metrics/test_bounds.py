@@ -17,10 +17,7 @@ from torchmetrics import Metric
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.metrics import ELBO, ImportanceWeightedBound
 from lit_bottleneck.metrics.importance_weighted_bound import importance_weighted_bound
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.metrics.cases import randn
 
 
 def linear_gaussian(num_samples: int, shift: float) -> tuple[Tensor, Tensor]:
@@ -57,11 +54,8 @@ def test_the_bound_grows_with_k_towards_the_truth() -> None:
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.floats(0, 1e4))
 def test_it_is_the_mean_over_the_groups(k: int, groups: int, examples: int, spread: float) -> None:
     log_weights = spread * randn(k * groups, examples, seed=k)
-    expected = [
-        np.mean([logsumexp(log_weights[g * k : (g + 1) * k, b].numpy()) - math.log(k) for g in range(groups)])
-        for b in range(examples)
-    ]
-    assert importance_weighted_bound(log_weights, k).tolist() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    expected = np.mean(logsumexp(log_weights.numpy().reshape(groups, k, examples), 1) - math.log(k), 0)
+    assert importance_weighted_bound(log_weights, k).numpy() == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 def test_log_weights_of_minus_infinity_are_weights_of_zero() -> None:
@@ -88,11 +82,7 @@ BAD = torch.tensor([[0.0, torch.nan, 0.0], [0.0, 0.0, torch.inf]])
 @pytest.mark.parametrize(
     ("metric", "arguments", "message"),
     [
-        (
-            ImportanceWeightedBound(4),
-            (torch.zeros(6, 2),),
-            "k=4 needs a number of samples that is a multiple of it",
-        ),
+        (ImportanceWeightedBound(4), (torch.zeros(6, 2),), "k=4 needs a number of samples that is a multiple of it"),
         *(
             (ImportanceWeightedBound(1), (torch.zeros(shape),), r"log_weights must be \(S, B\), with S at least 1")
             for shape in ((6,), (0, 2), (2, 2, 2))

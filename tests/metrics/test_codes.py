@@ -19,15 +19,12 @@ from lit_bottleneck.metrics.code_metric import CodeMetric
 from lit_bottleneck.metrics.marginal_moments import MarginalMoments
 from lit_bottleneck.metrics.mutual_information import MutualInformation
 from lit_bottleneck.metrics.rate import Rate
+from tests.metrics.cases import CASES
 
 Codes = tuple[Tensor, ...]
 
-METRICS: list[Callable[[], CodeMetric]] = [
-    lambda: Rate(per_dimension=True),
-    MarginalMoments,
-    MutualInformation,
-    lambda: MutualInformation(max_codes=10, num_draws=2),
-    lambda: ClassConditionalTotalCorrelation(2),
+METRICS: list[Any] = [
+    CASES[name].make for name in ("rate", "moments", "information", "information of some", "by class")
 ]
 EACH = pytest.mark.parametrize("make", METRICS)
 
@@ -39,13 +36,14 @@ def codes(n: int, *shape: int, seed: int = 0) -> Codes:
     return 5 + mean, raw - 1, torch.arange(n) % 2
 
 
-def put(metric: CodeMetric, batch: Codes) -> None:
-    metric.update(*(batch if isinstance(metric, ClassConditionalTotalCorrelation) else batch[:2]))
+def taken(metric: CodeMetric, batch: Codes) -> Codes:
+    """What the metric takes of a batch: its classes only if it needs them."""
+    return batch if isinstance(metric, ClassConditionalTotalCorrelation) else batch[:2]
 
 
 def fed(metric: CodeMetric, *batches: Codes) -> CodeMetric:
     for batch in batches:
-        put(metric, batch)
+        metric.update(*taken(metric, batch))
     return metric
 
 
@@ -75,8 +73,7 @@ def test_forward_returns_the_result_of_the_batch_and_adds_it(make: Callable[[], 
     whole, metric = codes(40), make()
     for rows in (slice(25), slice(25, None)):
         batch = part(whole, rows)
-        arguments = batch if isinstance(metric, ClassConditionalTotalCorrelation) else batch[:2]
-        torch.testing.assert_close(metric(*arguments), fed(make(), batch).compute())
+        torch.testing.assert_close(metric(*taken(metric, batch)), fed(make(), batch).compute())
     assert_same(metric, fed(make(), whole))
     assert sum(map(len, metric.rows)) == sum(map(len, fed(make(), whole).rows))  # no row for each batch
 
@@ -100,20 +97,18 @@ def test_spatial_dimensions_are_dimensions_of_the_code(make: Callable[[], CodeMe
 def test_invalid_codes_are_refused_and_leave_no_trace(make: Callable[[], CodeMetric]) -> None:
     metric = fed(make(), codes(40))
     mean, log_var, labels = codes(5, seed=1)
-    with pytest.raises(ValueError, match=r"need the same shape; got \(5, 3\) and \(5, 2\)"):
-        put(metric, (mean, log_var[:, :2], labels))
-    with pytest.raises(ValueError, match=r"must be \(B, K, \.\.\.\), with K at least 1; got \(5,\)"):
-        put(metric, (mean[:, 0], log_var[:, 0], labels))
-    with pytest.raises(ValueError, match=r"with K at least 1; got \(5, 0\)"):
-        put(metric, (mean[:, :0], log_var[:, :0], labels))
     bad = torch.zeros(5, 3)
     bad[1, 0], bad[3, 2] = torch.nan, torch.inf
-    with pytest.raises(ValueError, match="mean must be finite; 2 of 5 rows have an infinity or NaN"):
-        put(metric, (bad, log_var, labels))
-    with pytest.raises(ValueError, match=r"log_var must be finite.*; 2 of 5 rows have an infinity or NaN"):
-        put(metric, (mean, bad, labels))
-    with pytest.raises(ValueError, match="must be alike; got codes of 3 dimensions and codes of 4 dimensions"):
-        put(metric, codes(40, 4))
+    for batch, message in (
+        ((mean, log_var[:, :2], labels), r"need the same shape; got \(5, 3\) and \(5, 2\)"),
+        ((mean[:, 0], log_var[:, 0], labels), r"must be \(B, K, \.\.\.\), with K at least 1; got \(5,\)"),
+        ((mean[:, :0], log_var[:, :0], labels), r"with K at least 1; got \(5, 0\)"),
+        ((bad, log_var, labels), "mean must be finite; 2 of 5 rows have an infinity or NaN"),
+        ((mean, bad, labels), r"log_var must be finite.*; 2 of 5 rows have an infinity or NaN"),
+        (codes(40, 4), "must be alike; got codes of 3 dimensions and codes of 4 dimensions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fed(metric, batch)
     with pytest.raises(ValueError, match="must be alike; got codes of 3 dimensions and codes of 4 dimensions"):
         metric.merge_state(fed(make(), codes(40, 4)))
     with pytest.raises(ValueError, match="to be present in incoming state"):

@@ -15,6 +15,7 @@ from lit_bottleneck.metrics.dci import disentanglement_completeness
 from lit_bottleneck.metrics.factor_metric import FactorMetric, halves
 from lit_bottleneck.metrics.mig import mutual_information_gaps
 from lit_bottleneck.metrics.sap import attribute_gaps
+from tests.metrics import cases
 
 METRICS: list[Callable[[], FactorMetric]] = [MIG, SAP, DCI]
 
@@ -42,9 +43,7 @@ def fed(metric: FactorMetric, codes: Tensor, factors: Tensor) -> FactorMetric:
 
 
 def values(metric: FactorMetric, codes: Tensor, factors: Tensor) -> dict[str, float]:
-    scores = fed(metric, codes, factors).compute()
-    assert all(score.shape == () and score.dtype == torch.float32 for score in scores.values())
-    return {name: score.item() for name, score in scores.items()}
+    return cases.values(fed(metric, codes, factors).compute())
 
 
 def rotated(codes: Tensor) -> Tensor:
@@ -125,9 +124,8 @@ def test_a_float_of_few_values_is_classes_and_one_of_many_is_binned() -> None:
     many = numbers(200)
     binned = (many.double() - many.double().amin(0)) / (many.double().amax(0) - many.double().amin(0))
     binned = (binned * 5).long().clamp(max=4)
-    torch.testing.assert_close(
-        mutual_information_gaps(codes, many, num_bins=5), mutual_information_gaps(codes, binned, num_bins=5)
-    )
+    of_many, of_binned = (mutual_information_gaps(codes, factors, num_bins=5) for factors in (many, binned))
+    torch.testing.assert_close(of_many, of_binned)
 
 
 def test_gap_of_numbers_is_that_of_squared_correlations() -> None:
@@ -138,9 +136,8 @@ def test_gap_of_numbers_is_that_of_squared_correlations() -> None:
         squares = torch.corrcoef(torch.cat([factors[:, i : i + 1], codes], 1).double().T)[0, 1:].square().sort().values
         expected.append(squares[-1] - squares[-2])
     torch.testing.assert_close(attribute_gaps(codes, factors), torch.stack(expected))
-    torch.testing.assert_close(
-        attribute_gaps(1e6 + 1e-3 * codes.double(), factors), torch.stack(expected), rtol=1e-5, atol=0
-    )
+    moved = attribute_gaps(1e6 + 1e-3 * codes.double(), factors)
+    torch.testing.assert_close(moved, torch.stack(expected), rtol=1e-5, atol=0)
 
 
 def test_gap_of_classes_is_that_of_linear_discriminants_with_equal_priors() -> None:
@@ -169,9 +166,8 @@ def test_concentration_of_importances_with_known_entropies() -> None:
     disentanglement = 0.45 * 1 + 0.3 * (1 + mixed) + 0.25 * 1
     first = (0.9 * math.log(0.9) + 0.1 * math.log(0.1)) / math.log(3)
     completeness = (1 + first + 1 - math.log(2) / math.log(3)) / 2
-    assert [x.item() for x in disentanglement_completeness(importance)] == pytest.approx(
-        [disentanglement, completeness], rel=1e-6
-    )
+    expected = pytest.approx([disentanglement, completeness], rel=1e-6)
+    assert [x.item() for x in disentanglement_completeness(importance)] == expected
 
 
 def test_names_of_scores() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lit_bottleneck.metrics.factor_metric import halves
 from lit_bottleneck.metrics.factor_probe import FactorProbe, ProbeKind, probe
+from tests.metrics.cases import values
 
 KINDS: list[ProbeKind] = ["linear", "mlp"]
 
@@ -80,17 +81,9 @@ def test_halves_are_of_the_size_and_have_their_share_of_each_class(test_size: fl
         assert abs((factor[test] == one).sum() - test_size * count) <= 1
 
 
-def values(scores: dict[str, Tensor]) -> dict[str, float]:
-    assert all(score.shape == () and score.dtype == torch.float32 for score in scores.values())
-    return {name: score.item() for name, score in scores.items()}
-
-
 def test_an_mlp_does_not_depend_on_the_order_of_rows() -> None:
-    codes, factor, order = (
-        randn(150, 3),
-        labels(150, 3),
-        torch.randperm(150, generator=torch.Generator().manual_seed(3)),
-    )
+    codes, factor = randn(150, 3), labels(150, 3)
+    order = torch.randperm(150, generator=torch.Generator().manual_seed(3))
     assert probe(codes, factor, "mlp", max_rows=120) == probe(codes[order], factor[order], "mlp", max_rows=120)
 
 

@@ -13,10 +13,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from lit_bottleneck.metrics.marginal_moments import MarginalMoments, marginal_moments
 from lit_bottleneck.metrics.rate import rate
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.metrics.cases import exact, randn
 
 
 def white(rows: int, width: int, seed: int = 0) -> Tensor:
@@ -31,10 +28,13 @@ def with_covariance(covariance: Tensor, rows: int = 200) -> Tensor:
     return white(rows, len(covariance)) @ torch.linalg.cholesky(covariance).T
 
 
-def exact(mean: Tensor, log_var: Tensor) -> dict[str, float]:
-    metric = MarginalMoments()
-    metric.update(mean, log_var)
-    return {name: value.item() for name, value in metric.in_float64().items()}
+def moments(mean: Tensor, log_var: Tensor) -> dict[str, float]:
+    return exact(MarginalMoments(), (mean, log_var))
+
+
+def noiseless(mean: Tensor, batch_size: int = 1000) -> dict[str, float]:
+    """Moments of codes without noise."""
+    return exact(MarginalMoments(), *((batch, torch.full_like(batch, -torch.inf)) for batch in mean.split(batch_size)))
 
 
 def linear_channel() -> tuple[Tensor, Tensor]:
@@ -46,7 +46,7 @@ def linear_channel() -> tuple[Tensor, Tensor]:
 
 
 def test_the_linear_channel_has_its_known_terms() -> None:
-    found = exact(*linear_channel())
+    found = moments(*linear_channel())
     assert found["rate"] == pytest.approx(1.329721, abs=1e-6)
     assert found["marginal_kl"] == pytest.approx(0.183171, abs=1e-6)
     assert found["total_correlation"] == pytest.approx(0.127610, abs=1e-6)
@@ -59,7 +59,7 @@ def test_moments_equal_torch_distributions_and_numpy() -> None:
     covariance = np.cov(mean.numpy(), rowvar=False, bias=True) + np.diag(log_var.exp().mean(0).numpy())
     marginal = MultivariateNormal(mean.mean(0), torch.from_numpy(covariance))
     prior = MultivariateNormal(torch.zeros(4).double(), torch.eye(4).double())
-    found = exact(mean, log_var)
+    found = moments(mean, log_var)
     assert found["marginal_kl"] == pytest.approx(kl_divergence(marginal, prior).item(), rel=1e-10)
     scale = np.sqrt(np.diag(covariance))
     correlation = covariance / scale[:, None] / scale
@@ -76,7 +76,7 @@ def test_moments_equal_torch_distributions_and_numpy() -> None:
 def test_equicorrelated_codes() -> None:
     covariance = torch.full((4, 4), 0.5).double().fill_diagonal_(1)
     mean = with_covariance(covariance - 0.25 * torch.eye(4))  # noise brings the diagonal back to 1
-    found = exact(mean, torch.full_like(mean, math.log(0.25)))
+    found = moments(mean, torch.full_like(mean, math.log(0.25)))
     assert found["predictability"] == pytest.approx(0.375, rel=1e-9)
     assert found["predictability_max"] == pytest.approx(0.375, rel=1e-9)
     assert found["total_correlation"] == pytest.approx(0.581575, abs=1e-6)
@@ -86,12 +86,10 @@ def test_equicorrelated_codes() -> None:
 
 def test_predictability_is_that_of_a_linear_regression() -> None:
     mean = randn(80, 4) @ randn(4, 4, seed=1)
-    found = exact(mean, torch.full_like(mean, -torch.inf))
+    found = noiseless(mean)
     x = mean.numpy()
-    scores = [
-        LinearRegression().fit(others, x[:, j]).score(others, x[:, j])
-        for j, others in ((j, np.delete(x, j, 1)) for j in range(4))
-    ]
+    splits = [(np.delete(x, j, 1), x[:, j]) for j in range(4)]
+    scores = [LinearRegression().fit(*split).score(*split) for split in splits]
     assert found["predictability"] == pytest.approx(np.mean(scores), rel=1e-9)
     assert found["predictability_max"] == pytest.approx(max(scores), rel=1e-9)
 
@@ -101,11 +99,8 @@ def test_the_bias_is_about_the_excess_of_the_plug_in() -> None:
     signal = torch.zeros(16).double()
     signal[:3] = 0.9
     log_var = (1 - signal).log()
-    plug_ins, biases = [], []
-    for seed in range(100):
-        found = exact(randn(1000, 16, seed=seed) * signal.sqrt(), log_var.expand(1000, 16))
-        plug_ins.append(found["marginal_kl"])
-        biases.append(found["marginal_kl_bias"])
+    runs = [moments(randn(1000, 16, seed=seed) * signal.sqrt(), log_var.expand(1000, 16)) for seed in range(100)]
+    plug_ins, biases = ([run[name] for run in runs] for name in ("marginal_kl", "marginal_kl_bias"))
     error = np.std(plug_ins) / math.sqrt(100)
     assert 0.003 < np.mean(biases) < 0.005
     assert abs(np.mean(plug_ins) - np.mean(biases)) < 4 * error
@@ -116,8 +111,8 @@ def test_the_bias_is_about_the_excess_of_the_plug_in() -> None:
 def test_correlations_do_not_depend_on_scale_and_shift(exponents: list[float], places: list[float]) -> None:
     scale = 10 ** torch.tensor(exponents).double()
     mean, log_var = randn(50, 3) @ randn(3, 3, seed=1), randn(50, 3, seed=2) - 1
-    plain = exact(mean, log_var)
-    moved = exact((mean + torch.tensor(places)) * scale, log_var + 2 * scale.log())
+    plain = moments(mean, log_var)
+    moved = moments((mean + torch.tensor(places)) * scale, log_var + 2 * scale.log())
     for name in ("total_correlation", "predictability", "predictability_max", "largest_correlation"):
         assert moved[name] == pytest.approx(plain[name], rel=1e-8)
     assert moved["marginal_kl_bias"] == pytest.approx(plain["marginal_kl_bias"], rel=1e-8)
@@ -125,7 +120,7 @@ def test_correlations_do_not_depend_on_scale_and_shift(exponents: list[float], p
 
 @given(st.integers(2, 30), st.integers(1, 6), st.integers(0, 1000), st.floats(-12, 6), st.floats(0, 50))
 def test_results_keep_their_ranges(n: int, width: int, seed: int, log_var: float, spread: float) -> None:
-    found = exact(spread * randn(n, width, seed=seed), log_var + randn(n, width, seed=seed + 1))
+    found = moments(spread * randn(n, width, seed=seed), log_var + randn(n, width, seed=seed + 1))
     assert all(math.isfinite(value) for value in found.values())
     assert found["total_correlation"] >= 0
     assert found["dimension_wise_kl"] >= -1e-12
@@ -136,14 +131,14 @@ def test_results_keep_their_ranges(n: int, width: int, seed: int, log_var: float
 
 
 def test_one_dimension_has_no_correlation() -> None:
-    found = exact(randn(10, 1), torch.zeros(10, 1))
+    found = moments(randn(10, 1), torch.zeros(10, 1))
     names = ("total_correlation", "predictability", "predictability_max", "largest_correlation")
     assert [found[name] for name in names] == [0, 0, 0, 0]
 
 
 def test_codes_without_noise_are_described_by_their_means() -> None:
     mean = with_covariance(torch.tensor([[2.0, 1.0], [1.0, 3.0]]).double(), rows=50)
-    found = exact(mean, torch.full_like(mean, -torch.inf))
+    found = noiseless(mean)
     assert found["rate"] == found["information_upper"] == math.inf
     assert found["total_correlation"] == pytest.approx(-0.5 * math.log(5 / 6), rel=1e-9)
     assert found["marginal_kl"] == pytest.approx(0.5 * (5 - 2 - math.log(5)), rel=1e-9)
@@ -163,12 +158,9 @@ def test_too_few_codes_without_noise_are_counted() -> None:
 @pytest.mark.parametrize("batch_size", [7, 30])
 def test_a_constant_dimension_without_noise_is_uncorrelated(place: float, batch_size: int) -> None:
     mean = randn(30, 2) @ randn(2, 2, seed=1)
-    plain = exact(mean, torch.full_like(mean, -torch.inf))
+    plain = noiseless(mean)
     more = torch.cat([mean, torch.full((30, 1), place).double()], 1)
-    metric = MarginalMoments()
-    for batch in more.split(batch_size):
-        metric.update(batch, torch.full_like(batch, -torch.inf))
-    found = {name: value.item() for name, value in metric.in_float64().items()}
+    found = noiseless(more, batch_size)
     assert found["marginal_kl"] == found["dimension_wise_kl"] == found["information_upper"] == math.inf
     for name in ("total_correlation", "predictability_max", "largest_correlation"):
         assert found[name] == pytest.approx(plain[name], rel=1e-9)
@@ -180,21 +172,18 @@ def test_a_constant_dimension_without_noise_is_uncorrelated(place: float, batch_
 def test_exact_dependence_has_infinite_total_correlation(rows: int, place: float) -> None:
     free = randn(rows, 3)
     mean = torch.cat([free[:, :2], free[:, :1] - 2 * free[:, 1:2], free[:, 2:]], 1) + place
-    metric = MarginalMoments()
-    for batch in mean.split(256):
-        metric.update(batch, torch.full_like(batch, -torch.inf))
-    found = {name: value.item() for name, value in metric.in_float64().items()}
+    found = noiseless(mean, batch_size=256)
     assert found["total_correlation"] == found["marginal_kl"] == math.inf
     assert math.isfinite(found["dimension_wise_kl"])
     assert found["predictability_max"] == pytest.approx(1, abs=1e-9)
-    inputs, target = free[:, :2].numpy(), free[:, 2].numpy()
-    last = LinearRegression().fit(inputs, target).score(inputs, target)
+    split = free[:, :2].numpy(), free[:, 2].numpy()
+    last = LinearRegression().fit(*split).score(*split)
     assert found["predictability"] == pytest.approx((3 + last) / 4, abs=1e-9)
 
 
 def test_a_little_noise_prevents_exact_dependence() -> None:
     mean = randn(100, 1).expand(100, 2)
-    found = exact(mean, torch.full_like(mean, -14.0))
+    found = moments(mean, torch.full_like(mean, -14.0))
     variance = mean[:, 0].var(correction=0).item()
     correlation = variance / (variance + math.exp(-14))
     assert found["total_correlation"] == pytest.approx(-0.5 * math.log1p(-(correlation**2)), rel=1e-6)

@@ -1,6 +1,7 @@
 """Bounds of the information: closed forms, a double loop over torch.distributions, and the choice of kept codes."""
 
 import math
+from itertools import combinations
 
 import pytest
 import torch
@@ -14,17 +15,12 @@ from lit_bottleneck.metrics.code_metric import sums_of
 from lit_bottleneck.metrics.contrastive_bounds import leave_one_out_bound, minibatch_stratified, nce_bound
 from lit_bottleneck.metrics.marginal_moments import moments_of
 from lit_bottleneck.metrics.mutual_information import MutualInformation, code_keys, mutual_information
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.metrics.cases import exact, randn
 
 
 def measured(mean: Tensor, log_var: Tensor, batch_size: int = 10**6, **arguments: int) -> dict[str, float]:
-    metric = MutualInformation(**arguments)
-    for batch in zip(mean.split(batch_size), log_var.split(batch_size), strict=True):
-        metric.update(*batch)
-    return {name: value.item() for name, value in metric.in_float64().items()}
+    batches = zip(mean.split(batch_size), log_var.split(batch_size), strict=True)
+    return exact(MutualInformation(**arguments), *batches)
 
 
 def of_moments(mean: Tensor, log_var: Tensor) -> float:
@@ -46,17 +42,14 @@ def linear_channel(n: int) -> tuple[Tensor, Tensor]:
 def test_the_bounds_equal_a_double_loop_over_torch_distributions() -> None:
     mean, log_var, noise = randn(12, 3), randn(12, 3, seed=1) - 1, randn(12, 3, seed=2)
     z = mean + (log_var / 2).exp() * noise
-    dense = [
-        [Normal(mean[j], (log_var[j] / 2).exp()).log_prob(z[i]).sum().exp().item() for j in range(12)]
-        for i in range(12)
-    ]
+    posteriors = [Normal(*moments) for moments in zip(mean, (log_var / 2).exp(), strict=True)]
+    dense = [[posterior.log_prob(row).sum().exp().item() for posterior in posteriors] for row in z]
     densities = pairwise_log_density(z, mean, log_var)
     for i, row in enumerate(dense):
         others = [value for j, value in enumerate(row) if j != i]
         assert nce_bound(densities)[i].item() == pytest.approx(math.log(row[i] / (sum(row) / 12)), rel=1e-9)
-        assert leave_one_out_bound(densities)[i].item() == pytest.approx(
-            math.log(row[i] / (sum(others) / 11)), rel=1e-9
-        )
+        found = leave_one_out_bound(densities)[i].item()
+        assert found == pytest.approx(math.log(row[i] / (sum(others) / 11)), rel=1e-9)
         weighted = row[i] / 50 + sum(others) * 49 / (50 * 11)
         found = minibatch_stratified(densities, 50)[i].item()
         assert found == pytest.approx(math.log(row[i] / weighted), rel=1e-9)
@@ -66,11 +59,8 @@ def test_the_bounds_equal_a_double_loop_over_torch_distributions() -> None:
 def test_the_stratified_density_of_the_marginal_has_no_bias() -> None:
     # Its mean over all choices of 3 of 5 examples that include the first is the density under all 5.
     dense = torch.tensor([0.9, 0.2, 0.5, 0.05, 0.4], dtype=torch.float64)
-    found = []
-    for first in range(1, 5):
-        for second in range(first + 1, 5):
-            rows = dense[[0, first, second]].log().expand(3, 3)
-            found.append((rows[0, 0] - minibatch_stratified(rows, 5)[0]).exp())
+    parts = [dense[[0, *others]].log().expand(3, 3) for others in combinations(range(1, 5), 2)]
+    found = [(rows[0, 0] - minibatch_stratified(rows, 5)[0]).exp() for rows in parts]
     assert torch.stack(found).mean().item() == pytest.approx(dense.mean().item(), rel=1e-12)
 
 
@@ -150,9 +140,7 @@ def test_disjoint_codes_saturate_the_lower_bound_and_the_rate_is_the_upper() -> 
 
 def test_the_linear_channel() -> None:
     mean, log_var = linear_channel(3000)
-    metric = MutualInformation(num_draws=1)
-    metric.update(mean, log_var)
-    found = {name: value.item() for name, value in metric.in_float64().items()}
+    found = measured(mean, log_var, num_draws=1)
     z = mean + (log_var / 2).exp() * randn(3000, 2, seed=5)
     rows = nce_bound(pairwise_log_density(z, mean, log_var))
     # The standard error of a mean over 3000 inputs; both bounds are within O(1 / 3000) of the truth.
@@ -241,15 +229,14 @@ def test_the_store_is_bounded_and_independent_of_the_split() -> None:
     for batch in order.split(9):
         metric.update(mean[batch], log_var[batch])
         assert sum(map(len, metric.codes)) < 2 * 25 * 7
-    found = {name: value.item() for name, value in metric.in_float64().items()}
+    found = exact(metric)
     assert found == pytest.approx(whole, rel=1e-12)
-    other = MutualInformation(max_codes=25)
+    other, last = MutualInformation(max_codes=25), MutualInformation(max_codes=25)
     other.update(mean[:120], log_var[:120])
-    last = MutualInformation(max_codes=25)
     last.update(mean[120:], log_var[120:])
     last.merge_state(other)
     assert sum(map(len, last.codes)) == 25 * 7
-    assert {name: value.item() for name, value in last.in_float64().items()} == pytest.approx(whole, rel=1e-12)
+    assert exact(last) == pytest.approx(whole, rel=1e-12)
     # Rate and moments are those of all codes.
     assert found["rate"] == pytest.approx(kl_per_dimension(mean, log_var).sum(1).mean().item(), rel=1e-12)
     assert found["lower"] <= math.log(25)

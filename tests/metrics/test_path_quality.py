@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_bottleneck.functional import InterpolationMode, interpolate
 from lit_bottleneck.metrics.path_quality import PathQuality, cycle_error, path_quality, shell_distance
+from tests.metrics.cases import values
 
 
 def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -19,11 +20,6 @@ def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Ten
 def certain(*paths: list[int], num_classes: int = 4) -> Tensor:
     """Log-probabilities ``(T, B, C)`` of paths that are certainly of these classes."""
     return nn.functional.one_hot(torch.tensor(paths).T, num_classes).double().log()
-
-
-def values(quality: dict[str, Tensor]) -> dict[str, float]:
-    assert all(value.shape == () and value.dtype == torch.float32 for value in quality.values())
-    return {name: value.item() for name, value in quality.items()}
 
 
 def prior_path(mode: InterpolationMode, k: int, count: int = 4000, steps: int = 11) -> Tensor:
@@ -102,14 +98,12 @@ def test_draws_of_the_prior_have_mean_zero_and_variance_one(k: int) -> None:
 
 def test_halfway_between_two_draws_a_straight_line_is_far_inside() -> None:
     first, last = randn(4000, 128, seed=1), randn(4000, 128, seed=2)
-    middle = {
-        mode: shell_distance(interpolate(first, last, 0.5, mode)).mean().item()
-        for mode in ("linear", "variance_preserving")
-    }
+    straight = shell_distance(interpolate(first, last, 0.5, "linear")).mean().item()
+    kept = shell_distance(interpolate(first, last, 0.5, "variance_preserving")).mean().item()
     mean, variance = (float(moment) for moment in scipy.stats.chi.stats(128, moments="mv"))
-    assert middle["linear"] == pytest.approx((mean / math.sqrt(2) - mean) / math.sqrt(variance), abs=0.05)
-    assert round(middle["linear"], 1) == -4.7
-    assert middle["variance_preserving"] == pytest.approx(0, abs=4 / math.sqrt(4000))
+    assert straight == pytest.approx((mean / math.sqrt(2) - mean) / math.sqrt(variance), abs=0.05)
+    assert round(straight, 1) == -4.7
+    assert kept == pytest.approx(0, abs=4 / math.sqrt(4000))
 
 
 def test_interpolations_that_keep_the_prior_stay_on_its_shell() -> None:
@@ -172,7 +166,7 @@ def test_paths_without_codes_do_not_weaken_the_shell_of_those_with() -> None:
     torch.testing.assert_close(both, alone)
 
 
-LOGS = torch.zeros(3, 2, 4).log_softmax(-1)
+LOGS, FIRST = torch.zeros(3, 2, 4).log_softmax(-1), torch.tensor([0])
 
 
 @pytest.mark.parametrize(
@@ -182,10 +176,7 @@ LOGS = torch.zeros(3, 2, 4).log_softmax(-1)
         ((torch.zeros(2, 5, 4),), r"with T at least 3; got \(2, 5, 4\)"),
         ((torch.zeros(3, 2, 0),), r"with T at least 3; got \(3, 2, 0\)"),
         ((torch.zeros(3, 2, 4),), "at 6 of 6 points they do not: pass log_softmax"),
-        *(
-            ((LOGS.index_fill(1, torch.tensor([0]), bad),), "at 3 of 6 points")
-            for bad in (math.nan, math.inf, -math.inf)
-        ),
+        *(((LOGS.index_fill(1, FIRST, bad),), "at 3 of 6 points") for bad in (math.nan, math.inf, -math.inf)),
         *(((LOGS, torch.zeros(shape)), r"codes must be \(3, 2, K\); got") for shape in ((3, 2), (3, 3, 5), (4, 2, 5))),
         ((LOGS, torch.full((3, 2, 5), math.nan)), "codes must be finite; 6 of 6 rows"),
         ((LOGS[:, :0],), "at least 1 path; got 0"),

@@ -14,21 +14,8 @@ from lit_bottleneck import metrics
 from lit_bottleneck.metrics.code_metric import CodeMetric
 from lit_bottleneck.metrics.mode_coverage import mode_coverage
 from lit_bottleneck.metrics.path_quality import path_quality
-from tests.metrics.cases import (
-    CASES,
-    ENDS,
-    LOG_VAR,
-    LOGS,
-    MEAN,
-    MODES,
-    NUMBERS,
-    PATHS,
-    ROWS,
-    Case,
-    default_dtype,
-    fed,
-    results,
-)
+from tests.metrics import cases
+from tests.metrics.cases import CASES, LOG_VAR, MEAN, ROWS, Case, default_dtype, fed, results
 
 EACH = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
@@ -116,7 +103,7 @@ def test_results_can_be_plotted(case: Case) -> None:
 def test_rows_of_another_layout_are_refused_and_leave_no_trace() -> None:
     for case, other, message in (
         (CASES["rate"], (MEAN[:, :2], LOG_VAR[:, :2]), "codes of 2 dimensions and codes of 3 dimensions"),
-        (CASES["mig"], (MEAN, NUMBERS), "codes of 3 dimensions with 2 numbers and .* with 2 classes"),
+        (CASES["mig"], (MEAN, cases.NUMBERS), "codes of 3 dimensions with 2 numbers and .* with 2 classes"),
         (CASES["kernel"], (MEAN[:, :2], True), r"features \(B, 2\) and features \(B, 3\)"),
     ):
         metric, another = fed(case, slice(None)), case.make()
@@ -131,5 +118,6 @@ def test_rows_of_another_layout_are_refused_and_leave_no_trace() -> None:
 
 
 def test_functions_return_what_their_metrics_do() -> None:
-    torch.testing.assert_close(fed(CASES["paths"], slice(None)).compute(), path_quality(LOGS, PATHS, ENDS))
-    torch.testing.assert_close(fed(CASES["coverage"], slice(None)).compute(), mode_coverage(MEAN, MODES, 0.5))
+    of_paths = path_quality(cases.LOGS, cases.PATHS, cases.ENDS)
+    torch.testing.assert_close(fed(CASES["paths"], slice(None)).compute(), of_paths)
+    torch.testing.assert_close(fed(CASES["coverage"], slice(None)).compute(), mode_coverage(MEAN, cases.MODES, 0.5))
