@@ -1,6 +1,7 @@
 """GAN losses and gradient penalties against numpy, closed forms and finite differences."""
 
 import math
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -232,66 +233,49 @@ def test_a_number_is_the_weight_of_r1(number: float) -> None:
     assert type(penalty.weight) is float
 
 
-@pytest.mark.parametrize("penalty", [R1(), R1(0.5), WGANGP(), WGANGP(weight=2.0)])
-def test_a_description_rebuilds_the_penalty(penalty: GradientPenalty) -> None:
+class Lipschitz(R1):
+    """A user's penalty, of norms above one only."""
+
+    def forward(self, gradient: Tensor) -> Tensor:
+        return self.weight * (gradient.norm(dim=1) - 1).relu().square().mean()
+
+
+@pytest.mark.parametrize("penalty", [R1(), R1(0.5), WGANGP(), WGANGP(weight=2.0), Lipschitz(4.0)])
+def test_a_configuration_rebuilds_the_penalty(penalty: GradientPenalty) -> None:
     assert penalty_from(penalty) is penalty
     again = penalty_from(to_config(penalty))
     assert type(again) is type(penalty)
     assert vars(again) == vars(penalty)
 
 
-def test_a_description_names_class_and_arguments() -> None:
+def test_a_configuration_names_class_and_arguments() -> None:
     penalty = penalty_from({"class_path": "lit_bottleneck.adversarial.WGANGP", "init_args": {"weight": 2.0}})
     assert (type(penalty), penalty.weight) == (WGANGP, 2.0)
     default = penalty_from({"class_path": "lit_bottleneck.adversarial.R1"})
     assert (type(default), default.weight) == (R1, 10.0)
 
 
-class Lipschitz(R1):
-    """One-sided: penalises norms above one only."""
-
-    def forward(self, gradient: Tensor) -> Tensor:
-        return self.weight * (gradient.norm(dim=1) - 1).relu().square().mean()
-
-
-def test_a_description_rebuilds_a_users_penalty() -> None:
-    again = penalty_from(to_config(Lipschitz(4.0)))
-    assert type(again) is Lipschitz
-    assert again.forward(torch.tensor([[3.0, 0.0], [0.5, 0.0]])).item() == 8.0
-
-
-@pytest.mark.parametrize("number", [-1.0, -1e-9, math.nan, math.inf, -math.inf])
-def test_negative_and_infinite_weights_are_refused(number: float) -> None:
-    message = rf"weight of gradient_penalty must be a finite number above 0; got {number}$"
-    for make in (penalty_from, R1, WGANGP):
-        with pytest.raises(ValueError, match=message):
-            make(number)
-
-
-@pytest.mark.parametrize("kind", [R1, WGANGP])
-@pytest.mark.parametrize("weight", [0, 0.0, "1", None])
-def test_the_weight_of_a_penalty_object_must_be_above_zero(kind: type[GradientPenalty], weight: Any) -> None:
+@pytest.mark.parametrize("make", [R1, WGANGP])
+@pytest.mark.parametrize("weight", [-1.0, -1e-9, math.nan, math.inf, -math.inf, 0, 0.0, "1", None])
+def test_the_weight_of_a_penalty_must_be_finite_and_above_zero(make: Any, weight: Any) -> None:
     with pytest.raises(ValueError, match=rf"weight of gradient_penalty must be .* above 0; got {weight!r}$"):
-        kind(weight)
+        make(weight)
 
 
 @pytest.mark.parametrize("value", [True, False, "r1", [1.0], (1.0,), 1j, R1])
 def test_other_types_are_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match="gradient_penalty must be a number, a GradientPenalty or None; got ") as error:
+    words = re.escape(f"gradient_penalty must be a number, a GradientPenalty or None; got {value!r}") + "$"
+    with pytest.raises(ValueError, match=words):
         penalty_from(value)
-    assert str(error.value).endswith(repr(value))
 
 
 @pytest.mark.parametrize(
     "path", ["os.system", "R1", "lit_bottleneck.adversarial.GradientPenalty", "lit_bottleneck.objectives.ELBO", None]
 )
-def test_a_description_of_another_class_is_refused(path: str | None) -> None:
-    description = {} if path is None else {"class_path": path}
-    with pytest.raises(
-        ValueError, match=r"gradient_penalty has the class_path .*, which is no imported subclass of GradientPenalty"
-    ) as error:
-        penalty_from(description)
-    assert repr(path) in str(error.value)
+def test_a_configuration_of_another_class_is_refused(path: str | None) -> None:
+    words = re.escape(f"gradient_penalty has the class_path {path!r}, which is no imported subclass of GradientPenalty")
+    with pytest.raises(ValueError, match=words):
+        penalty_from({} if path is None else {"class_path": path})
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])

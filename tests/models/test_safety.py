@@ -1,5 +1,6 @@
-"""A checkpoint that is read is not executed; and what the README says of trust is so."""
+"""Reading a checkpoint executes no code in it; recipes and stored networks are imported and called."""
 
+import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
@@ -25,31 +26,20 @@ RECIPES = recipe_paths()
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the three models leave, trained with every callback that keeps something in a checkpoint."""
+    """Return a folder of runs of the three models, with every callback that has a state in the checkpoint."""
     folder = tmp_path_factory.mktemp("runs")
-    callbacks = """
-    trainer:
-      callbacks+:
-        - {class_path: EarlyStopping, init_args: {monitor: MONITOR}}
-        - {class_path: lit_bottleneck.callbacks.SkipNonFinite}
-        - {class_path: lit_bottleneck.callbacks.ResumePoint, init_args: {every_n_steps: 1}}
-    """
-    average = "\n        - {class_path: lit_bottleneck.callbacks.WeightEMA}\n"
+    beta = ["--model.init_args.beta=lit_bottleneck.beta.DualBeta", "--model.init_args.beta.init_args.capacity=4"]
     for name, monitor in (("vib_digits", "val/loss"), ("vae_digits", "val/elbo"), ("vdbgan_digits", "train/rate")):
-        overlay = folder / f"{name}.yaml"
-        text = callbacks.replace("MONITOR", monitor).rstrip() + (average if name == "vib_digits" else "\n")
-        overlay.write_text(text)
-        arguments = [
-            "--config",
-            str(RECIPES[name]),
-            "--config",
-            str(RECIPES["trainer/smoke"]),
-            "--config",
-            str(overlay),
+        callbacks = [
+            {"class_path": "EarlyStopping", "init_args": {"monitor": monitor}},
+            {"class_path": "lit_bottleneck.callbacks.SkipNonFinite"},
+            {"class_path": "lit_bottleneck.callbacks.ResumePoint", "init_args": {"every_n_steps": 1}},
+            *([{"class_path": "lit_bottleneck.callbacks.WeightEMA"}] if name == "vib_digits" else []),
         ]
-        beta = "--model.init_args.beta=lit_bottleneck.beta.DualBeta"
-        capacity = "--model.init_args.beta.init_args.capacity=4"
-        main(["fit", *arguments, beta, capacity, f"--trainer.logger.init_args.save_dir={folder}"])
+        overlay = folder / f"{name}.yaml"
+        overlay.write_text(json.dumps({"trainer": {"callbacks+": callbacks}}))
+        configs = [f"--config={path}" for path in (RECIPES[name], RECIPES["trainer/smoke"], overlay)]
+        main(["fit", *configs, *beta, f"--trainer.logger.init_args.save_dir={folder}"])
     return folder
 
 
@@ -62,21 +52,15 @@ def test_checkpoints_hold_tensors_and_plain_values(name: str, model: type[Lightn
     for path in paths:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         kept = {key.partition("{")[0] for key in checkpoint["callbacks"]} | set(checkpoint)
-        assert {
-            "ModelCheckpoint",
-            "EarlyStopping",
-            "SkipNonFinite",
-            "random_states",
-            "logger_versions",
-            "loops",
-        } <= kept
+        states = {"ModelCheckpoint", "EarlyStopping", "SkipNonFinite", "random_states", "logger_versions", "loops"}
+        assert states <= kept
         assert type(model.load_from_checkpoint(path, weights_only=True)) is model
     if model is VIBClassifier:
         assert "current_model_state" in checkpoint  # of the averaged weights
 
 
 class Evil:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -87,14 +71,14 @@ class Evil:
 
 @pytest.fixture
 def evil(runs: Path, tmp_path: Path) -> Path:
-    """A checkpoint that makes a folder ``executed`` beside it, if it is let."""
+    """Return a checkpoint that creates a folder ``executed`` beside it when it is unpickled."""
     [path] = runs.glob("vae_digits/**/best.ckpt")
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     torch.save({**checkpoint, "evil": Evil(tmp_path / "executed")}, tmp_path / "evil.ckpt")
     return tmp_path / "evil.ckpt"
 
 
-def test_the_evil_checkpoint_would_be_executed(evil: Path) -> None:
+def test_unpickling_the_evil_checkpoint_executes_it(evil: Path) -> None:
     torch.load(evil, map_location="cpu", weights_only=False)
     assert evil.with_name("executed").is_dir()
 
@@ -109,7 +93,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_refuse_a_checkpoint_that_holds_more(
+def test_commands_refuse_a_checkpoint_of_other_objects(
     command: str, evil: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(evil.parent)
@@ -123,13 +107,13 @@ def test_commands_refuse_a_checkpoint_that_holds_more(
 
 
 @pytest.mark.parametrize("load", [CodeFeatures, lambda path: VAE.load_from_checkpoint(path, weights_only=True)])
-def test_so_does_python(load: Callable[[Path], object], evil: Path) -> None:
+def test_loading_in_python_refuses_it_too(load: Callable[[Path], object], evil: Path) -> None:
     with pytest.raises(Exception, match=r"weights_only|tensors and plain values"):
         load(evil)
     assert list(evil.parent.iterdir()) == [evil]
 
 
-def test_a_run_is_not_resumed_from_it(
+def test_a_run_is_not_resumed_from_an_evil_checkpoint(
     evil: Path, runs: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     [configuration] = runs.glob("vae_digits/**/config.yaml")
@@ -141,7 +125,7 @@ def test_a_run_is_not_resumed_from_it(
     assert sorted(path.name for path in evil.parent.iterdir()) == ["config.yaml", "resume.ckpt"]
 
 
-# --- What a name in a recipe or a checkpoint can do -------------------------------------------------------------------
+# --- Names in recipes and checkpoints -------------------------------------------------------------------
 
 STRANGER = """
 from pathlib import Path
@@ -165,7 +149,7 @@ def anything(*arguments):
 
 @pytest.fixture
 def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], set[str]]]:
-    """A module ``stranger`` that can be imported; returns what it was had to do."""
+    """Provide a module ``stranger``; return a function that says which of its code has run."""
     (tmp_path / "stranger.py").write_text(STRANGER.format(folder=str(tmp_path)))
     monkeypatch.syspath_prepend(tmp_path)
     yield lambda: {path.name for path in tmp_path.iterdir()} & {"imported", "called", "made"}
@@ -173,7 +157,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
 
 def with_hyperparameters(runs: Path, target: Path, **changes: Any) -> Path:
-    """The checkpoint of a classifier that says other things of how it is built."""
+    """Write a classifier's checkpoint with other hyperparameters."""
     [path] = runs.glob("vib_digits/**/best.ckpt")
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     checkpoint["hyper_parameters"] |= changes
@@ -194,7 +178,7 @@ def test_a_recipe_imports_and_calls_what_it_names(
     assert stranger() == {"imported", "made"}
 
 
-def test_a_checkpoint_has_networks_imported_and_called_where_the_model_is_built_of_it(
+def test_a_model_built_from_a_checkpoint_alone_imports_and_calls_the_networks_named_in_it(
     runs: Path, tmp_path: Path, stranger: Callable[[], set[str]]
 ) -> None:
     path = with_hyperparameters(runs, tmp_path / "theirs.ckpt", encoder=NETWORK)
@@ -202,7 +186,7 @@ def test_a_checkpoint_has_networks_imported_and_called_where_the_model_is_built_
     assert stranger() == {"imported", "made"}
 
 
-def test_it_can_have_nothing_called_but_what_the_argument_takes(
+def test_a_checkpoint_cannot_call_what_is_not_of_the_arguments_type(
     runs: Path, tmp_path: Path, stranger: Callable[[], set[str]]
 ) -> None:
     path = with_hyperparameters(runs, tmp_path / "theirs.ckpt", encoder={"class_path": "stranger.anything"})
@@ -216,7 +200,7 @@ def test_it_can_have_nothing_called_but_what_the_argument_takes(
     [{"_instantiator": "stranger.anything"}, {"_class_path": "stranger.Model"}],
     ids=["instantiator", "class_path"],
 )
-def test_it_can_name_neither_how_it_is_built_nor_a_model_that_is_not_imported(
+def test_a_checkpoint_can_name_neither_an_instantiator_nor_another_model(
     changes: dict[str, str], runs: Path, tmp_path: Path, stranger: Callable[[], set[str]]
 ) -> None:
     path = with_hyperparameters(runs, tmp_path / "theirs.ckpt", **changes)
@@ -225,7 +209,7 @@ def test_it_can_name_neither_how_it_is_built_nor_a_model_that_is_not_imported(
     assert stranger() == set()
 
 
-def test_prices_of_a_model_made_in_python_are_not_imported(tmp_path: Path, stranger: Callable[[], set[str]]) -> None:
+def test_a_controller_named_in_a_checkpoint_is_not_imported(tmp_path: Path, stranger: Callable[[], set[str]]) -> None:
     runner, model = trainer(), VIBClassifier(MLP(6, [8], 8), latent_dim=4, num_classes=3)
     runner.strategy.connect(model)
     model.hparams["beta"] = {"class_path": "stranger.anything", "init_args": {}}
@@ -236,7 +220,7 @@ def test_prices_of_a_model_made_in_python_are_not_imported(tmp_path: Path, stran
 
 
 @pytest.mark.parametrize("command", ["fit", "test"])
-def test_with_a_recipe_of_ones_own_only_the_numbers_are_taken_from_a_checkpoint(
+def test_a_command_with_a_recipe_takes_only_numbers_from_a_checkpoint(
     command: str, runs: Path, tmp_path: Path, stranger: Callable[[], set[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
