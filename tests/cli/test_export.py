@@ -38,8 +38,7 @@ def test_the_file_gives_the_models_numbers(
     model = VIBClassifier.load_from_checkpoint(checkpoint, weights_only=True).eval()
     run = runner(out)
     assert run is not None
-    for size in (1, 2, 7, 64):
-        images = torch.rand(size, 1, 8, 8)
+    for images in (torch.rand(size, 1, 8, 8) for size in (1, 2, 7, 64)):
         torch.testing.assert_close(run(images), model(images), rtol=1e-5, atol=1e-5)
     assert list(out.parent.iterdir()) == [out]
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
 from PIL import Image
 
 from lit_bottleneck import VAE, VDBGAN
 from lit_bottleneck.cli import main
 from lit_bottleneck.networks import MLP, MLPDecoder
+from tests import quiet
 from tests.cli.commands import refusal, trained
 
 
@@ -45,11 +45,9 @@ def test_the_seed_determines_the_samples_and_the_last_row_may_be_short(checkpoin
 def test_bad_arguments_are_named(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--ckpt_path" in refusal(["sample"], capsys)
     assert "nowhere.ckpt" in refusal(["sample", "--ckpt_path", "nowhere.ckpt"], capsys)
-    assert "--num: must be at least 1; got 0" in refusal(
-        ["sample", "--ckpt_path", str(checkpoint), "--num", "0"], capsys
-    )
-    message = refusal(["sample", "--ckpt_path", str(checkpoint), "--value_range", "1", "0"], capsys)
-    assert "--value_range: black must be less than white" in message
+    sample = ["sample", "--ckpt_path", str(checkpoint)]
+    assert "--num: must be at least 1; got 0" in refusal([*sample, "--num", "0"], capsys)
+    assert "--value_range: black must be less than white" in refusal([*sample, "--value_range", "1", "0"], capsys)
     text = tmp_path / "text.ckpt"
     text.write_text("no checkpoint")
     assert "--ckpt_path" in refusal(["sample", "--ckpt_path", str(text)], capsys)
@@ -58,18 +56,15 @@ def test_bad_arguments_are_named(checkpoint: Path, tmp_path: Path, capsys: pytes
 def test_a_checkpoint_from_python_is_refused_with_the_way_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = VAE(MLP(64, [], 4), MLPDecoder(2, [], (1, 8, 8)), 2, "gaussian")
-    trainer = Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
-    trainer.strategy.connect(model)
-    trainer.save_checkpoint(tmp_path / "mine.ckpt")
-    assert "load_from_checkpoint" in refusal(["sample", "--ckpt_path", str(tmp_path / "mine.ckpt")], capsys)
+    runner, path = quiet.trainer(), tmp_path / "mine.ckpt"
+    runner.strategy.connect(VAE(MLP(64, [], 4), MLPDecoder(2, [], (1, 8, 8)), 2, "gaussian"))
+    runner.save_checkpoint(path)
+    assert "load_from_checkpoint" in refusal(["sample", "--ckpt_path", str(path)], capsys)
 
 
 def test_a_classifier_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = trained("vib_digits", tmp_path)
-    assert "must hold a model with sample(); got a VIBClassifier" in refusal(
-        ["sample", "--ckpt_path", str(path)], capsys
-    )
+    message = refusal(["sample", "--ckpt_path", str(trained("vib_digits", tmp_path))], capsys)
+    assert "must hold a model with sample(); got a VIBClassifier" in message
 
 
 def test_pixel_values_span_the_range_of_the_gans_generator(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,8 @@ def test_slurm_runs_what_is_not_finished(
     monkeypatch.setenv("PATH", str(sbatch.parent), prepend=os.pathsep)
     before = values(out), (out / VIB_FOLDER / "metrics.csv").stat().st_mtime_ns
     command = ["compare", *DIGITS, *WRONG, *VIB, *BETA, "--seeds", "0", "--workers", "2", "--out", "out"]
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit, match=r"^1$"):
         main([*command, "--metrics", *METRICS, "--engine", "slurm", "--engine_options=--partition='a b'"])
-    assert stop.value.code == 1
     *options, task = Path(f"{sbatch}.txt").read_text().splitlines()
     assert options == ["--wait", "--array=0%2", "--output=out/slurm-%a.log", "--partition=a b", "--wrap"]
     assert "1 runs, " in capsys.readouterr().out
@@ -88,12 +88,11 @@ def test_slurm_runs_what_is_not_finished(
     monkeypatch.setenv("PYTHONHOME", "/nowhere")  # with which no Python starts, to save the time
     for number, status in (("0", 1), ("1", 0)):  # the second is finished
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", number)
-        python, *arguments = shlex.split(os.path.expandvars(task))
-        assert [python, *arguments] == [
-            *[sys.executable, "-m", "lit_bottleneck", *command, "--metrics", *METRICS, "--task", number]
-        ]
+        words = shlex.split(os.path.expandvars(task))
+        assert words[:3] == [sys.executable, "-m", "lit_bottleneck"]
+        assert words[3:] == [*command, "--metrics", *METRICS, "--task", number]
         with pytest.raises(SystemExit) as stop:
-            main(arguments[2:])
+            main(words[3:])
         assert stop.value.code == status
     assert "failed, see out/wrong_beta=1e-2/seed_0/log.txt" in capsys.readouterr().out
     assert "Python" in (out / "wrong_beta=1e-2/seed_0/log.txt").read_text()
@@ -134,10 +133,8 @@ def processes_of(folder: Path) -> list[bytes]:
     """Return the command lines of all processes that name the folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
+        with suppress(OSError):  # it has just ended
             found.append(path.read_bytes())
-        except OSError:  # it has just ended
-            continue
     return [words for words in found if bytes(folder) in words]
 
 
@@ -181,9 +178,8 @@ def configure(arguments: Sequence[str]) -> dict[str, Any]:
     ],
 )
 def test_wrong_arguments_are_named(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(SystemExit, match=r"^2$"):
         compare.main(arguments, configure)
-    assert stop.value.code == 2
     assert words in capsys.readouterr().err
     assert not Path("runs").exists()
 

@@ -39,9 +39,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
 
 def test_curves_are_means_over_seeds_of_the_validation_counterparts(drawn: dict[str, Figure], tmp_path: Path) -> None:
     other = {**TRAINED, "val/accuracy": [(0, 0.7), (1, 0.9)]}
-    [path] = draw_figures(
-        ["test/accuracy", "test/loss", "val/accuracy", "last/accuracy"], {"a": [TRAINED, other], "b": []}, tmp_path
-    )
+    names = ["test/accuracy", "test/loss", "val/accuracy", "last/accuracy"]
+    [path] = draw_figures(names, {"a": [TRAINED, other], "b": []}, tmp_path)
     assert PIL.Image.open(path).size > (100, 100)
     axes = axes_of(drawn["curves"])
     assert list(axes) == ["val/accuracy", "train/loss"]
@@ -72,10 +71,8 @@ def test_the_information_plane_shows_every_runs_bounds(drawn: dict[str, Figure],
 
 
 def test_the_rate_distortion_curve_connects_the_arms(drawn: dict[str, Figure], tmp_path: Path) -> None:
-    arms = {
-        name: [{"test/rate": [(0, rate)], "test/distortion": [(0, 10 / rate)]}]
-        for name, rate in (("beta=1", 4.0), ("beta=2", 2.0))
-    }
+    first = {"test/rate": [(0, 4.0)], "test/distortion": [(0, 2.5)]}
+    arms = {"beta=1": [first], "beta=2": [{"test/rate": [(0, 2.0)], "test/distortion": [(0, 5.0)]}]}
     assert draw_figures([], arms, tmp_path) == []
     paths = draw_figures([], {**arms, "failed": []}, tmp_path, varies_rate=True)
     assert [path.name for path in paths] == ["rate_distortion.png"]

@@ -38,10 +38,7 @@ def test_unknown_measures_raise(text: str) -> None:
 
 def test_curves_are_read_by_epoch(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("epoch,step,train/loss,val/loss\n0,9,1.5,\n0,9,,2.5\n1,19,1.0,\n,20,3.0,\n")
-    assert read_curves(tmp_path) == {
-        "train/loss": [(0, 1.5), (1, 1.0), (1, 3.0)],
-        "val/loss": [(0, 2.5)],
-    }
+    assert read_curves(tmp_path) == {"train/loss": [(0, 1.5), (1, 1.0), (1, 3.0)], "val/loss": [(0, 2.5)]}
     assert read_curves(tmp_path / "none") == {}
 
 

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lit_bottleneck.cli import main
 from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.cli.resume import _continue_loggers, _logged_until, _newest_checkpoint, _rows
+from tests.cli.commands import refusal
 
 
 def write(path: Path, step: int, time: float, **more: Any) -> None:
@@ -49,10 +50,7 @@ def test_a_folder_without_a_checkpoint_is_refused(
 ) -> None:
     for name in files:
         (tmp_path / name).write_text(yaml.safe_dump({"trainer": {}}))
-    with pytest.raises(SystemExit) as left:
-        main(["resume", str(tmp_path)])
-    assert left.value.code == 2
-    assert words in capsys.readouterr().err
+    assert words in refusal(["resume", str(tmp_path)], capsys)
 
 
 class Stop(Callback):
@@ -78,10 +76,7 @@ def test_a_run_continues_in_its_own_folder_or_not_at_all(
     if not of_each_own:
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
-    with pytest.raises(SystemExit) as left:
-        main(["resume", str(point.parent)])
-    assert left.value.code == 2
-    assert "call resume from where the run was started" in " ".join(capsys.readouterr().err.split())
+    assert "call resume from where the run was started" in refusal(["resume", str(point.parent)], capsys)
     assert sorted(path for path in tmp_path.rglob("*") if "elsewhere" not in path.parts) == before
     assert not list((tmp_path / "elsewhere").rglob("*"))
 
@@ -101,12 +96,13 @@ def test_kept_rows_end_at_the_checkpoints_step_or_at_a_cut_row(tmp_path: Path) -
         {"epoch": "0", "step": "19"},
         {"epoch": "0", "loss": "0.4", "step": "19"},
     ]
-    file.write_text("epoch,loss,step\n0,0.5,0.0\n0,0.4,1.0\n")  # a model's own "step"
-    assert [row["step"] for row in _rows(file, until=0)] == ["0.0"]
-    file.write_text("epoch,loss,step\n0,0.5,18\n0,0.4,1")  # a cut 19
-    assert [row["step"] for row in _rows(file, until=30)] == ["18"]
-    file.write_text("epoch,loss,step\n0,0.5,18\n0,")
-    assert [row["step"] for row in _rows(file, until=30)] == ["18"]
+    for rows, until, kept in (
+        ("0,0.5,0.0\n0,0.4,1.0\n", 0, ["0.0"]),  # a model's own "step"
+        ("0,0.5,18\n0,0.4,1", 30, ["18"]),  # a cut 19
+        ("0,0.5,18\n0,", 30, ["18"]),
+    ):
+        file.write_text(f"epoch,loss,step\n{rows}")
+        assert [row["step"] for row in _rows(file, until)] == kept
 
 
 def test_the_count_of_steps_is_one_ahead_at_the_end_of_an_epoch() -> None:
@@ -119,15 +115,10 @@ def test_the_count_of_steps_is_one_ahead_at_the_end_of_an_epoch() -> None:
 
 
 def test_every_logger_continues_its_own_run() -> None:
-    trainer: dict[str, Any] = {
-        "logger": [
-            {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "version": None}},
-            {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "mine"}},
-            {"class_path": "mine.Logger"},
-        ]
-    }
-    _continue_loggers(trainer, ["version_3", "a1b2", 7])
-    csv, wandb, mine = trainer["logger"]
+    csv: dict[str, Any] = {"class_path": "CSVLogger", "init_args": {"save_dir": "runs", "version": None}}
+    wandb: dict[str, Any] = {"class_path": "loggers.WandbLogger", "init_args": {"project": "mine"}}
+    mine: dict[str, Any] = {"class_path": "mine.Logger"}
+    _continue_loggers({"logger": [csv, wandb, mine]}, ["version_3", "a1b2", 7])
     assert csv["init_args"] == {"save_dir": "runs", "version": "version_3"}
     assert wandb["init_args"] == {"project": "mine", "id": "a1b2", "resume": "allow"}
     assert mine["init_args"] == {}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -32,9 +32,7 @@ class At(Callback):
     def __init__(self, epoch: int, batch: int | None, fault: Callable[[Trainer], None]) -> None:
         self.epoch, self.batch, self.fault = epoch, batch, fault
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, i: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, i: int) -> None:
         if (trainer.current_epoch, i) == (self.epoch, self.batch):
             self.fault(trainer)
 
@@ -203,9 +201,8 @@ def test_a_loader_process_that_dies(tmp_path: Path) -> None:
     with pytest.raises((RuntimeError, OSError), match=r"worker \(pid.* (is killed by signal|exited unexpectedly)"):
         run("vib", tmp_path / "stopped", At(0, 9, lambda trainer: fuse.touch()), data=DyingData(fuse))
     fuse.unlink()
-    assert_resumes(
-        "vib", tmp_path / "stopped", run("vib", tmp_path / "alone", data=DyingData(fuse)), data=DyingData(fuse)
-    )
+    whole = run("vib", tmp_path / "alone", data=DyingData(fuse))
+    assert_resumes("vib", tmp_path / "stopped", whole, data=DyingData(fuse))
 
 
 class FailingLogger(CSVLogger):

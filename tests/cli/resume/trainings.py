@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from lit_bottleneck import VAE, VDBGAN, VIBClassifier
 from lit_bottleneck.beta import DualBeta
 from lit_bottleneck.networks import MLP, MLPDecoder
+from tests import quiet
 
 ROWS, FEATURES, CLASSES = 44, 6, 3  # eleven batches of four
 
@@ -55,9 +56,8 @@ class Data(LightningDataModule):
 
 
 def vib(**kwargs: Any) -> VIBClassifier:
-    return VIBClassifier(
-        MLP(FEATURES, [8], 8), latent_dim=4, num_classes=CLASSES, beta=DualBeta(capacity=0.5, ema=0.5), **kwargs
-    )
+    beta = DualBeta(capacity=0.5, ema=0.5)
+    return VIBClassifier(MLP(FEATURES, [8], 8), latent_dim=4, num_classes=CLASSES, beta=beta, **kwargs)
 
 
 def vae() -> VAE:
@@ -66,14 +66,9 @@ def vae() -> VAE:
 
 
 def gan(**kwargs: Any) -> VDBGAN:
-    return VDBGAN(
-        MLPDecoder(4, [8], [FEATURES]),
-        MLP(FEATURES, [8], 8),
-        latent_dim=4,
-        noise_dim=4,
-        beta=DualBeta(capacity=0.05, ema=0.5),
-        **{"gradient_penalty": 0.5, "discriminator_steps": 2} | kwargs,
-    )
+    networks = MLPDecoder(4, [8], [FEATURES]), MLP(FEATURES, [8], 8)
+    kwargs = {"gradient_penalty": 0.5, "discriminator_steps": 2, "beta": DualBeta(capacity=0.05, ema=0.5)} | kwargs
+    return VDBGAN(*networks, latent_dim=4, noise_dim=4, **kwargs)
 
 
 class Keep(Callback):
@@ -84,9 +79,7 @@ class Keep(Callback):
         self.seen: list[float] = []
         self.logged: list[dict[str, float]] = []
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, i: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, i: int) -> None:
         self.seen.append(float(batch[0].sum()))
         if self.folder is not None:
             trainer.save_checkpoint(self.folder / f"batch-{trainer.current_epoch}-{i}.ckpt")
@@ -102,13 +95,8 @@ def train(
 ) -> tuple[LightningModule, Trainer]:
     seed_everything(kwargs.pop("seed", 0), verbose=False)
     path = kwargs.pop("ckpt_path", None)
-    trainer = Trainer(
-        accelerator="cpu",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-        **{"max_epochs": 3, "logger": False, "deterministic": True, "enable_checkpointing": False} | kwargs,
-    )
+    kwargs = {"max_epochs": 3, "deterministic": True} | kwargs
+    trainer = quiet.trainer(log_every_n_steps=1, **kwargs)
     trainer.callbacks.extend(callbacks)
     module = model()
     trainer.fit(module, data, ckpt_path=path, weights_only=True)
