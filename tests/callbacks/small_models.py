@@ -3,10 +3,25 @@
 from typing import Any
 
 import torch
+from lightning import LightningModule
 from torch import nn
 
 from lit_bottleneck import VAE, VDBGAN, VIBClassifier
 from lit_bottleneck.networks import MLP, MLPDecoder
+
+
+class Trainable(LightningModule):
+    """Base of models that need neither a loss in evaluation nor a good optimizer."""
+
+    lr = 0.1
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        pass
+
+    test_step = validation_step
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), self.lr)
 
 
 def classifier() -> VIBClassifier:

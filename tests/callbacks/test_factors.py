@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import LightningDataModule, LightningModule
+from lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -16,11 +16,11 @@ from lit_bottleneck.data import Digits, Shapes
 from lit_bottleneck.metrics import DCI, MIG, SAP
 from lit_bottleneck.metrics.factor_probe import probe
 from lit_bottleneck.networks import MLP, MLPDecoder
-from tests.callbacks.small_models import vae
+from tests.callbacks.small_models import Trainable, vae
 from tests.quiet import trainer
 
 
-class Coder(LightningModule):
+class Coder(Trainable):
     """A model whose code is a linear function of the input."""
 
     def __init__(self, latent_dim: int = 3) -> None:
@@ -33,14 +33,6 @@ class Coder(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return self.encode(batch[0]).z.square().mean()
-
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        pass
-
-    test_step = validation_step
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 class Named(LightningDataModule):

@@ -18,7 +18,7 @@ from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data import Digits, Ring
 from lit_bottleneck.data.nuisance import Rotation
 from lit_bottleneck.metrics import RawFeatures
-from tests.callbacks.small_models import classifier, gan, point_gan, vae
+from tests.callbacks.small_models import Trainable, classifier, gan, point_gan, vae
 from tests.quiet import trainer
 
 
@@ -44,7 +44,7 @@ class Sum(Measurement):
         return [epoch for epoch, _ in self.found]
 
 
-class Line(LightningModule):
+class Line(Trainable):
     """A model of one layer."""
 
     def __init__(self) -> None:
@@ -53,14 +53,6 @@ class Line(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return self.layer(batch[0]).square().mean()
-
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        pass
-
-    test_step = validation_step
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 class Drawing(RawFeatures):

@@ -64,17 +64,14 @@ def test_half_precision_can_be_written(tmp_path: Path) -> None:
     assert found["index"].tolist() == list(range(10))
 
 
-def test_without_labels_there_are_none_in_the_file(tmp_path: Path) -> None:
-    assert set(arrays(tmp_path, classifier(), rows()[:1])) == {"probabilities", "rate", "mean", "index"}
-
-
 def test_the_file_is_in_the_run_folder(tmp_path: Path) -> None:
     written(tmp_path, classifier(), rows(), logger=CSVLogger(tmp_path, name="mine"))
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*.npz")] == [Path("mine/version_0/predictions.npz")]
 
 
-def test_the_file_has_the_predicted_rows_only(tmp_path: Path) -> None:
-    found = arrays(tmp_path, classifier(), rows(), limit_predict_batches=2)
+def test_the_file_has_the_predicted_rows_only_and_no_labels_without_any(tmp_path: Path) -> None:
+    found = arrays(tmp_path, classifier(), rows()[:1], limit_predict_batches=2)
+    assert set(found) == {"probabilities", "rate", "mean", "index"}
     assert found["index"].tolist() == list(range(8))
     assert len(found["rate"]) == 8
 

@@ -47,11 +47,8 @@ def test_each_run_of_wandb_has_its_own(tmp_path: Path, monkeypatch: pytest.Monke
         wandb.finish()
 
 
-def test_without_a_logger_it_is_the_default_folder(tmp_path: Path) -> None:
+def test_without_a_logger_it_is_the_default_folder_and_with_several_that_of_the_first(tmp_path: Path) -> None:
     run = trained(tmp_path, False)
     assert run_folder(run) == tmp_path == beside_the_checkpoint(run)
-
-
-def test_with_several_loggers_it_is_that_of_the_first(tmp_path: Path) -> None:
     run = trained(tmp_path, [CSVLogger(tmp_path, name="a"), CSVLogger(tmp_path, name="b")])
     assert run_folder(run) == tmp_path / "a" / "version_0"

@@ -1,13 +1,14 @@
 """SampleQuality: scores, names, precision, and the network of the features."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning import LightningModule, seed_everything
+from lightning import seed_everything
+from lightning.pytorch.plugins import DoublePrecision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -25,14 +26,14 @@ from lit_bottleneck.metrics import (
 from lit_bottleneck.metrics.mode_coverage import mode_coverage
 from lit_bottleneck.metrics.precision_recall import precision_recall
 from lit_bottleneck.networks import MLP
-from tests.callbacks.small_models import classifier, point_gan, vae
+from tests.callbacks.small_models import Trainable, classifier, point_gan, vae
 from tests.quiet import trainer
 
 SCORES = ("frechet_distance", "kernel_distance", "precision", "recall")
 COVERAGE = ("good", "modes", "smallest_mode", "spread_min", "spread_max")
 
 
-class Line(LightningModule):
+class Line(Trainable):
     """Maps noise to points by one layer."""
 
     def __init__(self, lr: float = 0.1) -> None:
@@ -45,14 +46,6 @@ class Line(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return self.layer.weight.square().sum()
-
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        pass
-
-    test_step = validation_step
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=self.lr)
 
 
 class Seen(FeatureExtractor):
@@ -177,23 +170,12 @@ def test_without_a_datamodule_the_range_is_that_of_the_generator() -> None:
     assert len(measured(metrics, "test")) == len(SCORES)
 
 
-def double() -> AbstractContextManager[Any]:
-    class Double(nullcontext):
-        def __enter__(self) -> None:
-            torch.set_default_dtype(torch.float64)
-
-        def __exit__(self, *_: Any) -> None:
-            torch.set_default_dtype(torch.float32)
-
-    return Double()
-
-
 @pytest.mark.parametrize(
     ("precision", "context", "dtype"),
     [
         ("32-true", nullcontext, torch.float32),
         ("bf16-mixed", lambda: torch.autocast("cpu", torch.bfloat16), torch.float32),
-        ("64-true", double, torch.float64),
+        ("64-true", DoublePrecision().forward_context, torch.float64),
     ],
 )
 def test_samples_are_drawn_in_the_trainers_precision_and_compared_in_float32(
