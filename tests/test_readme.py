@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lit_bottleneck.cli import main
+from lit_bottleneck.cli.compare import engines
 from lit_bottleneck.cli.recipes import recipe_folder
 from tests.data.original_formats import accept_any_checksum, write_mnist
 from tests.started import as_torchrun_does, free_port, start, stop
@@ -102,7 +104,7 @@ def test_block(page: str, language: str, block: str, folder: Path, monkeypatch: 
         elif arguments[0] in ("fit", "compare"):
             arguments += SMOKE
         if arguments[0] == "compare":
-            monkeypatch.setattr(subprocess, "Popen", Forked)
+            monkeypatch.setattr(engines, "subprocess", SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT))
             arguments += ["--seeds", "0"]
             if "recipes/vib_mnist.yaml" in arguments:  # the first of five large runs
                 with pytest.raises(SystemExit, match="False"):
