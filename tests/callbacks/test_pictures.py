@@ -82,12 +82,8 @@ def test_they_show_training_images_without_validation(tmp_path: Path) -> None:
 def test_pictures_of_a_vae() -> None:
     model, x = vae().eval(), torch.rand(6, 1, 8, 8)
     pictures = Pictures(num_images=4, steps=5).pictures(model, x)
-    assert {name: tuple(rows.shape[:2]) for name, rows in pictures.items()} == {
-        "samples": (4, 4),
-        "reconstructions": (2, 4),
-        "traversal": (4, 5),
-        "interpolation": (4, 5),
-    }
+    sizes = {"samples": (4, 4), "reconstructions": (2, 4), "traversal": (4, 5), "interpolation": (4, 5)}
+    assert {name: tuple(rows.shape[:2]) for name, rows in pictures.items()} == sizes
     assert torch.equal(pictures["reconstructions"][0], x[:4])
     reconstructions = model.reconstruct(x[:4])
     torch.testing.assert_close(pictures["reconstructions"][1], reconstructions)
@@ -146,13 +142,10 @@ def test_files_tensorboard_and_wandb_have_the_same_pictures(
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(event.encoded_image_string))), pixels)
 
 
-def test_a_classifier_has_no_pictures(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:Pictures draws images")
+def test_a_classifier_has_no_pictures_and_vectors_are_not_drawn_with_a_warning(tmp_path: Path) -> None:
     fit(classifier(), tmp_path, callbacks=[Pictures()])
     assert files(tmp_path) == []
-
-
-@pytest.mark.filterwarnings("ignore:Pictures draws images")
-def test_vectors_are_not_drawn_with_a_warning(tmp_path: Path) -> None:
     vectors = DataLoader(TensorDataset(torch.rand(8, 64)), batch_size=4)
     model = VAE(MLP(64, [], 8), MLP(4, [], 64), latent_dim=4, likelihood="continuous_bernoulli")
     with pytest.warns(UserWarning, match=r"draws images .* samples are \(64,\)"):
@@ -191,10 +184,8 @@ def test_pictures_of_a_gan() -> None:
     model, x = gan(), torch.rand(6, 1, 8, 8)
     torch.manual_seed(3)
     pictures = Pictures(num_images=4, steps=5).pictures(model, x)
-    assert {name: tuple(rows.shape[:2]) for name, rows in pictures.items()} == {
-        "samples": (4, 4),
-        "interpolation": (4, 5),
-    }
+    sizes = {"samples": (4, 4), "interpolation": (4, 5)}
+    assert {name: tuple(rows.shape[:2]) for name, rows in pictures.items()} == sizes
     torch.manual_seed(3)
     torch.testing.assert_close(pictures["samples"].flatten(0, 1), model.sample(16))
     ends = model.averaged_generator(model.draw_noise(4))

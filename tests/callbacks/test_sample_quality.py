@@ -15,14 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_bottleneck.callbacks import SampleQuality
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data import Digits, Ring
-from lit_bottleneck.metrics import (
-    CodeFeatures,
-    FeatureExtractor,
-    FrechetDistance,
-    InceptionFeatures,
-    KernelDistance,
-    RawFeatures,
-)
+from lit_bottleneck.metrics import CodeFeatures, FrechetDistance, InceptionFeatures, KernelDistance, RawFeatures
+from lit_bottleneck.metrics.features import FeatureExtractor
 from lit_bottleneck.metrics.mode_coverage import mode_coverage
 from lit_bottleneck.metrics.precision_recall import precision_recall
 from lit_bottleneck.networks import MLP
