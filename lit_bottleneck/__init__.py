@@ -39,6 +39,8 @@ def __getattr__(name: str) -> Any:
     try:
         return import_module(f"{__name__}.{name}")  # a folder, such as lit_bottleneck.beta
     except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise  # a dependency is missing
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from error
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, RandomStates, ResumePoint, run_folder
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import resume
-from lit_bottleneck.cli.errors import REFUSALS, Parser, refusing, told_in_one_line
+from lit_bottleneck.cli.errors import REFUSALS, Parser, exit_on_configuration_errors, refusing
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO, check_checkpoint
 from lit_bottleneck.training.memory import keep_freed_memory
 
@@ -65,7 +65,7 @@ class BottleneckCLI(LightningCLI):
         self._stopped_run = stopped_run
         words = sys.argv[1:] if args is None else args
         self._first_word = words[0] if isinstance(words, list) and words else None
-        with told_in_one_line(self):
+        with exit_on_configuration_errors(self):
             super().__init__(
                 save_config_callback=SaveConfig if stopped_run is None else None,
                 trainer_defaults={"callbacks": [PredictionWriter()]},
@@ -113,8 +113,7 @@ class BottleneckCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer."""
-        with refusing():
-            super().instantiate_classes()
+        super().instantiate_classes()
         command = self.config_init[self.subcommand]
         path = command.get("ckpt_path")
         if path:

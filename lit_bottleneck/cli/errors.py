@@ -2,7 +2,8 @@
 
 Whose fault an error is follows from when it happens and what it is. While arguments are parsed and the objects that
 they name are built, the kinds in ``REFUSALS`` are the configuration's. From then on only ``ConfigurationError`` and
-Lightning's ``MisconfigurationException`` are. All other errors keep their traceback.
+Lightning's ``MisconfigurationException`` are, and a ``ValueError`` of an optimizer or scheduler, which is built late. All
+other errors keep their traceback.
 """
 
 import argparse
@@ -24,11 +25,10 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.messages import in_one_line
 
-REFUSALS = (
-    ValueError, ImportError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError,
-    MisconfigurationException,
-)  # fmt: skip
+PATH_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+REFUSALS = (ValueError, ImportError, *PATH_ERRORS, MisconfigurationException)
 _TRACEBACK = "LIT_BOTTLENECK_TRACEBACK"
+_HINT = f" ({_TRACEBACK}=1 shows the traceback)"
 _STATUS = 2  # the exit status of parsers
 _PATIENCE = 10.0  # seconds that other processes wait for the first one
 
@@ -67,7 +67,7 @@ class Parser(LightningArgumentParser):
             raise ConfigurationError(message) from ex
         if vars(rank_zero_only).get("rank"):
             time.sleep(_PATIENCE)
-        super().error(f"{in_one_line(message)} ({_TRACEBACK}=1 shows the traceback)", ex)
+        super().error(in_one_line(message) + _HINT, ex)
 
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Read a configuration file, and name the one that cannot be read."""
@@ -113,7 +113,8 @@ class Parser(LightningArgumentParser):
 
         def watched(class_type: type, *args: Any, applied_instantiation_links: Any, **kwargs: Any) -> Any:
             try:
-                with refusing(f"{_key_of(class_type, kwargs, configuration)} ({class_type.__name__}): "):
+                kinds = REFUSALS if self._is_building else (ValueError,)  # later: of an optimizer, such as lr=-1
+                with refusing(f"{_key_of(class_type, kwargs, configuration)} ({class_type.__name__}): ", kinds):
                     return build(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
             except Exception as error:
                 if self._is_building:
@@ -180,11 +181,13 @@ def argument_errors(parser: argparse.ArgumentParser, argument: str, *kinds: type
     try:
         yield
     except kinds as error:
-        parser.error(f"argument {argument}: {in_one_line(str(error))}")
+        if os.environ.get(_TRACEBACK):
+            raise
+        parser.error(f"argument {argument}: {in_one_line(str(error))}{_HINT}")
 
 
 @contextmanager
-def told_in_one_line(cli: LightningCLI) -> Iterator[None]:
+def exit_on_configuration_errors(cli: LightningCLI) -> Iterator[None]:
     """End the command with exit status 2 and one line at an error of the configuration."""
     try:
         yield

@@ -8,7 +8,8 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from lit_bottleneck.cli.errors import REFUSALS, argument_errors
+from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.cli.errors import PATH_ERRORS, REFUSALS, argument_errors
 from lit_bottleneck.export.files import SIZES, largest_difference, runner, whole_file
 from lit_bottleneck.export.inputs import example_inputs
 from lit_bottleneck.export.parts import deterministic_path, export_onnx, export_program
@@ -34,14 +35,16 @@ def main(args: Sequence[str]) -> None:
         parser.error(f"argument --dims: must be whole numbers, at least 1; got {dims}")
     with argument_errors(parser, "--ckpt_path", *REFUSALS, argparse.ArgumentError):
         model = load_model(arguments.ckpt_path)
-    with argument_errors(parser, "--part", ValueError):
+    with argument_errors(parser, "--part", ConfigurationError):
         plain = deterministic_path(model, part)
-    try:
-        with argument_errors(parser, "--dims", ValueError), argument_errors(parser, "--out", OSError):
-            x = example_inputs(model, part, dims)
-            _write(model, part, out, x)
-    except (RuntimeError, ImportError) as error:
-        parser.error(str(error))
+    with (
+        argument_errors(parser, "--dims", ConfigurationError),
+        argument_errors(
+            parser, "--out", *PATH_ERRORS, FileExistsError, ImportError
+        ),  # of the packages that an ONNX file needs
+    ):
+        x = example_inputs(model, part, dims)
+        _write(model, part, out, x)
     print(f"written: {out}, for inputs of the shape {tuple(x.shape[1:])}")
     run = runner(out)
     if run is None:

@@ -117,7 +117,12 @@ def _configuration_of(folder: Path) -> dict[str, Any]:
     file = folder / _CONFIGURATION
     if not file.exists():
         raise ConfigurationError(f"{folder} holds no {_CONFIGURATION}: it is no run of 'lit-bottleneck fit'")
-    configuration: dict[str, Any] = yaml.safe_load(file.read_text())
+    try:
+        configuration: dict[str, Any] = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{file} is no YAML file: {error}") from error
+    if not isinstance(configuration, dict) or not isinstance(configuration.get("trainer"), dict):
+        raise ConfigurationError(f"{file} is no configuration of fit: it has no section trainer")
     return configuration
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL.Image import Image
+from PIL.Image import Image, registered_extensions
 from torch import Tensor
 
 from lit_bottleneck.callbacks.pictures import image_grid, point_plot
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.cli.errors import REFUSALS, argument_errors
+from lit_bottleneck.cli.errors import PATH_ERRORS, REFUSALS, argument_errors
 from lit_bottleneck.training.checkpoints import load_model
 
 _DESCRIPTION = "Draw samples from a trained model (a VAE or a GAN) into one picture."
@@ -32,7 +32,7 @@ def main(args: Sequence[str]) -> None:
     value_range = arguments.value_range or getattr(model, "value_range", None) or (0.0, 1.0)
     with argument_errors(parser, "--ckpt_path", ConfigurationError):
         picture = _picture(samples, arguments.columns, value_range)
-    with argument_errors(parser, "--out", OSError, ValueError):  # PIL: ValueError for a suffix that it does not know
+    with argument_errors(parser, "--out", *PATH_ERRORS, FileExistsError):
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         picture.save(arguments.out)
     print(f"written: {arguments.out}")
@@ -57,6 +57,9 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
             parser.error(f"argument --{name}: must be at least 1; got {value}")
     if not 0 <= arguments.seed < 2**64:
         parser.error(f"argument --seed: must be from 0 to 2**64 - 1; got {arguments.seed}")
+    known = registered_extensions()
+    if arguments.out.suffix.lower() not in known:
+        parser.error(f"argument --out: must end in a suffix of an image, such as .png; got {arguments.out}")
     black, white = arguments.value_range or (0.0, 1.0)
     if not black < white or math.isinf(white - black):
         parser.error(f"argument --value_range: black must be less than white; got {arguments.value_range}")

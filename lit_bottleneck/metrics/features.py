@@ -1,5 +1,6 @@
 """Frozen features by which generated and real examples are compared."""
 
+import errno
 import hashlib
 import re
 from abc import ABC, abstractmethod
@@ -213,6 +214,8 @@ class InceptionFeatures(FeatureExtractor):
                 missing = 'the package torch-fidelity: pip install "lit_bottleneck[inception]"'
                 raise ConfigurationError(f"InceptionFeatures needs {missing}; {_ALTERNATIVE}") from error
             except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
                 missing = f"its weights, which could not be downloaded ({error})"
                 raise ConfigurationError(f"InceptionFeatures needs {missing}; {_ALTERNATIVE}") from error
         return self.network

@@ -25,7 +25,11 @@ def try_forward(complaint: str, network: Callable[[Tensor], Result], x: Tensor) 
     try:
         with torch.compiler.set_stance("force_eager"):  # two examples are no size to compile for
             return network(x)
+    except (torch.OutOfMemoryError, torch.distributed.DistError):
+        raise  # of the machine
     except (RuntimeError, IndexError) as error:  # of shapes, and of tokens without an embedding
+        if isinstance(error, IndexError) and x.is_floating_point():
+            raise
         raise ConfigurationError(f"{complaint}: {error}") from error
 
 

@@ -61,6 +61,8 @@ def read_checkpoint(path: str | Path, weights_only: bool = True) -> dict[str, An
         raise ConfigurationError(f"{path} is no checkpoint: {reason}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=zipfile.is_zipfile(path))
+    except (OSError, MemoryError):
+        raise  # of the machine
     except Exception as error:  # torch's unpickler may raise anything at bytes that are no checkpoint
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
         reason = reason.splitlines()[0]
