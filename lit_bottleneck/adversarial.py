@@ -19,9 +19,9 @@ class AdversarialLoss(NamedTuple):
     """Losses of generator and discriminator, each a function of logits ``(B,)`` with one value per logit.
 
     Attributes:
-        real: The discriminator's loss of real examples.
-        generated: The discriminator's loss of generated examples.
-        generator: The generator's loss.
+        real: the discriminator's loss of real examples.
+        generated: the discriminator's loss of generated examples.
+        generator: the generator's loss.
     """
 
     real: Callable[[Tensor], Tensor]
@@ -52,10 +52,10 @@ class GradientPenalty(RecordsArguments, ABC):
     Undefined for a discriminator whose logits depend on other examples (batch normalisation).
 
     Args:
-        weight: Weight of the penalty in the discriminator's loss, positive.
+        weight: weight of the penalty in the discriminator's loss, positive.
 
     Raises:
-        ConfigurationError: For a weight that is not positive and finite.
+        ConfigurationError: for a weight that is not positive and finite.
     """
 
     def __init__(self, weight: float = 10.0) -> None:
@@ -112,7 +112,7 @@ def penalty_from(penalty: float | GradientPenalty | Mapping[str, Any] | None) ->
     """Build the penalty from a model's ``gradient_penalty``: a number is the weight of ``R1``, 0 means no penalty.
 
     Raises:
-        ConfigurationError: For a negative number, a description of a class that is not a ``GradientPenalty``, and
+        ConfigurationError: for a negative number, a description of a class that is not a ``GradientPenalty``, and
             anything else.
     """
     if penalty is None or isinstance(penalty, GradientPenalty):
@@ -130,7 +130,7 @@ def input_gradient(logits: Tensor, x: Tensor, differentiable: bool) -> Tensor:
     Args:
         logits: ``(B,)``; each depends on its own row of ``x`` alone.
         x: ``(B, ...)``, the input that the logits were computed from.
-        differentiable: Whether to keep the graph, so that the gradient itself can be differentiated.
+        differentiable: whether to keep the graph, so that the gradient itself can be differentiated.
 
     Returns:
         ``(B, D)``, at least float32.

@@ -41,7 +41,7 @@ class Code:
         """Draw ``n`` codes for every example: ``(n, B, K, ...)``.
 
         Raises:
-            ValueError: If ``n`` is less than 1.
+            ValueError: if ``n`` is less than 1.
         """
         if n < 1:
             raise ValueError(f"n must be at least 1; got {n}")
@@ -56,14 +56,14 @@ def gaussian_code(
 
     Args:
         moments: ``(B, 2K, ...)``, means and raw scales along dimension 1.
-        sample: Whether ``z`` is a draw instead of the mean.
+        sample: whether ``z`` is a draw instead of the mean.
         noise: ``(B, K, ...)``, used in place of a standard normal draw.
-        scale: The map from raw scale to log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"`` (the VIB paper's
+        scale: the map from raw scale to log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"`` (the VIB paper's
             ``softplus(raw - 5)``), ``"exp"`` (unbounded, of the VDB authors), or a function.
-        deterministic: Whether the code is the mean, with a rate of 0.
+        deterministic: whether the code is the mean, with a rate of 0.
 
     Raises:
-        ValueError: If ``moments`` cannot be halved along dimension 1, or ``noise`` has not the shape of the mean.
+        ValueError: if ``moments`` cannot be halved along dimension 1, or ``noise`` has not the shape of the mean.
     """
     if moments.dim() < 2 or moments.shape[1] % 2:
         raise ValueError(f"moments need the shape (batch, 2 * latent_dim, ...); got {tuple(moments.shape)}")
@@ -86,7 +86,7 @@ def check_scale(scale: Scale) -> Scale:
     """Return ``scale`` if it is a known name or a function.
 
     Raises:
-        ValueError: For an unknown name, listing the known ones.
+        ValueError: for an unknown name, listing the known ones.
     """
     if not callable(scale) and scale not in _SCALES:
         raise ValueError(f"scale must be one of {', '.join(map(repr, _SCALES))} or a function; got {scale!r}")

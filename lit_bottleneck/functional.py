@@ -31,7 +31,7 @@ def bounded_log_var(raw: Tensor) -> Tensor:
     no gradient outside its interval; a sigmoid or tanh underflows.)
 
     Args:
-        raw: A tensor of any shape.
+        raw: a tensor of any shape.
 
     Returns:
         The log-variance, in the shape of ``raw``.
@@ -66,8 +66,8 @@ def softplus_log_var(raw: Tensor, shift: float = -5.0) -> Tensor:
     dimension.
 
     Args:
-        raw: A tensor of any shape.
-        shift: Added to ``raw`` first.
+        raw: a tensor of any shape.
+        shift: added to ``raw`` first.
 
     Returns:
         ``2 log(softplus(raw + shift))``, in the shape of ``raw``: finite for every finite ``raw``, but unbounded.
@@ -88,8 +88,8 @@ def kl_per_dimension(mean: Tensor, log_var: Tensor) -> Tensor:
     ``1/2 (mean^2 + expm1(log_var) - log_var)``, with ``expm1`` because ``exp(v) - 1 - v`` cancels for small ``v``.
 
     Args:
-        mean: A tensor of any shape.
-        log_var: The shape of ``mean``.
+        mean: a tensor of any shape.
+        log_var: the shape of ``mean``.
 
     Returns:
         The KL in the shape of ``mean``, at least float32.
@@ -106,7 +106,7 @@ def gaussian_kl(mean: Tensor, log_var: Tensor) -> Tensor:
 
     Args:
         mean: ``(B, ...)``.
-        log_var: The shape of ``mean``.
+        log_var: the shape of ``mean``.
 
     Returns:
         ``(B,)``: summed over all but the first dimension, at least float32.
@@ -126,7 +126,7 @@ def free_bits_rate(kl: Tensor, free_bits: float, mean_kl: Tensor | None = None) 
 
     Args:
         kl: ``(B, ...)``, nats per dimension, such as ``code.kl``.
-        free_bits: The threshold, in nats per dimension.
+        free_bits: the threshold, in nats per dimension.
         mean_kl: ``(...)``, compared with the threshold. Default: the mean of ``kl`` over the batch.
 
     Returns:
@@ -158,7 +158,7 @@ def log_ratio(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     Args:
         z: ``(..., K)``, codes.
         mean: ``(..., K)``, broadcast against ``z``.
-        log_var: The shape of ``mean``.
+        log_var: the shape of ``mean``.
 
     Returns:
         ``(...)``: summed over the last dimension, at least float32.
@@ -178,13 +178,13 @@ def pairwise_log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     Args:
         z: ``(N, ...)``, codes.
         mean: ``(M, ...)``, posterior means.
-        log_var: The shape of ``mean``.
+        log_var: the shape of ``mean``.
 
     Returns:
         ``(N, M)`` in float64 (on the CPU if the device has no float64).
 
     Raises:
-        ValueError: If the codes and the posteriors differ in width.
+        ValueError: if the codes and the posteriors differ in width.
 
     >>> pairwise_log_density(torch.zeros(1, 2), torch.zeros(3, 2), torch.zeros(3, 2)).round(decimals=4).tolist()
     [[-1.8379, -1.8379, -1.8379]]
@@ -211,16 +211,16 @@ def interpolate(z1: Tensor, z2: Tensor, t: float | Tensor, mode: InterpolationMo
 
     Args:
         z1: ``(B, ...)``, the codes at ``t = 0``; or one code ``(K,)``.
-        z2: The shape of ``z1``, the codes at ``t = 1``.
-        t: The position, usually in [0, 1]; a number, or a tensor that broadcasts against the codes, such as
+        z2: the shape of ``z1``, the codes at ``t = 1``.
+        t: the position, usually in [0, 1]; a number, or a tensor that broadcasts against the codes, such as
             ``t[:, None]`` with one position per row.
-        mode: One of the three above.
+        mode: one of the three above.
 
     Returns:
         The interpolated codes, in the dtype of ``z1``.
 
     Raises:
-        ValueError: For codes of different shapes, or an unknown mode.
+        ValueError: for codes of different shapes, or an unknown mode.
 
     >>> z1, z2 = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     >>> interpolate(z1, z2, 0.5)

@@ -25,7 +25,7 @@ def plain_code(moments: Tensor, noise: Tensor | None, scale: ScaleMap) -> Parts:
     Args:
         moments: ``(B, 2K, ...)``, at least float32.
         noise: ``(B, K, ...)``, or None for no draw.
-        scale: Maps raw scales to log-variances.
+        scale: maps raw scales to log-variances.
 
     Returns:
         ``z = mean + sigma noise`` (None without noise), ``log_var``, ``kl`` and ``rate``.

@@ -24,12 +24,12 @@ class CodedBatch:
     """An encoded training batch with the distortion of its draws.
 
     Attributes:
-        code: The code of B examples.
+        code: the code of B examples.
         draws: ``(S, B, K)``, the number S of draws per example that the objective asks for.
         distortion: ``(S, B)``, ``-log q(x|z)`` of every draw, in nats.
-        rate_penalty: The beta controller's penalty for the rate, a scalar.
-        beta: The current beta.
-        dataset_size: Number of training examples, or None if unknown.
+        rate_penalty: the beta controller's penalty for the rate, a scalar.
+        beta: the current beta.
+        dataset_size: number of training examples, or None if unknown.
     """
 
     code: Code
@@ -44,9 +44,9 @@ class Objective(RecordsArguments, ABC):
     """Base of the objectives.
 
     Attributes:
-        num_samples: Number of draws per example.
-        needs_noise: Whether it is undefined for a deterministic code.
-        needs_linear_price: Whether it uses beta itself instead of the controller's penalty.
+        num_samples: number of draws per example.
+        needs_noise: whether it is undefined for a deterministic code.
+        needs_linear_price: whether it uses beta itself instead of the controller's penalty.
     """
 
     num_samples: int = 1
@@ -61,7 +61,7 @@ class Objective(RecordsArguments, ABC):
         """Refuse a model that the objective is undefined for.
 
         Raises:
-            ConfigurationError: With the settings that do not go together.
+            ConfigurationError: with the settings that do not go together.
         """
         name = type(self).__name__
         if deterministic and self.needs_noise:
@@ -87,10 +87,10 @@ class IWAE(Objective):
     At ``beta = 1`` its negative is a lower bound on ``log q(x)`` that tightens with every sample.
 
     Args:
-        num_samples: Draws per example, k.
+        num_samples: draws per example, k.
 
     Raises:
-        ConfigurationError: If ``num_samples`` is less than 1.
+        ConfigurationError: if ``num_samples`` is less than 1.
     """
 
     needs_noise = True
@@ -114,11 +114,11 @@ class BetaTC(ELBO):
     its own estimate.
 
     Args:
-        gamma: The extra weight of total correlation.
-        dataset_size: Number of training examples. Default: the size of the training set.
+        gamma: the extra weight of total correlation.
+        dataset_size: number of training examples. Default: the size of the training set.
 
     Raises:
-        ConfigurationError: For a gamma that is negative or not finite, or a ``dataset_size`` below 1; at a batch if the
+        ConfigurationError: for a gamma that is negative or not finite, or a ``dataset_size`` below 1; at a batch if the
             size of the training set is unknown.
     """
 
@@ -143,7 +143,7 @@ def objective_from(objective: Objective | Mapping[str, Any]) -> Objective:
     """Return an objective as it is, or build one from its description in a checkpoint.
 
     Raises:
-        ConfigurationError: For anything else, and for a description of a class that is not an imported ``Objective``.
+        ConfigurationError: for anything else, and for a description of a class that is not an imported ``Objective``.
     """
     if isinstance(objective, Mapping):
         return from_config(Objective, "objective", objective)  # type: ignore[type-abstract]
@@ -164,13 +164,13 @@ def total_correlation(z: Tensor, mean: Tensor, log_var: Tensor, dataset_size: in
         mean: ``(M, K)``.
         log_var: ``(M, K)``.
         dataset_size: N.
-        first: Index among the M examples that the first code belongs to.
+        first: index among the M examples that the first code belongs to.
 
     Returns:
         A scalar; 0 for a collapsed encoder, and for a single example.
 
     Raises:
-        ConfigurationError: If the batch is larger than the data set.
+        ConfigurationError: if the batch is larger than the data set.
     """
     codes, batch_size = len(z), len(mean)
     if batch_size > dataset_size:

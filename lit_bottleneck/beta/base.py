@@ -17,9 +17,9 @@ class BetaController(RecordsArguments, nn.Module, ABC):
     A subclass defines ``beta`` and ``advance`` (or ``update``), and lists its state in ``state_names``.
 
     Attributes:
-        state_names: The attributes that change, numbers that the checkpoint stores.
-        constant: Whether beta never changes: then no rate is reduced over processes for it.
-        skipped_updates: Number of updates skipped because the rate (or the distortion) was not finite.
+        state_names: the attributes that change, numbers that the checkpoint stores.
+        constant: whether beta never changes: then no rate is reduced over processes for it.
+        skipped_updates: number of updates skipped because the rate (or the distortion) was not finite.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ()
@@ -57,8 +57,8 @@ class BetaController(RecordsArguments, nn.Module, ABC):
         """Update beta, once per optimizer step; skip and count updates with values that are not finite.
 
         Args:
-            mean_rate: Mean over all examples of the step on all processes, in nats.
-            mean_distortion: Likewise, for a controller that is driven by the distortion.
+            mean_rate: mean over all examples of the step on all processes, in nats.
+            mean_distortion: likewise, for a controller that is driven by the distortion.
         """
         if math.isfinite(mean_rate) and (mean_distortion is None or math.isfinite(mean_distortion)):
             self.advance(mean_rate, mean_distortion)
@@ -79,7 +79,7 @@ class BetaController(RecordsArguments, nn.Module, ABC):
         """Load the state of a controller of the same kind.
 
         Raises:
-            ConfigurationError: For the state of another kind.
+            ConfigurationError: for the state of another kind.
         """
         names = (*self.state_names, "skipped_updates")
         if set(state) != {"kind", *names} or state["kind"] != self.state_kind:
@@ -93,7 +93,7 @@ class ConstantBeta(BetaController):
     """Constant beta. It has no state, so that a checkpoint never overrides the given value.
 
     Args:
-        beta: The price of a nat, at least 0. For a classifier ``beta >= 1`` makes the collapsed code optimal.
+        beta: the price of a nat, at least 0. For a classifier ``beta >= 1`` makes the collapsed code optimal.
 
     >>> import torch
     >>> ConstantBeta(0.5)(torch.tensor([1.0, 3.0])).item()
@@ -117,11 +117,11 @@ def controller_from(beta: float | BetaController | Mapping[str, Any]) -> BetaCon
     """Build the controller from a model's ``beta``.
 
     Args:
-        beta: A number, for a constant beta; a controller, which is returned as it is; or its description in a
+        beta: a number, for a constant beta; a controller, which is returned as it is; or its description in a
             checkpoint, ``{"class_path": "lit_bottleneck.beta.DualBeta", "init_args": {"capacity": 8.0}}``.
 
     Raises:
-        ConfigurationError: For anything else, and for a description of a class that is not an imported
+        ConfigurationError: for anything else, and for a description of a class that is not an imported
             ``BetaController``.
     """
     if isinstance(beta, BetaController):

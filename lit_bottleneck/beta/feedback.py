@@ -84,17 +84,17 @@ class DualBeta(_FeedbackBeta):
     ``beta <- max(0, beta + gain * e)`` with ``e = R - C`` in nats.
 
     Args:
-        capacity: Nats per example, summed over the code's dimensions; positive.
-        gain: Step size of the dual ascent.
+        capacity: nats per example, summed over the code's dimensions; positive.
+        gain: step size of the dual ascent.
         space: ``"log"`` or ``"linear"``.
-        kp: Weight of the error itself, beside its integral.
-        ema: Decay of the error's moving average, 0 for none. Smoothing reduces stability.
-        beta_init: Initial beta.
-        bounds: Lowest and highest beta.
-        max_error: Bound of the error, relative in log space and in nats in linear space.
+        kp: weight of the error itself, beside its integral.
+        ema: decay of the error's moving average, 0 for none. Smoothing reduces stability.
+        beta_init: initial beta.
+        bounds: lowest and highest beta.
+        max_error: bound of the error, relative in log space and in nats in linear space.
 
     Raises:
-        ConfigurationError: For values out of these ranges; in log space also for ``beta_init = 0``.
+        ConfigurationError: for values out of these ranges; in log space also for ``beta_init = 0``.
 
     >>> controller = DualBeta(capacity=2.0)
     >>> controller.update(mean_rate=100.0)  # far above the capacity: beta rises by a factor of exp(.03)
@@ -121,9 +121,9 @@ class DualBeta(_FeedbackBeta):
         """Build the update of the VDB paper, ``beta <- max(0, beta + gain * (R - C))``, unsmoothed and unbounded.
 
         Args:
-            capacity: Nats per example.
-            gain: The paper's alpha.
-            beta_init: Initial beta, .1 in the authors' code.
+            capacity: nats per example.
+            gain: the paper's alpha.
+            beta_init: initial beta, .1 in the authors' code.
         """
         unbounded = (0.0, math.inf)
         return cls(capacity, gain, "linear", ema=0.0, beta_init=beta_init, bounds=unbounded, max_error=math.inf)
@@ -142,15 +142,15 @@ class GECO(_FeedbackBeta):
     ``rate_penalty``.
 
     Args:
-        target_distortion: Nats per example; that of a density may be negative.
-        gain: Step size in ``log beta``.
-        ema: Decay of the error's moving average.
-        beta_init: Initial beta, positive.
-        bounds: Lowest and highest beta.
-        max_error: Bound of the error, in nats.
+        target_distortion: nats per example; that of a density may be negative.
+        gain: step size in ``log beta``.
+        ema: decay of the error's moving average.
+        beta_init: initial beta, positive.
+        bounds: lowest and highest beta.
+        max_error: bound of the error, in nats.
 
     Raises:
-        ConfigurationError: For values out of these ranges.
+        ConfigurationError: for values out of these ranges.
 
     >>> controller = GECO(target_distortion=80.0)
     >>> controller.update(mean_rate=5.0, mean_distortion=200.0)  # reconstructions are too poor: beta falls

@@ -34,14 +34,14 @@ class ScheduledBeta(_SteppedBeta):
     the last cycle it stays at its full value.
 
     Args:
-        beta: The full price of a nat, at least 0.
-        warmup_steps: Optimizer steps from 0 to the full beta.
-        cycles: Number of cycles.
-        period: Optimizer steps of one cycle. Default: ``warmup_steps`` for one cycle, else twice as many (the paper's
+        beta: the full price of a nat, at least 0.
+        warmup_steps: optimizer steps from 0 to the full beta.
+        cycles: number of cycles.
+        period: optimizer steps of one cycle. Default: ``warmup_steps`` for one cycle, else twice as many (the paper's
             ramp share of one half).
 
     Raises:
-        ConfigurationError: For values out of these ranges, or a ``period`` below ``warmup_steps``.
+        ConfigurationError: for values out of these ranges, or a ``period`` below ``warmup_steps``.
 
     >>> schedule = ScheduledBeta(1.0, warmup_steps=4)
     >>> prices = []
@@ -74,14 +74,14 @@ class CapacityBeta(_SteppedBeta):
     by itself); with ``"sample"`` it is the rate of each example.
 
     Args:
-        weight: Price of a nat beyond the capacity, at least 0.
-        capacity: Free nats per example, at least 0.
+        weight: price of a nat beyond the capacity, at least 0.
+        capacity: free nats per example, at least 0.
         kind: ``"hinge"``, or ``"abs"``, which also pulls a lower rate up to the capacity.
         reduction: ``"batch"`` or ``"sample"``.
-        warmup_steps: Optimizer steps in which the capacity rises from 0 to its value.
+        warmup_steps: optimizer steps in which the capacity rises from 0 to its value.
 
     Raises:
-        ConfigurationError: For values out of these ranges.
+        ConfigurationError: for values out of these ranges.
 
     >>> import torch
     >>> CapacityBeta(2.0, capacity=1.0)(torch.tensor([0.0, 4.0])).item()

@@ -63,7 +63,8 @@ class GaussianBottleneck:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # Of two bases only the first one's constructor runs if it is nn.Module's, which calls no super().__init__.
+        # nn.Module.__init__ calls no super().__init__, so that a mixin behind it would never be initialised:
+        # https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
         if next(base for base in cls.__mro__ if base in (GaussianBottleneck, nn.Module)) is nn.Module:
             others = ", ".join(base.__name__ for base in cls.__bases__ if base is not GaussianBottleneck)
             right = f"class {cls.__name__}(GaussianBottleneck, {others})"

@@ -26,6 +26,8 @@ def call_after_steps(optimizer: Optimizer, module: Steps) -> bool:
     """Call ``end_step`` of a module after each step of an optimizer from now on; return whether that is new."""
     if optimizer not in _CALLED:
         _CALLED[optimizer] = WeakSet()
+        # Lightning has no hook after a step that fires under manual optimization too; torch has:
+        # https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.register_step_post_hook.html
         optimizer.register_step_post_hook(_after_step)
     is_new = module not in _CALLED[optimizer]
     _CALLED[optimizer].add(module)

@@ -78,7 +78,7 @@ class Paths(Callback):
         self._sample = _Sample(0, seed)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a model whose paths nothing classifies, and load the classifier."""
+        """Refuse a model without a classifier for its paths, and load the classifier."""
         if stage not in ("fit", "test"):
             return
         model, classifies = type(pl_module).__name__, _classifies(pl_module)

@@ -60,15 +60,15 @@ class ResumePoint(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Handle SIGTERM from now on (Lightning's own handler would exit at once)."""
-        self._told_to_end = self._leaving = self._is_staged = self._could_write = False
+        self._stop_requested = self._leaving = self._is_staged = self._could_write = False
         self._written_at, self._written_at_step = float("-inf"), trainer.global_step
         self._previous: Any = None
         if threading.current_thread() is threading.main_thread():
 
             def note(signum: int, frame: FrameType | None) -> None:
-                if not self._told_to_end and trainer.strategy.launcher is not None:
+                if not self._stop_requested and trainer.strategy.launcher is not None:
                     trainer.strategy.launcher.kill(signum)  # forwards it to the processes it started
-                self._told_to_end = True
+                self._stop_requested = True
 
             self._previous = signal.signal(signal.SIGTERM, note)
 
@@ -120,9 +120,9 @@ class ResumePoint(Callback):
         steps = trainer.global_step - self._written_at_step
         due = time.monotonic() - self._written_at > 60 * self.every_n_minutes
         due = due or (self.every_n_steps is not None and steps >= self.every_n_steps)
-        if not trainer.strategy.reduce_boolean_decision(due or self._told_to_end, all=False):
+        if not trainer.strategy.reduce_boolean_decision(due or self._stop_requested, all=False):
             return
-        self._leaving = trainer.strategy.reduce_boolean_decision(self._told_to_end, all=False)
+        self._leaving = trainer.strategy.reduce_boolean_decision(self._stop_requested, all=False)
         trainer.save_checkpoint(self._staged, weights_only=False)
         self._is_staged = True
         self._written_at, self._written_at_step = time.monotonic(), trainer.global_step

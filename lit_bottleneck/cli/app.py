@@ -1,4 +1,4 @@
-"""The command line: Lightning's commands from YAML recipes, with `recipes`, `resume`, `sample`, `export`, `compare`."""
+"""The command line: Lightning's commands from YAML recipes, with our defaults and one-line errors."""
 
 import sys
 from collections.abc import Sequence

@@ -2,8 +2,8 @@
 
 Whose fault an error is follows from when it happens and what it is. While arguments are parsed and the objects that
 they name are built, the kinds in ``REFUSALS`` are the configuration's. From then on only ``ConfigurationError`` and
-Lightning's ``MisconfigurationException`` are, and a ``ValueError`` of an optimizer or scheduler, which is built late. All
-other errors keep their traceback.
+Lightning's ``MisconfigurationException`` are, and a ``ValueError`` of an optimizer or scheduler, which is built late.
+All other errors keep their traceback.
 """
 
 import argparse

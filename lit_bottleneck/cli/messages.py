@@ -34,7 +34,7 @@ class _Reason(NamedTuple):
 
 
 def in_one_line(message: str) -> str:
-    """Shorten a message to the reasons that are deepest in the configuration, at the value itself.
+    """Shorten a message to the reasons given at the deepest key of the configuration.
 
     >>> in_one_line('''Parser key "model":
     ...   Does not validate against any of the Union subtypes

@@ -55,7 +55,7 @@ def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) ->
     except ConfigurationError as error:
         parser.error(f"argument FOLDER: {error}")
     _continue_loggers(configuration["trainer"], checkpoint.get(LOGGER_VERSIONS, []))
-    rank_zero_info(f"going on from {path}, step {checkpoint['global_step']}")
+    rank_zero_info(f"resuming from {path}, step {checkpoint['global_step']}")
     arguments_of_fit = ["fit", "--config", yaml.safe_dump(configuration), "--ckpt_path", str(path), *settings]
     fit(arguments_of_fit, StoppedRun(arguments.folder, _logged_until(checkpoint["loops"]["fit_loop"])))
 
@@ -69,7 +69,7 @@ def check_folder(trainer: Trainer, run: StoppedRun) -> None:
     folder = run_folder(trainer).resolve()
     if folder != run.folder.resolve():
         raise ConfigurationError(
-            f"{run.folder} would go on in {folder}: call resume from where the run was started, and give "
+            f"{run.folder} would continue in {folder}: call resume from where the run was started, and give "
             "trainer.logger by its class_path (with true or false every run has a new folder: "
             f"'fit --config {run.folder}/{_CONFIGURATION} --ckpt_path {run.folder}/{FILENAME}' goes on in a new one)"
         )

@@ -24,17 +24,17 @@ class ExamplesDataModule(LightningDataModule):
     (``split``), and transform what a model sees of them (``input_dtype``, ``make_dataset``).
 
     Args:
-        dims: Shape of one input.
-        batch_size: Examples per batch and process.
-        root: Folder where files are or go; not used by data that need no files.
-        num_workers: Loader processes; 0 loads in the main process, which is the fastest for data in memory.
-        seed: Seed of the split into training and validation, and of other draws that are made once; the test examples
+        dims: shape of one input.
+        batch_size: examples per batch and process.
+        root: folder where files are or go; not used by data that need no files.
+        num_workers: loader processes; 0 loads in the main process, which is the fastest for data in memory.
+        seed: seed of the split into training and validation, and of other draws that are made once; the test examples
             are the same for every seed.
-        val_size: Validation examples, held out of the training examples: a count (int) or a fraction (float). 0 trains
+        val_size: validation examples, held out of the training examples: a count (int) or a fraction (float). 0 trains
             on all of them.
 
     Raises:
-        ConfigurationError: If an argument is out of its range.
+        ConfigurationError: if an argument is out of its range.
     """
 
     input_dtype: ClassVar[torch.dtype | None] = None
@@ -78,10 +78,10 @@ class ExamplesDataModule(LightningDataModule):
         """Load and split all examples, at the first call only.
 
         Args:
-            stage: Ignored: one load gives all parts.
+            stage: ignored: one load gives all parts.
 
         Raises:
-            ConfigurationError: If examples are missing or invalid, or ``val_size`` leaves none to train on.
+            ConfigurationError: if examples are missing or invalid, or ``val_size`` leaves none to train on.
         """
         if self._datasets:
             return
@@ -141,11 +141,11 @@ class LabelledDataModule(ExamplesDataModule):
     """Data module of examples with one class label each; the training-validation split is stratified by class.
 
     Args:
-        num_classes: Labels are 0 to ``num_classes`` - 1.
-        **kwargs: Arguments of ``ExamplesDataModule``.
+        num_classes: labels are 0 to ``num_classes`` - 1.
+        **kwargs: arguments of ``ExamplesDataModule``.
 
     Raises:
-        ConfigurationError: If an argument is out of its range.
+        ConfigurationError: if an argument is out of its range.
     """
 
     def __init__(self, *, num_classes: int, **kwargs: Any) -> None:

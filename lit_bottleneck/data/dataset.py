@@ -32,11 +32,11 @@ class Examples:
 
     Args:
         inputs: ``(M, ...)``, a tensor or an object that returns one when indexed by an int64 tensor.
-        labels: Classes, int64 ``(M,)``, or numbers ``(M, ...)``.
+        labels: classes, int64 ``(M,)``, or numbers ``(M, ...)``.
         rows: int64 ``(N,)``: which of the M rows these examples are, in this order.
 
     Raises:
-        ConfigurationError: If inputs and labels differ in number.
+        ConfigurationError: if inputs and labels differ in number.
     """
 
     inputs: Indexable
@@ -76,8 +76,8 @@ class BatchedDataset(Dataset[Batch]):
     ``collate_fn=keep_batch``.
 
     Args:
-        examples: The examples, in this order.
-        dtype: Type of the inputs in a batch. None: the type in which they are held.
+        examples: the examples, in this order.
+        dtype: type of the inputs in a batch. None: the type in which they are held.
     """
 
     def __init__(self, examples: Examples, dtype: torch.dtype | None = None) -> None:

@@ -23,12 +23,12 @@ class Digits(ImageDataModule):
     (torch.Size([32, 1, 8, 8]), torch.Size([32]))
 
     Args:
-        batch_size: Examples per batch and process.
+        batch_size: examples per batch and process.
         **kwargs: ``num_workers``, ``seed``, ``val_size``, ``value_range``, ``binarize``, ``augment`` and ``nuisance``,
             as for ``ImageDataModule``; ``root`` is not used.
 
     Raises:
-        ConfigurationError: If an argument is out of its range.
+        ConfigurationError: if an argument is out of its range.
     """
 
     TOTAL: ClassVar[int] = 1797

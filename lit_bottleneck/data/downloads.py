@@ -28,10 +28,10 @@ class Download:
     """A file to download, and the files that it contains.
 
     Args:
-        name: Its path, relative to the root.
-        urls: Its addresses, tried in this order.
-        md5: Its checksum.
-        files: Its contents, relative to the root: the wanted members of a ``*.tar.gz``, the one file of a ``*.gz``; or
+        name: its path, relative to the root.
+        urls: its addresses, tried in this order.
+        md5: its checksum.
+        files: its contents, relative to the root: the wanted members of a ``*.tar.gz``, the one file of a ``*.gz``; or
             itself, if it is not to be unpacked.
     """
 
@@ -48,7 +48,7 @@ class Download:
         process leaves its folder, ``root/.download-*``, behind.)
 
         Raises:
-            OSError: If the file cannot be downloaded, has another checksum, lacks one of its files, holds paths that
+            OSError: if the file cannot be downloaded, has another checksum, lacks one of its files, holds paths that
                 lead out of its folder, or cannot be written. Nothing is left behind.
         """
         missing = [file for file in self.files if not (root / file).exists()]
@@ -105,13 +105,13 @@ def fetch_all(downloads: Iterable[Download], root: Path, explain: Callable[[str]
     """Put files that are missing under ``root`` there.
 
     Args:
-        downloads: The files.
-        root: The folder.
-        explain: Turn the reason of a failure into a message that says how to provide the files.
+        downloads: the files.
+        root: the folder.
+        explain: turn the reason of a failure into a message that says how to provide the files.
 
     Raises:
-        ConfigurationError: If they cannot be downloaded.
-        OSError: If the disk is full.
+        ConfigurationError: if they cannot be downloaded.
+        OSError: if the disk is full.
     """
     try:
         for download in downloads:

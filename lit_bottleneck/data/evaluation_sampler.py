@@ -31,14 +31,14 @@ class EvaluationSampler(DistributedSampler[list[int]]):
     [[[0, 2], [4, 6], [8]], [[1, 3], [5], [7]]]
 
     Args:
-        dataset: The dataset, of which only the length is used.
-        batch_size: Rows per batch and process.
-        num_replicas: The number of processes. None: that of the process group, or 1 without one.
-        rank: The index of this process. None: that of the process group.
+        dataset: the dataset, of which only the length is used.
+        batch_size: rows per batch and process.
+        num_replicas: the number of processes. None: that of the process group, or 1 without one.
+        rank: the index of this process. None: that of the process group.
 
     Raises:
-        ConfigurationError: If ``batch_size`` is below 1.
-        ValueError: If ``rank`` is not in [0, ``num_replicas``).
+        ConfigurationError: if ``batch_size`` is below 1.
+        ValueError: if ``rank`` is not in [0, ``num_replicas``).
     """
 
     def __init__(

@@ -21,22 +21,22 @@ class ImageDataModule(LabelledDataModule):
 
     Args:
         dims: ``(C, H, W)``.
-        max_value: The largest grey level of the uint8 images.
-        value_range: The grey levels from 0 to ``max_value`` are mapped to it linearly.
-        binarize: None; "dynamic": training images are drawn anew at each visit, black or white with the grey level
+        max_value: the largest grey level of the uint8 images.
+        value_range: the grey levels from 0 to ``max_value`` are mapped to it linearly.
+        binarize: none; "dynamic": training images are drawn anew at each visit, black or white with the grey level
             as probability of white, and validation and test images once from ``seed``; "static": all once.
         augment: torchvision.transforms.v2 transforms, applied in this order to each training image on its own, as
             uint8 and before scaling (after a "static" draw). They must keep the image's shape and type.
-        nuisance: Rotates or shifts the images, and makes batches ``(images, labels, factors)``: the factors of training
+        nuisance: rotates or shifts the images, and makes batches ``(images, labels, factors)``: the factors of training
             images are drawn anew at each visit, those of validation images once from ``seed``, those of test images
             are the same for every seed. See ``lit_bottleneck.data.nuisance``.
-        **kwargs: Arguments of ``LabelledDataModule``.
+        **kwargs: arguments of ``LabelledDataModule``.
 
     Attributes:
-        factor_names: The names of the factors' columns; empty without a nuisance.
+        factor_names: the names of the factors' columns; empty without a nuisance.
 
     Raises:
-        ConfigurationError: If an argument is out of its range, or does not go with another.
+        ConfigurationError: if an argument is out of its range, or does not go with another.
     """
 
     NUISANCE_TEST_SEED: ClassVar[int] = 0  # a constant: runs with different seeds are tested on the same images
@@ -77,7 +77,7 @@ class ImageDataModule(LabelledDataModule):
         """Return the images of a part as a model sees them.
 
         Args:
-            examples: Images uint8 ``(M, C, H, W)`` and labels.
+            examples: images uint8 ``(M, C, H, W)`` and labels.
             part: "train", "val" or "test"; only "train" is augmented or drawn anew.
 
         Returns:

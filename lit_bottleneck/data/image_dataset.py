@@ -16,11 +16,11 @@ class ImageDataset(BatchedDataset):
     """Images held as uint8 and returned as float32 in ``value_range``.
 
     Args:
-        examples: Images uint8 ``(M, C, H, W)`` with grey levels from 0 to ``max_value``, and their labels.
-        max_value: The grey level that becomes the upper end of ``value_range``.
-        value_range: The lower and upper end; [0, ``max_value``] is mapped to it linearly.
-        augment: Applied to each uint8 image ``(C, H, W)`` on its own, before scaling. It keeps shape and type.
-        dynamic: Draw each pixel anew at each visit, 0 or 1, with its value as probability (``value_range`` is (0, 1)).
+        examples: images uint8 ``(M, C, H, W)`` with grey levels from 0 to ``max_value``, and their labels.
+        max_value: the grey level that becomes the upper end of ``value_range``.
+        value_range: the lower and upper end; [0, ``max_value``] is mapped to it linearly.
+        augment: applied to each uint8 image ``(C, H, W)`` on its own, before scaling. It keeps shape and type.
+        dynamic: draw each pixel anew at each visit, 0 or 1, with its value as probability (``value_range`` is (0, 1)).
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class NuisanceImageDataset(ImageDataset):
     """Images that a nuisance has transformed, returned with their labels and factors.
 
     Args:
-        examples: As for ``ImageDataset``.
-        nuisance: Transforms the images, after augmentation.
+        examples: as for ``ImageDataset``.
+        nuisance: transforms the images, after augmentation.
         factors: float32 ``(N, F)``, the factors of each image at every visit. None: drawn anew at each visit, from
             torch's global generator.
         **kwargs: ``max_value``, ``value_range`` and ``augment``, as for ``ImageDataset``.
@@ -85,9 +85,9 @@ class FixedDraws:
 
     Args:
         images: uint8 ``(M, C, H, W)``, grey levels from 0 to ``max_value``.
-        max_value: The grey level of white.
-        seed: Seed of the draws.
-        stream: Another number gives other draws with the same seed.
+        max_value: the grey level of white.
+        seed: seed of the draws.
+        stream: another number gives other draws with the same seed.
     """
 
     def __init__(self, images: Indexable, max_value: int, seed: int, stream: int) -> None:

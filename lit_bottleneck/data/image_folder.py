@@ -24,9 +24,9 @@ class DecodedImages:
     """Image files as rows of a tensor, decoded when indexed.
 
     Args:
-        paths: N image files.
+        paths: n image files.
         dims: ``(C, H, W)`` of every row; C is 1 (grey) or 3 (RGB).
-        resize: Bring images of another size to ``(H, W)``: shorter edge resized, centre cropped. False: refuse them.
+        resize: bring images of another size to ``(H, W)``: shorter edge resized, centre cropped. False: refuse them.
     """
 
     def __init__(self, paths: Sequence[str], dims: tuple[int, int, int], resize: bool) -> None:
@@ -64,14 +64,14 @@ class FolderSource:
     test set.
 
     Args:
-        root: The folder.
-        image_size: Height and width of the images, resized and cropped. None: those of the first image, which all must
+        root: the folder.
+        image_size: height and width of the images, resized and cropped. None: those of the first image, which all must
             have.
-        in_memory: Hold the pixels in memory. None: if they take at most 2 GiB.
+        in_memory: hold the pixels in memory. None: if they take at most 2 GiB.
 
     Raises:
-        FileNotFoundError: If the folder does not exist.
-        ConfigurationError: If it is not laid out as above, train and test have different classes, or the first image is
+        FileNotFoundError: if the folder does not exist.
+        ConfigurationError: if it is not laid out as above, train and test have different classes, or the first image is
             unreadable.
     """
 
@@ -93,7 +93,7 @@ class FolderSource:
         """Return the training and the test examples: uint8 ``(N, C, H, W)``, int64 ``(N,)``.
 
         Raises:
-            ConfigurationError: If an image is unreadable, or of another size than the first (without ``image_size``).
+            ConfigurationError: if an image is unreadable, or of another size than the first (without ``image_size``).
         """
         if len(self.parts) == 2:
             training, test = map(self._examples, self.parts)
@@ -132,7 +132,7 @@ def read_image(path: str) -> Image.Image:
     """Return the image in a file, fully decoded.
 
     Raises:
-        ConfigurationError: If the file is not a readable image.
+        ConfigurationError: if the file is not a readable image.
     """
     try:
         with Image.open(path) as image:

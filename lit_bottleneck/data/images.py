@@ -22,19 +22,19 @@ class Images(ImageDataModule):
     ((3, 32, 32), 10)
 
     Args:
-        name: One of the names above.
-        root: Folder where files are or go.
-        batch_size: Examples per batch and process.
-        image_size: For a folder: height and width of the images (shorter edge resized, centre cropped). None: the size
+        name: one of the names above.
+        root: folder where files are or go.
+        batch_size: examples per batch and process.
+        image_size: for a folder: height and width of the images (shorter edge resized, centre cropped). None: the size
             of the first image, which all must have.
-        in_memory: For a folder: hold all pixels in memory, or (False) decode each batch. None: in memory up to 2 GiB.
+        in_memory: for a folder: hold all pixels in memory, or (False) decode each batch. None: in memory up to 2 GiB.
         **kwargs: ``num_workers`` (of use where images are augmented, or decoded batch by batch), ``seed``,
             ``val_size``, ``value_range``, ``binarize``, ``augment`` and ``nuisance``, as for ``ImageDataModule``.
 
     Raises:
-        ConfigurationError: If an argument is out of its range, or a folder is not laid out as above. From
+        ConfigurationError: if an argument is out of its range, or a folder is not laid out as above. From
             ``prepare_data`` and ``setup``: if files are missing (and cannot be downloaded) or damaged.
-        FileNotFoundError: If a folder does not exist.
+        FileNotFoundError: if a folder does not exist.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Images(ImageDataModule):
         """Download a named set if its files are missing.
 
         Raises:
-            ConfigurationError: If they cannot be downloaded; the message says how to provide them.
+            ConfigurationError: if they cannot be downloaded; the message says how to provide them.
         """
         self.source.download()
 

@@ -35,14 +35,14 @@ class IMDB(LabelledDataModule):
     ((200,), 2)
 
     Args:
-        root: Folder where files are or go.
-        vocabulary_size: All tokens are below it: padding, the unknown word, and ``vocabulary_size`` - 2 words.
-        max_length: Tokens per review.
-        batch_size: Examples per batch and process.
+        root: folder where files are or go.
+        vocabulary_size: all tokens are below it: padding, the unknown word, and ``vocabulary_size`` - 2 words.
+        max_length: tokens per review.
+        batch_size: examples per batch and process.
         **kwargs: ``num_workers``, ``seed`` and ``val_size``, as for ``ExamplesDataModule``.
 
     Raises:
-        ConfigurationError: If an argument is out of its range. From ``prepare_data`` and ``setup``: if the reviews are
+        ConfigurationError: if an argument is out of its range. From ``prepare_data`` and ``setup``: if the reviews are
             missing (and cannot be downloaded), damaged or incomplete.
     """
 

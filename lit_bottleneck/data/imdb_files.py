@@ -39,7 +39,7 @@ def find_reviews(root: Path) -> Path:
     """Return the folder or archive to read: ``root`` itself, or the first of ``PLACES`` that exists.
 
     Raises:
-        ConfigurationError: If there is none.
+        ConfigurationError: if there is none.
     """
     given = [root] if root.name in (FOLDER, ARCHIVE) else []
     for path in (*given, *(root / place for place in PLACES)):
@@ -52,8 +52,8 @@ def download_reviews(root: Path) -> None:
     """Download the archive to ``root``, unless there are reviews already.
 
     Raises:
-        ConfigurationError: If it cannot be downloaded.
-        OSError: If the disk is full.
+        ConfigurationError: if it cannot be downloaded.
+        OSError: if the disk is full.
     """
     try:
         find_reviews(root)
@@ -80,7 +80,7 @@ def read_reviews(path: Path) -> tuple[Reviews, Reviews]:
     Nothing is extracted to disk, and only regular files with the names of labelled reviews are read from an archive.
 
     Raises:
-        ConfigurationError: If the archive is damaged, or reviews are missing, too long or not UTF-8.
+        ConfigurationError: if the archive is damaged, or reviews are missing, too long or not UTF-8.
     """
     contents = _read_folder(path) if path.is_dir() else _read_archive(path)
     training, test = (_part(path, contents, part) for part in PARTS)

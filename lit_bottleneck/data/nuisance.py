@@ -24,7 +24,7 @@ class Nuisance(ABC):
 
         Args:
             count: B.
-            generator: Source of the random numbers. None: torch's global generator.
+            generator: source of the random numbers. None: torch's global generator.
 
         Returns:
             float32 ``(B, F)``.
@@ -35,14 +35,14 @@ class Nuisance(ABC):
         """Transform each image by its own factors.
 
         Args:
-            images: Floating ``(B, C, H, W)`` in [0, 1]; 0 is the background.
-            factors: Floating ``(B, F)``.
+            images: floating ``(B, C, H, W)`` in [0, 1]; 0 is the background.
+            factors: floating ``(B, F)``.
 
         Returns:
             Images of the same shape and type.
 
         Raises:
-            ConfigurationError: If there is not one row of F factors per image.
+            ConfigurationError: if there is not one row of F factors per image.
         """
 
     def _check(self, images: Tensor, factors: Tensor) -> None:
@@ -64,10 +64,10 @@ class Rotation(Nuisance):
               [0., 2.]]]])
 
     Args:
-        max_degrees: Above 0, at most 180.
+        max_degrees: above 0, at most 180.
 
     Raises:
-        ConfigurationError: If ``max_degrees`` is out of this range.
+        ConfigurationError: if ``max_degrees`` is out of this range.
     """
 
     factor_names: tuple[str, ...] = ("rotation",)
@@ -104,10 +104,10 @@ class Translation(Nuisance):
               [0., 0.]]]])
 
     Args:
-        max_pixels: At least 1, and less than the smaller side of the images.
+        max_pixels: at least 1, and less than the smaller side of the images.
 
     Raises:
-        ConfigurationError: If ``max_pixels`` is not a whole number of at least 1.
+        ConfigurationError: if ``max_pixels`` is not a whole number of at least 1.
     """
 
     factor_names: tuple[str, ...] = ("x", "y")
@@ -123,7 +123,7 @@ class Translation(Nuisance):
         """Shift each image ``(B, C, H, W)`` by its own whole numbers of pixels ``(B, 2)``.
 
         Raises:
-            ConfigurationError: If a shift is not a whole number, or ``max_pixels`` is as large as a side of the images.
+            ConfigurationError: if a shift is not a whole number, or ``max_pixels`` is as large as a side of the images.
         """
         self._check(images, factors)
         most = min(images.shape[-2:]) - 1

@@ -12,15 +12,15 @@ class DataProperties(Protocol):
     Any LightningDataModule can be used; it defines those attributes that apply to its data, and no others.
 
     Attributes:
-        dims: Shape of one input, without the batch dimension. Models dry-run their networks on it in ``setup``.
-        value_range: Lowest and highest pixel value (black, white). Callbacks map images from it, and a GAN compares it
+        dims: shape of one input, without the batch dimension. Models dry-run their networks on it in ``setup``.
+        value_range: lowest and highest pixel value (black, white). Callbacks map images from it, and a GAN compares it
             with its generator's.
-        num_classes: Labels are 0 to ``num_classes`` - 1; a classifier must have as many classes.
-        vocabulary_size: Inputs are int64 tokens from 0 to ``vocabulary_size`` - 1; without it, inputs are floating.
-        factor_names: Names of the columns of a batch's factors ``(B, F)``, for ``callbacks.Factors``.
-        factor_indices: Map floating factors ``(B, F)`` to int64 class indices ``(B, F)``.
-        modes: Means of the mixture that the data come from, ``(M, *dims)``, for ``callbacks.SampleQuality``.
-        std: Standard deviation of each of the ``modes``, along every axis.
+        num_classes: labels are 0 to ``num_classes`` - 1; a classifier must have as many classes.
+        vocabulary_size: inputs are int64 tokens from 0 to ``vocabulary_size`` - 1; without it, inputs are floating.
+        factor_names: names of the columns of a batch's factors ``(B, F)``, for ``callbacks.Factors``.
+        factor_indices: map floating factors ``(B, F)`` to int64 class indices ``(B, F)``.
+        modes: means of the mixture that the data come from, ``(M, *dims)``, for ``callbacks.SampleQuality``.
+        std: standard deviation of each of the ``modes``, along every axis.
         val_size: 0 if there is no validation set: the command line then keeps the last weights instead of the best.
     """
 

@@ -40,15 +40,15 @@ class Ring(LabelledDataModule):
     Args:
         layout: "ring" or "grid".
         num_modes: K; for a grid, a square number.
-        radius: Radius of the ring; half the side of the grid.
-        std: Standard deviation of each mode, along both axes.
-        batch_size: Examples per batch and process.
-        num_examples: Points to train and validate on.
-        test_size: Points to test on.
+        radius: radius of the ring; half the side of the grid.
+        std: standard deviation of each mode, along both axes.
+        batch_size: examples per batch and process.
+        num_examples: points to train and validate on.
+        test_size: points to test on.
         **kwargs: ``num_workers``, ``seed`` and ``val_size``, as for ``ExamplesDataModule``; ``root`` is not used.
 
     Raises:
-        ConfigurationError: If an argument is out of its range.
+        ConfigurationError: if an argument is out of its range.
     """
 
     TEST_SEED: ClassVar[int] = 0  # a constant: runs with different seeds are tested on the same points

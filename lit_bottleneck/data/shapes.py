@@ -43,13 +43,13 @@ class Shapes(ExamplesDataModule):
 
     Args:
         image_size: S, 64 or 32.
-        batch_size: Examples per batch and process.
-        num_examples: Images to train and validate on.
-        test_size: Images to test on.
+        batch_size: examples per batch and process.
+        num_examples: images to train and validate on.
+        test_size: images to test on.
         **kwargs: ``num_workers``, ``seed`` and ``val_size``, as for ``ExamplesDataModule``; ``root`` is not used.
 
     Raises:
-        ConfigurationError: If an argument is out of its range, or there are fewer combinations (110592).
+        ConfigurationError: if an argument is out of its range, or there are fewer combinations (110592).
     """
 
     input_dtype: ClassVar[torch.dtype | None] = torch.float32  # held as uint8
@@ -100,7 +100,7 @@ class Shapes(ExamplesDataModule):
             int64 ``(B, 5)``, on the device of ``factors``: column by column an index into ``factor_values``.
 
         Raises:
-            ConfigurationError: If a number is more than a quarter of a step away from all values of its factor.
+            ConfigurationError: if a number is more than a quarter of a step away from all values of its factor.
         """
         if factors.ndim != 2 or factors.shape[1] != len(self.factor_names):
             raise ConfigurationError(f"factors must be (B, {len(self.factor_names)}); got {tuple(factors.shape)}")

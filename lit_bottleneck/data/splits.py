@@ -23,11 +23,11 @@ def validation_count(val_size: int | float, total: int) -> int:
     (144, 500, 0)
 
     Args:
-        val_size: A count of rows, or a fraction of them; a fraction above 0 is at least one row.
-        total: The number of rows.
+        val_size: a count of rows, or a fraction of them; a fraction above 0 is at least one row.
+        total: the number of rows.
 
     Raises:
-        ConfigurationError: If no row is left to train on.
+        ConfigurationError: if no row is left to train on.
     """
     count = max(1, round(val_size * total)) if isinstance(val_size, float) and val_size > 0 else int(val_size)
     if count >= total:
@@ -42,8 +42,8 @@ def stratified_split(labels: Tensor, held_out: int, seed: int) -> tuple[Tensor, 
 
     Args:
         labels: int64 ``(N,)``, not negative.
-        held_out: The number of rows in the second part, below N.
-        seed: The same seed gives the same split, on every process.
+        held_out: the number of rows in the second part, below N.
+        seed: the same seed gives the same split, on every process.
 
     Returns:
         The rows kept and the rows held out, int64, each in ascending order.
@@ -63,9 +63,9 @@ def random_split(total: int, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
     """Split rows in two at random.
 
     Args:
-        total: The number of rows.
-        held_out: The number of rows in the second part.
-        seed: The same seed gives the same split, on every process.
+        total: the number of rows.
+        held_out: the number of rows in the second part.
+        seed: the same seed gives the same split, on every process.
 
     Returns:
         The rows kept and the rows held out, int64, each in ascending order.

@@ -52,7 +52,7 @@ def write_cache(path: Path, tokens: LabelledTokens) -> None:
     """Write tokens to a file that other processes see whole or not at all.
 
     Raises:
-        OSError: If the file cannot be written; nothing is left behind.
+        OSError: if the file cannot be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex}")

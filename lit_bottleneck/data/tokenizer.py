@@ -50,9 +50,9 @@ def encode_texts(
     [[0, 2, 1, 4], [2, 3, 3, 4]]
 
     Args:
-        training: N texts.
-        test: M texts.
-        vocabulary_size: All tokens are below it.
+        training: n texts.
+        test: m texts.
+        vocabulary_size: all tokens are below it.
         max_length: L, tokens per text.
 
     Returns:

@@ -56,10 +56,10 @@ class NamedDataset:
     Args:
         dataset: torchvision's class.
         dims: ``(C, H, W)``.
-        num_classes: Labels are 0 to ``num_classes`` - 1.
-        parts: The arguments by which ``dataset`` opens its training and its test part.
-        downloads_of: Return the downloads of ``dataset``, with torchvision's addresses and checksums.
-        arrays: Return the images ``(N, C, H, W)`` and labels ``(N,)`` of an instance of ``dataset``.
+        num_classes: labels are 0 to ``num_classes`` - 1.
+        parts: the arguments by which ``dataset`` opens its training and its test part.
+        downloads_of: return the downloads of ``dataset``, with torchvision's addresses and checksums.
+        arrays: return the images ``(N, C, H, W)`` and labels ``(N,)`` of an instance of ``dataset``.
     """
 
     dataset: Any
@@ -96,7 +96,7 @@ class TorchvisionSource:
     """A named data set in a folder, in torchvision's layout.
 
     Args:
-        name: A key of ``NAMED_DATASETS``.
+        name: a key of ``NAMED_DATASETS``.
         root: torchvision's ``root``.
     """
 
@@ -111,8 +111,8 @@ class TorchvisionSource:
         """Download the files that are missing.
 
         Raises:
-            ConfigurationError: If they cannot be downloaded.
-            OSError: If the disk is full.
+            ConfigurationError: if they cannot be downloaded.
+            OSError: if the disk is full.
         """
         fetch_all(self.named_set.downloads, self.root, self._unreadable)
 
@@ -120,7 +120,7 @@ class TorchvisionSource:
         """Return the training and the test examples: uint8 ``(N, C, H, W)``, int64 ``(N,)``.
 
         Raises:
-            ConfigurationError: If files are missing or damaged.
+            ConfigurationError: if files are missing or damaged.
         """
         training, test = (self._examples(part) for part in self.named_set.parts)
         return training, test

@@ -38,7 +38,7 @@ def likelihood_from(likelihood: str | Likelihood | Mapping[str, Any]) -> Likelih
     """Return a likelihood as it is, or build one from its name or its description in a checkpoint.
 
     Raises:
-        ConfigurationError: For an unknown name, listing the known ones; for a description of a class that is not an
+        ConfigurationError: for an unknown name, listing the known ones; for a description of a class that is not an
             imported ``Likelihood``; and for anything else.
     """
     if isinstance(likelihood, Likelihood):

@@ -17,8 +17,8 @@ class Likelihood(RecordsArguments, nn.Module, ABC):
     A subclass defines ``distribution``, and ``nearest`` if its support is not all numbers.
 
     Attributes:
-        numbers_per_output: How many numbers the decoder returns per output.
-        support: The support in words, for errors.
+        numbers_per_output: how many numbers the decoder returns per output.
+        support: the support in words, for errors.
     """
 
     numbers_per_output: int = 1
@@ -35,7 +35,7 @@ class Likelihood(RecordsArguments, nn.Module, ABC):
             A distribution of batch shape ``(B, D1, ...)``.
 
         Raises:
-            ConfigurationError: If the number of parameters is not a multiple of ``numbers_per_output``.
+            ConfigurationError: if the number of parameters is not a multiple of ``numbers_per_output``.
         """
 
     def nearest(self, x: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class Likelihood(RecordsArguments, nn.Module, ABC):
             ``(B,)``: summed over the outputs, at least float32.
 
         Raises:
-            ConfigurationError: If the shape of ``parameters`` does not fit that of ``x``: nothing is broadcast.
+            ConfigurationError: if the shape of ``parameters`` does not fit that of ``x``: nothing is broadcast.
         """
         numbers = self.numbers_per_output
         wanted = (*x.shape[:1], *(numbers * size for size in x.shape[1:2]), *x.shape[2:])
@@ -83,7 +83,7 @@ class Likelihood(RecordsArguments, nn.Module, ABC):
         """Check that data are in the support.
 
         Raises:
-            ConfigurationError: With the first value outside the support, and likelihoods that fit.
+            ConfigurationError: with the first value outside the support, and likelihoods that fit.
         """
         if not x.numel():
             return

@@ -33,10 +33,10 @@ class Categorical(_OfLevels):
     """Categorical distribution over grey levels; the decoder returns a logit per level.
 
     Args:
-        levels: Number of levels; data are ``0, 1 / (levels - 1), ..., 1``.
+        levels: number of levels; data are ``0, 1 / (levels - 1), ..., 1``.
 
     Raises:
-        ConfigurationError: For fewer than two levels, or more than 65536.
+        ConfigurationError: for fewer than two levels, or more than 65536.
 
     >>> import torch
     >>> Categorical(4).log_prob(torch.zeros(1, 4), torch.ones(1, 1)).exp()
@@ -83,10 +83,10 @@ class DiscretizedLogistic(_OfLevels):
     of every output; the scale is .1 at a raw scale of 0 and stays within (.00009, 5.4).
 
     Args:
-        levels: Number of levels; data are ``0, 1 / (levels - 1), ..., 1``.
+        levels: number of levels; data are ``0, 1 / (levels - 1), ..., 1``.
 
     Raises:
-        ConfigurationError: For fewer than two levels, or more than 65536.
+        ConfigurationError: for fewer than two levels, or more than 65536.
 
     >>> import torch
     >>> parameters = torch.tensor([[0.5, 0.0]]).expand(3, 2)

@@ -20,10 +20,10 @@ class Gaussian(Likelihood):
     """Gaussian with a given standard deviation.
 
     Args:
-        sigma: Standard deviation of every output.
+        sigma: standard deviation of every output.
 
     Raises:
-        ConfigurationError: For a sigma that is not positive and finite.
+        ConfigurationError: for a sigma that is not positive and finite.
 
     >>> import torch
     >>> Gaussian(1.0).log_prob(torch.zeros(1, 2), torch.zeros(1, 2))
@@ -46,11 +46,11 @@ class LearnedGaussian(Likelihood):
     which would round its small steps away.
 
     Args:
-        dims: Shape of ``x``, ``(D1, ...)``, for one sigma per output. Default: one shared sigma.
-        sigma_init: Initial sigma.
+        dims: shape of ``x``, ``(D1, ...)``, for one sigma per output. Default: one shared sigma.
+        sigma_init: initial sigma.
 
     Raises:
-        ConfigurationError: For a ``sigma_init`` outside (.0009, 54).
+        ConfigurationError: for a ``sigma_init`` outside (.0009, 54).
 
     >>> import torch
     >>> LearnedGaussian(dims=(2,), sigma_init=0.5).distribution(torch.zeros(1, 2)).stddev.tolist()
@@ -107,10 +107,10 @@ class OptimalGaussian(Likelihood):
     With several processes each uses the error of its own part of the batch, as batch normalisation does.
 
     Args:
-        momentum: Decay of the moving average, in [0, 1).
+        momentum: decay of the moving average, in [0, 1).
 
     Raises:
-        ConfigurationError: For a momentum outside [0, 1).
+        ConfigurationError: for a momentum outside [0, 1).
 
     >>> import torch
     >>> likelihood, x = OptimalGaussian(), torch.full((4, 2), 3.0)

@@ -56,12 +56,12 @@ class FeatureExtractor(nn.Module, ABC):
         """Return the features of float32 examples ``(B, ...)``, as ``(B, ...)``."""
 
     def build(self) -> nn.Module:
-        """Load what `features` needs, such as weights to download. Default: nothing."""
+        """Load what ``features`` needs, such as weights to download. Default: nothing."""
         return self
 
     @property
     def is_built(self) -> bool:
-        """Whether `features` has what it needs. Default: True."""
+        """Whether ``features`` has what it needs. Default: True."""
         return True
 
     def forward(self, x: Tensor) -> Tensor:

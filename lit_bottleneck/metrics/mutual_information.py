@@ -173,7 +173,7 @@ def _counted(mean: Tensor, log_var: Tensor) -> Tensor:
 
 
 def _distinct(codes: Tensor, seed: int) -> Tensor:
-    """Return the different ones of counted codes ``(m, 1 + 2 K)``, in the order of their keys, with added counts."""
+    """Merge duplicate codes and add their counts ``(m, 1 + 2 K)``, in the order of their keys, with added counts."""
     keys, place = code_keys(codes[:, 1:], seed).unique(return_inverse=True)
     distinct = codes.new_zeros(len(keys), codes.shape[1])
     distinct[place, 1:] = codes[:, 1:]

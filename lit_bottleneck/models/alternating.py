@@ -1,4 +1,4 @@
-"""Training of two networks by turns: optimizers, schedulers, clipping, accumulation, generator averaging."""
+"""Alternate training of two networks: optimizers, schedulers, clipping, accumulation, generator averaging."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ Player = Literal["generator", "discriminator"]
 
 
 class AlternatingModule(BottleneckModule, ABC):
-    """Base of models that train a generator and a discriminator with a bottleneck by turns.
+    """Base of models that train a generator and a discriminator with a bottleneck alternately.
 
     A subclass defines ``discriminator``, ``training_examples`` and both losses. Each batch, or each
     ``accumulate_grad_batches`` of them (fewer at the end of an epoch), is a step of the discriminator, after which beta
@@ -97,7 +97,7 @@ class AlternatingModule(BottleneckModule, ABC):
         """Return the loss of the generator on ``n`` draws of noise, a scalar."""
 
     def configure_callbacks(self) -> Any:
-        """Refuse trainers that cannot train two networks, before Lightning refuses some in words of its own."""
+        """Refuse unsupported trainers, with clearer messages than Lightning's."""
         self.check_trainer(self.trainer)
         return super().configure_callbacks()
 

@@ -1,4 +1,4 @@
-"""The contract between a model and `lit_bottleneck.export`: a method ``export_parts()`` that returns parts by name."""
+"""Contract between a model and ``lit_bottleneck.export``: ``export_parts()`` returns parts by name."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -25,7 +25,7 @@ _SET_STRATEGY = "set trainer.strategy=ddp_find_unused_parameters_true (without s
 
 
 def check_trainer(trainer: Trainer) -> None:
-    """Refuse a trainer that cannot train two networks by turns.
+    """Refuse a trainer that cannot train two networks alternately.
 
     Raises:
         ConfigurationError: with what to set instead.
@@ -53,7 +53,7 @@ def check_compilable(
     names: Collection[str] = (),
     whole: bool = False,
 ) -> None:
-    """Refuse a compiled discriminator that has to be differentiated twice, or after its state has changed.
+    """Refuse a compiled discriminator with a gradient penalty or a spectral norm.
 
     Args:
         discriminator: its networks by name, which may be compiled already.
@@ -191,7 +191,7 @@ def check_values(value_range: ValueRange | None, real: Tensor) -> None:
     margin = _TOLERANCE * (high - low)
     ranges = f"the generator's values are in [{low:g}, {high:g}] and those of the data in [{least:g}, {most:g}]"
     if least < low - margin or most > high + margin:
-        raise ConfigurationError(f"{ranges}: it could never make them. Scale the data, or take another generator")
+        raise ConfigurationError(f"{ranges}: the generator cannot produce them. Rescale the data")
     if least >= (low + high) / 2:
         warnings.warn(f"{ranges}, in the first batch: should the data have the generator's range?", stacklevel=2)
 

@@ -17,8 +17,8 @@ class StoredArguments(LightningModule):
 
     Numbers, strings and collections are stored as they are, controllers, likelihoods and objectives by class path and
     arguments. Networks and functions are not: pass them to ``load_from_checkpoint`` again. The checkpoint names them,
-    and loading without one of them is refused. What only a training needs falls back to its default, and a training
-    that goes on warns. A module that a LightningCLI built needs nothing passed.
+    and loading without one of them is refused. Arguments needed only for training fall back to their default, with a
+    warning if training continues. A module that a LightningCLI built needs nothing passed.
 
     Attributes:
         only_for_training: names of the arguments that a loaded module can do without.
@@ -77,7 +77,7 @@ class StoredArguments(LightningModule):
         _refuse_missing(type(self), {name: path for name, path in missing.items() if name not in self._at_default})
 
     def on_fit_start(self) -> None:
-        """Warn of a training that goes on without an optimizer or scheduler that the checkpoint was trained with."""
+        """Warn if training continues without the optimizer or scheduler of the checkpoint."""
         super().on_fit_start()
         if self._at_default:
             others = f"the checkpoint was trained with another {' and '.join(self._at_default)}, which it does not hold"

@@ -97,7 +97,7 @@ class VAE(BottleneckModule):
         return self.likelihood.mean(self.decoder(z))
 
     def distortion(self, z: Tensor, x: Tensor) -> Tensor:
-        """Return ``-log q(x|z)`` in nats: the part of an example that its code does not tell.
+        """Return the reconstruction error ``-log q(x|z)``, in nats.
 
         Args:
             z: ``(B, K)``, or ``(S, B, K)``: several codes of every example.

@@ -13,15 +13,15 @@ class Backbone(nn.Module):
     A network that returns ``2 * latent_dim`` numbers, as ``resnet18(num_classes=512)`` does, needs no ``Backbone``.
 
     Args:
-        network: Any module from inputs to features ``(B, num_features)``, or ``(B, num_features, ...)``, which are
+        network: any module from inputs to features ``(B, num_features)``, or ``(B, num_features, ...)``, which are
             averaged over positions. It is modified in place, not copied.
-        num_features: Width of the features.
-        out_features: Numbers per example: ``2 * latent_dim``.
-        without: Name of a submodule to replace by the identity, such as ``"fc"`` of a ResNet.
-        frozen: Whether to keep the network's weights, and the network always in evaluation mode.
+        num_features: width of the features.
+        out_features: numbers per example: ``2 * latent_dim``.
+        without: name of a submodule to replace by the identity, such as ``"fc"`` of a ResNet.
+        frozen: whether to keep the network's weights, and the network always in evaluation mode.
 
     Raises:
-        ConfigurationError: For sizes below 1, or a submodule that the network does not have; in ``forward`` for
+        ConfigurationError: for sizes below 1, or a submodule that the network does not have; in ``forward`` for
             features that are no tensor or of another width.
 
     >>> import torch

@@ -15,16 +15,16 @@ class ConvEncoder(nn.Module):
     Batch normalisation and ReLU follow every convolution.
 
     Args:
-        dims: Channels, height and width of the images.
-        out_features: Numbers per example: ``2 * latent_dim``.
-        width: Channels of the first stage.
-        stages: How often the image is halved.
+        dims: channels, height and width of the images.
+        out_features: numbers per example: ``2 * latent_dim``.
+        width: channels of the first stage.
+        stages: how often the image is halved.
 
     Shape:
         ``(B, C, H, W)`` to ``(B, out_features)``.
 
     Raises:
-        ConfigurationError: For sizes below 1, or if the image cannot be halved so often.
+        ConfigurationError: for sizes below 1, or if the image cannot be halved so often.
 
     >>> ConvEncoder((1, 28, 28), out_features=64, width=8)(torch.zeros(5, 1, 28, 28)).shape
     torch.Size([5, 64])
@@ -57,17 +57,17 @@ class ConvDecoder(nn.Sequential):
     convolutions with batch normalisation and ReLU. A last convolution returns the parameters of the likelihood.
 
     Args:
-        dims: Channels, height and width of the images.
-        latent_dim: Width of the code.
-        width: Channels of the last stage.
-        stages: How often the image is doubled.
-        numbers_per_output: Numbers per output that the likelihood needs, see ``MLPDecoder``.
+        dims: channels, height and width of the images.
+        latent_dim: width of the code.
+        width: channels of the last stage.
+        stages: how often the image is doubled.
+        numbers_per_output: numbers per output that the likelihood needs, see ``MLPDecoder``.
 
     Shape:
         ``(B, latent_dim)`` to ``(B, numbers_per_output * C, H, W)``.
 
     Raises:
-        ConfigurationError: For sizes below 1, or if the image cannot be halved so often.
+        ConfigurationError: for sizes below 1, or if the image cannot be halved so often.
 
     >>> ConvDecoder((1, 28, 28), latent_dim=32, width=8)(torch.zeros(5, 32)).shape
     torch.Size([5, 1, 28, 28])

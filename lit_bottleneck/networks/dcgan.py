@@ -22,15 +22,15 @@ class DCGANGenerator(nn.Sequential):
     and 4 pixels.
 
     Args:
-        noise_dim: Width of the noise.
-        dims: Channels, height and width of the images.
-        width: Channels before the last layer.
+        noise_dim: width of the noise.
+        dims: channels, height and width of the images.
+        width: channels before the last layer.
 
     Shape:
         ``(B, noise_dim)`` to ``(B, C, H, W)`` in [-1, 1].
 
     Raises:
-        ConfigurationError: For sizes below 1, or images that cannot be halved.
+        ConfigurationError: for sizes below 1, or images that cannot be halved.
 
     >>> import torch
     >>> DCGANGenerator(16, (1, 28, 28), width=8)(torch.zeros(5, 16)).shape
@@ -60,18 +60,18 @@ class DCGANEncoder(nn.Sequential):
     """4 x 4 convolutions with LeakyReLU that halve the image and double the width, then the moments of a code.
 
     Args:
-        dims: Channels, height and width of the images.
-        out_features: Numbers per example or position: ``2 * latent_dim``.
-        width: Channels after the first layer.
+        dims: channels, height and width of the images.
+        out_features: numbers per example or position: ``2 * latent_dim``.
+        width: channels after the first layer.
         normalization: ``"batch"`` (after every layer but the first, as in the paper), ``"group"`` (one group per
             example) or ``"none"``. Gradient penalties, which are per example, need one of the last two.
-        spatial: Whether every position has a code, instead of the image.
+        spatial: whether every position has a code, instead of the image.
 
     Shape:
         ``(B, C, H, W)`` to ``(B, out_features)``, or ``(B, out_features, h, w)`` if ``spatial``.
 
     Raises:
-        ConfigurationError: For sizes below 1, images that cannot be halved, or an unknown normalisation.
+        ConfigurationError: for sizes below 1, images that cannot be halved, or an unknown normalisation.
 
     >>> import torch
     >>> DCGANEncoder((3, 32, 32), 16, width=8, spatial=True)(torch.zeros(5, 3, 32, 32)).shape

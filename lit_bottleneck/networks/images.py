@@ -17,7 +17,7 @@ def halvings(dims: Sequence[int]) -> tuple[int, int, int]:
         How often it was halved, and the height and width that are left.
 
     Raises:
-        ConfigurationError: If the image cannot be halved once.
+        ConfigurationError: if the image cannot be halved once.
 
     >>> [halvings((1, side, side)) for side in (8, 28, 32, 64)]
     [(1, 4, 4), (2, 7, 7), (3, 4, 4), (4, 4, 4)]

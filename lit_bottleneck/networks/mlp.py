@@ -17,9 +17,9 @@ class MLP(nn.Sequential):
     """Multilayer perceptron: flatten, then linear layers with an activation in between.
 
     Args:
-        in_features: Numbers per input example; for images channels x height x width.
-        hidden: Widths of the hidden layers; empty for a linear map.
-        out_features: Numbers per output example; ``2 * latent_dim`` for an encoder.
+        in_features: numbers per input example; for images channels x height x width.
+        hidden: widths of the hidden layers; empty for a linear map.
+        out_features: numbers per output example; ``2 * latent_dim`` for an encoder.
         initialization: ``"torch"`` keeps torch's default; ``"xavier"`` draws weights from the Xavier uniform
             distribution and sets biases to 0, as TensorFlow-Slim does, which the VIB paper's authors used.
         activation: ``"relu"``, or ``"leaky_relu"`` with a slope of .2, usual in discriminators.
@@ -28,7 +28,7 @@ class MLP(nn.Sequential):
         ``(B, ...)`` with ``in_features`` numbers per example to ``(B, out_features)``.
 
     Raises:
-        ConfigurationError: For widths below 1, or an unknown initialization or activation.
+        ConfigurationError: for widths below 1, or an unknown initialization or activation.
 
     >>> import torch
     >>> MLP(64, [32], 10)(torch.zeros(5, 1, 8, 8)).shape
@@ -60,19 +60,19 @@ class MLPDecoder(nn.Sequential):
     """``MLP`` from codes to a likelihood's parameters in the shape of the data, or from noise to examples.
 
     Args:
-        latent_dim: Width of the code.
-        hidden: Widths of the hidden layers.
-        dims: Shape of an example, such as ``(1, 28, 28)``.
-        numbers_per_output: Numbers per output that the likelihood needs: 1 for ``"bernoulli"`` and most others, 2 for
+        latent_dim: width of the code.
+        hidden: widths of the hidden layers.
+        dims: shape of an example, such as ``(1, 28, 28)``.
+        numbers_per_output: numbers per output that the likelihood needs: 1 for ``"bernoulli"`` and most others, 2 for
             ``"gaussian_per_output"`` and ``"discretized_logistic"``, one per level for ``"categorical"``.
-        initialization: See ``MLP``.
-        activation: See ``MLP``.
+        initialization: see ``MLP``.
+        activation: see ``MLP``.
 
     Shape:
         ``(B, latent_dim)`` to ``(B, numbers_per_output * dims[0], *dims[1:])``.
 
     Raises:
-        ConfigurationError: For sizes below 1, or an unknown initialization or activation.
+        ConfigurationError: for sizes below 1, or an unknown initialization or activation.
 
     >>> import torch
     >>> MLPDecoder(4, [32], (1, 8, 8), numbers_per_output=2)(torch.zeros(5, 4)).shape

@@ -16,8 +16,8 @@ class ResidualBlock(nn.Module):
     """``x + 0.1 * f(x)`` with two 3 x 3 convolutions ``f``, each after a LeakyReLU.
 
     Args:
-        channels: Input channels.
-        out_channels: Output channels; if they differ, a 1 x 1 convolution replaces the identity ``x``.
+        channels: input channels.
+        out_channels: output channels; if they differ, a 1 x 1 convolution replaces the identity ``x``.
     """
 
     def __init__(self, channels: int, out_channels: int) -> None:
@@ -38,15 +38,15 @@ class ResNetGenerator(nn.Sequential):
     """One linear layer, then residual blocks that double the image and halve the width, then tanh.
 
     Args:
-        noise_dim: Width of the noise.
-        dims: Channels, height and width of the images.
-        width: Channels of the last block.
+        noise_dim: width of the noise.
+        dims: channels, height and width of the images.
+        width: channels of the last block.
 
     Shape:
         ``(B, noise_dim)`` to ``(B, C, H, W)`` in [-1, 1].
 
     Raises:
-        ConfigurationError: For sizes below 1, or images that cannot be halved.
+        ConfigurationError: for sizes below 1, or images that cannot be halved.
 
     >>> import torch
     >>> ResNetGenerator(16, (3, 32, 32), width=8)(torch.zeros(5, 16)).shape
@@ -74,16 +74,16 @@ class ResNetEncoder(nn.Sequential):
     """A convolution, then residual blocks that halve the image and double the width, then the moments of a code.
 
     Args:
-        dims: Channels, height and width of the images.
-        out_features: Numbers per example or position: ``2 * latent_dim``.
-        width: Channels of the first block.
-        spatial: Whether every position has a code, instead of the image; images of 32 pixels have 4 x 4 positions.
+        dims: channels, height and width of the images.
+        out_features: numbers per example or position: ``2 * latent_dim``.
+        width: channels of the first block.
+        spatial: whether every position has a code, instead of the image; images of 32 pixels have 4 x 4 positions.
 
     Shape:
         ``(B, C, H, W)`` to ``(B, out_features)``, or ``(B, out_features, h, w)`` if ``spatial``.
 
     Raises:
-        ConfigurationError: For sizes below 1, or images that cannot be halved.
+        ConfigurationError: for sizes below 1, or images that cannot be halved.
 
     >>> import torch
     >>> ResNetEncoder((3, 32, 32), 16, width=8, spatial=True)(torch.zeros(5, 3, 32, 32)).shape
@@ -109,13 +109,13 @@ class LogitHead(nn.Sequential):
     """Flatten, LeakyReLU, and one linear layer from a code to a logit: the head of the VDB authors' code.
 
     Args:
-        in_features: Numbers per code, all positions together.
+        in_features: numbers per code, all positions together.
 
     Shape:
         ``(B, ...)`` to ``(B, 1)``.
 
     Raises:
-        ConfigurationError: For an ``in_features`` below 1.
+        ConfigurationError: for an ``in_features`` below 1.
     """
 
     def __init__(self, in_features: int) -> None:

@@ -25,11 +25,11 @@ class TextEncoder(nn.Module):
     precisions, under compilation and function transforms) divides the gradient among them; the tables give it to one.
 
     Args:
-        vocabulary_size: Number V of different tokens.
-        embedding_dim: Width E of a token's embedding.
-        filters: Number of filters per kernel size.
-        kernel_sizes: How many tokens a filter sees; one convolution per size.
-        out_features: Numbers per text: ``2 * latent_dim``. With None the features themselves are the means, and the raw
+        vocabulary_size: number V of different tokens.
+        embedding_dim: width E of a token's embedding.
+        filters: number of filters per kernel size.
+        kernel_sizes: how many tokens a filter sees; one convolution per size.
+        out_features: numbers per text: ``2 * latent_dim``. With None the features themselves are the means, and the raw
             scales are zeros: for a deterministic bottleneck.
         initialization: ``"torch"`` keeps torch's default, embeddings from N(0, 1); ``"xavier"`` draws embeddings
             uniformly from [-.05, .05] and other weights from the Xavier uniform distribution, and sets biases to 0, as
@@ -39,7 +39,7 @@ class TextEncoder(nn.Module):
         Integers ``(B, L)`` in ``[0, V)`` to ``(B, out_features)``, or to ``(B, 2 * filters * len(kernel_sizes))``.
 
     Raises:
-        ConfigurationError: At construction for sizes below 1 or no kernel size. In ``forward`` for tokens that are not
+        ConfigurationError: at construction for sizes below 1 or no kernel size. In ``forward`` for tokens that are not
             a matrix of whole numbers, texts shorter than a kernel, and (on a CPU) tokens outside the vocabulary.
 
     >>> encoder = TextEncoder(vocabulary_size=100, filters=8, kernel_sizes=(2, 3), out_features=16)

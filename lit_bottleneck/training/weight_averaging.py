@@ -20,10 +20,10 @@ class MovingAverage:
     ``torch.optim.swa_utils.AveragedModel``.
 
     Args:
-        decay: Share of the average that remains at each step, in [0, 1).
+        decay: share of the average that remains at each step, in [0, 1).
 
     Raises:
-        ConfigurationError: If ``decay`` is not in [0, 1).
+        ConfigurationError: if ``decay`` is not in [0, 1).
     """
 
     def __init__(self, decay: float) -> None:
@@ -48,15 +48,15 @@ class AveragedNetwork(nn.Module):
     The copy stays in float32 if the network is cast to half precision, in which an average would not move.
 
     Args:
-        network: The network to copy.
-        decay: See ``MovingAverage``.
+        network: the network to copy.
+        decay: see ``MovingAverage``.
 
     Attributes:
-        module: The copy.
-        num_averaged: Number of steps in the average, int64.
+        module: the copy.
+        num_averaged: number of steps in the average, int64.
 
     Raises:
-        ConfigurationError: For a network that cannot be copied.
+        ConfigurationError: for a network that cannot be copied.
     """
 
     num_averaged: Tensor

@@ -76,7 +76,7 @@ def assert_survives(recipe: str, epochs: int, kills: int, longest: float, seed: 
     found, expected = checkpoints(run), checkpoints(alone / recipe / "version_0")
     assert expected
     assert_same(found, expected)
-    assert 1 <= log.read_text().count("going on from") <= kills
+    assert 1 <= log.read_text().count("resuming from") <= kills
 
 
 def test_killed_twice(tmp_path: Path) -> None:
