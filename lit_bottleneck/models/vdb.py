@@ -46,8 +46,8 @@ class VDBGAN(BottleneckDiscriminator, AlternatingModule):
     ``discriminator_steps`` and ``generator_steps``. As ``val/...`` and ``test/...``, against samples of the averaged
     generator: ``loss``, the rates and the accuracies.
 
-    Both networks train alternately, see ``AlternatingModule``: clipping and accumulation are arguments of the model, not
-    of the trainer, which counts the steps of both optimizers. Several processes need the strategy
+    Both networks train alternately, see ``AlternatingModule``: clipping and accumulation are arguments of the model,
+    not of the trainer, which counts the steps of both optimizers. Several processes need the strategy
     ``ddp_find_unused_parameters_true``.
 
     Args:
