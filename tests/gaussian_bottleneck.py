@@ -1,7 +1,7 @@
-"""The Gaussian information bottleneck, of which everything is known (JMLR 6:165-188): data, the curve, its optimum.
+"""The Gaussian information bottleneck, in closed form (JMLR 6:165-188): data, curve and optimum.
 
 ``x`` and ``y`` are jointly Gaussian. In their canonical axes, component i of ``x`` correlates with component i of ``y``
-by ``CORRELATIONS[i]``, and with nothing else. The best code at the price ``1 / b`` is linear with Gaussian noise.
+by ``CORRELATIONS[i]`` and with nothing else. The best code at ``beta = 1 / b`` is linear with Gaussian noise.
 """
 
 import math
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 CORRELATIONS = (0.9, 0.6)
-INPUTS, OUTPUTS = 4, len(CORRELATIONS)  # two directions of x say nothing of y
+INPUTS, OUTPUTS = 4, len(CORRELATIONS)  # two directions of x are independent of y
 ENTROPY_OF_Y = 0.5 * OUTPUTS * math.log(2 * math.pi * math.e)  # nats: its components are independent, of variance 1
 
 
 @dataclass(frozen=True)
 class Information:
-    """What a code has of the inputs, I(x;z), and of what is to be predicted, I(z;y). In nats."""
+    """Information about the inputs, I(x;z), and about the target, I(z;y), in nats."""
 
     of_x: float
     of_y: float
@@ -50,7 +50,7 @@ class Channel:
 
     @property
     def covariance(self) -> Tensor:
-        """Of the code, ``(K, K)``."""
+        """Covariance of the code, ``(K, K)``."""
         return self.signal + self.noise.diag()
 
     @property
@@ -60,7 +60,7 @@ class Channel:
 
     @property
     def information(self) -> Information:
-        """The true one, which asks neither the prior nor the decoder."""
+        """True information, whatever prior and decoder are."""
         of_x = 0.5 * (torch.logdet(self.covariance) - self.noise.log().sum())
         left_over = torch.eye(OUTPUTS, dtype=torch.float64) - self.cross @ torch.linalg.solve(
             self.covariance, self.cross.T
@@ -82,25 +82,25 @@ class Channel:
 
 
 def curve(b: float, correlations: tuple[float, ...] = CORRELATIONS) -> Information:
-    """What the best code at the price ``1 / b`` has: a component is coded where ``b rho^2 > 1``."""
+    """Return the information of the best code at ``beta = 1 / b``: a component is coded where ``b rho^2 > 1``."""
     coded = [rho**2 for rho in correlations if b * rho**2 > 1]
     of_x = sum(0.5 * math.log((b - 1) * r / (1 - r)) for r in coded)
     return Information(of_x, of_x - sum(0.5 * math.log(b * r) for r in coded))
 
 
 def rotation() -> Tensor:
-    """The canonical axes of x in its coordinates, ``(INPUTS, INPUTS)``: column i is axis i."""
+    """Return the canonical axes of x, ``(INPUTS, INPUTS)``: column i is axis i."""
     noise = torch.randn(INPUTS, INPUTS, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     return torch.linalg.qr(noise)[0]
 
 
 def cross_covariance() -> Tensor:
-    """Of y and x, ``(OUTPUTS, INPUTS)``."""
+    """Return the covariance of y and x, ``(OUTPUTS, INPUTS)``."""
     return torch.tensor(CORRELATIONS, dtype=torch.float64)[:, None] * rotation()[:, :OUTPUTS].T
 
 
 def draw(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Rows of x and y in float32, whose means and second moments are those of the Gaussian: a sample without error."""
+    """Draw rows of x and y in float32 whose means and second moments are exactly those of the Gaussian."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(count, INPUTS + OUTPUTS, generator=generator, dtype=torch.float64)
     noise = noise - noise.mean(0)
@@ -112,9 +112,9 @@ def draw(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def optimum(b: float, latent_dim: int = INPUTS) -> Channel:
-    """The best channel at the price ``1 / b``, by the projection of the paper's theorem 3.1 and the true ``p(y|z)``.
+    """Return the best channel at ``beta = 1 / b``, by the paper's theorem 3.1 and the true ``p(y|z)``.
 
-    The projection has noise of variance 1; here each dimension of the code is scaled to variance 1, as the prior wants.
+    The projection has noise of variance 1; here each dimension of the code is scaled to the prior's variance 1.
     """
     rho = torch.tensor(CORRELATIONS, dtype=torch.float64)
     gain = ((b * rho**2 - 1).clamp(min=0) / (1 - rho**2)).sqrt()

@@ -1,6 +1,7 @@
 """Facts about the code: its parts, draws, rate, precision and errors."""
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -145,22 +146,19 @@ def test_moments_that_cannot_be_halved_are_refused_by_shape(shape: tuple[int, ..
     assert str(tuple(shape)) in str(refused.value)
 
 
-def test_noise_of_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"noise.*\(2, 3\).*\(3,\)"):
-        gaussian_code(torch.zeros(2, 6), sample=True, noise=torch.zeros(3))
-
-
-@pytest.mark.parametrize("n", [0, -1])
-def test_fewer_than_one_sample_is_refused(n: int) -> None:
-    with pytest.raises(ValueError, match=f"n must be at least 1; got {n}"):
-        gaussian_code(torch.zeros(2, 4), sample=False).sample(n)
-
-
-def test_an_unknown_scale_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"scale must be one of 'bounded', 'softplus'.*got 'sigmoid'"):
-        check_scale("sigmoid")  # type: ignore[arg-type]
-    assert check_scale("softplus") == "softplus"
-    assert check_scale(torch.tanh) is torch.tanh
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (lambda: gaussian_code(torch.zeros(2, 6), sample=True, noise=torch.zeros(3)), r"noise.*\(2, 3\).*\(3,\)"),
+        (lambda: gaussian_code(torch.zeros(2, 4), sample=False).sample(0), "n must be at least 1; got 0"),
+        (lambda: gaussian_code(torch.zeros(2, 4), sample=False).sample(-1), "n must be at least 1; got -1"),
+        (lambda: check_scale("sigmoid"), r"scale must be one of 'bounded', 'softplus'.*got 'sigmoid'"),
+    ],
+)
+def test_other_noise_sample_sizes_and_scales_are_refused(use: Callable[[], object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        use()
+    assert (check_scale("softplus"), check_scale(torch.tanh)) == ("softplus", torch.tanh)
 
 
 @pytest.mark.parametrize("scale", ["bounded", "softplus"])

@@ -1,4 +1,4 @@
-"""A VIB of jointly Gaussian inputs and outputs attains the information bottleneck: it forgets, and exactly enough."""
+"""A VIB of jointly Gaussian inputs and outputs reaches the curve of the information bottleneck."""
 
 import math
 from typing import Any, Self
@@ -30,12 +30,12 @@ from tests.gaussian_bottleneck import (
 from tests.linear_gaussian import LinearEncoder
 from tests.quiet import trainer
 
-PRICES = [1.5, 2.0, 5.0, 20.0]  # b, one over the price of a nat
+INVERSE_BETAS = [1.5, 2.0, 5.0, 20.0]  # b = 1 / beta
 ROWS = 20_000
 
 
 class LinearRegressor(GaussianBottleneck, LightningModule):
-    """As a user would write it: encode, pass the bottleneck, read the code, add the price."""
+    """A regressor as a user would write it."""
 
     def __init__(self, beta: float, latent_dim: int = INPUTS) -> None:
         super().__init__(beta=beta)
@@ -58,7 +58,7 @@ class LinearRegressor(GaussianBottleneck, LightningModule):
 
     @torch.no_grad()
     def channel(self) -> Channel:
-        """The learned weights, the noise and the variance as the library makes them of its parameters."""
+        """Return the learned channel."""
         code = self.bottleneck(self.encoder(torch.zeros(1, INPUTS)), sample=False)
         sigma = self.likelihood.distribution(torch.zeros(1, OUTPUTS)).stddev[0]
         encoder, decoder = self.encoder.mean, self.decoder
@@ -78,7 +78,7 @@ class LinearRegressor(GaussianBottleneck, LightningModule):
 
 
 def raw_of(variance: Tensor) -> Tensor:
-    """The inverse of `bounded_log_var`, for variances of at most 1."""
+    """Invert ``bounded_log_var``, for variances of at most 1."""
     log_var = variance.log()
     return log_var / (1 - (log_var / 14) ** 2).sqrt()
 
@@ -93,7 +93,7 @@ def fit(b: float, steps: int) -> LinearRegressor:
 
 
 def random_channel(seed: int, latent_dim: int = 3) -> Channel:
-    """Neither the marginal of its code is the prior, nor its decoder the best."""
+    """Return a channel whose marginal is not the prior and whose decoder is not optimal."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -122,7 +122,7 @@ def information_by_determinants(inward: np.ndarray, noise: np.ndarray) -> Inform
 
 
 def assert_on_curve(channel: Channel, b: float, tolerance: float) -> None:
-    """Both informations, and the two bounds of them that the loss is made of."""
+    """Assert that informations and their variational bounds are on the curve."""
     expected, true = curve(b), channel.information
     variational = Information(channel.rate, ENTROPY_OF_Y - channel.distortion)
     for reached in (true, variational):
@@ -140,24 +140,24 @@ def test_the_curve_has_the_values_of_the_theory() -> None:
 
 
 @pytest.mark.parametrize("rho", CORRELATIONS)
-def test_a_component_enters_at_its_critical_price_without_a_jump(rho: float) -> None:
+def test_a_component_is_coded_from_its_critical_beta_on_without_a_jump(rho: float) -> None:
     assert curve(rho**-2 * (1 - 1e-9), (rho,)) == Information(0.0, 0.0)
     above = curve(rho**-2 * (1 + 1e-9), (rho,))
     assert 0 < above.of_y < above.of_x < 1e-7
 
 
-def test_a_low_price_buys_all_that_the_inputs_have_of_y() -> None:
+def test_at_beta_zero_the_code_has_all_information_of_the_inputs_about_y() -> None:
     everything = -0.5 * sum(math.log(1 - rho**2) for rho in CORRELATIONS)
     assert curve(1e9).of_y == pytest.approx(everything, abs=1e-8)
 
 
-@pytest.mark.parametrize("b", PRICES)
-def test_the_slope_of_the_curve_is_the_price(b: float) -> None:
+@pytest.mark.parametrize("b", INVERSE_BETAS)
+def test_the_slope_of_the_curve_is_beta(b: float) -> None:
     below, above = curve(b - 1e-5), curve(b + 1e-5)
     assert (above.of_y - below.of_y) / (above.of_x - below.of_x) == pytest.approx(1 / b, rel=1e-6)
 
 
-@pytest.mark.parametrize("b", PRICES)
+@pytest.mark.parametrize("b", INVERSE_BETAS)
 def test_no_linear_code_found_by_a_general_optimizer_is_better(b: float) -> None:
     def loss(inward: np.ndarray) -> float:
         information = information_by_determinants(inward.reshape(INPUTS, INPUTS), np.ones(INPUTS))
@@ -187,7 +187,7 @@ def test_the_loss_bounds_the_information_of_any_linear_code(seed: int) -> None:
     assert ENTROPY_OF_Y - channel.distortion < expected.of_y - 0.01
 
 
-@pytest.mark.parametrize("b", [1.2, *PRICES])
+@pytest.mark.parametrize("b", [1.2, *INVERSE_BETAS])
 def test_with_this_prior_and_decoder_the_bounds_are_tight_at_the_optimum(b: float) -> None:
     assert_on_curve(optimum(b), b, tolerance=1e-12)
 
@@ -196,7 +196,7 @@ def test_with_this_prior_and_decoder_the_bounds_are_tight_at_the_optimum(b: floa
 
 
 @pytest.mark.parametrize("channel", [random_channel(0, INPUTS), optimum(2.0), optimum(20.0)])
-def test_the_library_measures_the_rate_and_the_distortion_of_the_theory(channel: Channel) -> None:
+def test_rate_and_distortion_are_those_of_the_theory(channel: Channel) -> None:
     module, (x, y) = LinearRegressor(beta=0.5).put(channel), draw(ROWS)
     torch.manual_seed(0)
     with torch.no_grad():
@@ -210,7 +210,7 @@ def test_the_library_measures_the_rate_and_the_distortion_of_the_theory(channel:
 
 
 @pytest.mark.parametrize("channel", [random_channel(0, INPUTS), optimum(1.2), optimum(2.0), optimum(5.0)])
-def test_the_metrics_find_the_information_of_the_inputs(channel: Channel) -> None:
+def test_metrics_estimate_the_information_about_the_inputs(channel: Channel) -> None:
     module, (x, _), count = LinearRegressor(beta=0.5).put(channel), draw(3000), 3000
     with torch.no_grad():
         code = module.bottleneck(module.encoder(x), sample=False)
@@ -229,19 +229,19 @@ def test_the_metrics_find_the_information_of_the_inputs(channel: Channel) -> Non
     assert not bounds["saturated"]
 
 
-def test_training_comes_near_the_curve_soon() -> None:
+def test_a_short_training_reaches_the_curve() -> None:
     assert_on_curve(fit(5.0, steps=300).channel(), 5.0, tolerance=0.02)
 
 
-def test_above_the_critical_price_nothing_is_coded() -> None:
+def test_above_the_critical_beta_nothing_is_coded() -> None:
     torch.manual_seed(1)
-    assert LinearRegressor(beta=1 / 1.2).channel().rate > 0.1  # it is coded at first
+    assert LinearRegressor(beta=1 / 1.2).channel().rate > 0.1  # before training
     collapsed = fit(1.2, steps=250).channel()  # 1.2 < 1 / .81
     assert 0 <= collapsed.information.of_x <= collapsed.rate < 0.01
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("b", PRICES)
+@pytest.mark.parametrize("b", INVERSE_BETAS)
 def test_training_reaches_the_curve(b: float) -> None:
     channel = fit(b, steps=3000).channel()
     assert_on_curve(channel, b, tolerance=0.02)

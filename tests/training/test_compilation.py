@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from lit_bottleneck import VAE, VDBGAN, VIBClassifier
 from lit_bottleneck.beta import DualBeta
@@ -18,6 +18,7 @@ from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.models.base import output_width
 from lit_bottleneck.networks import MLP, MLPDecoder, add_spectral_norm
 from lit_bottleneck.training.compilation import compile_in_place, is_compiled
+from tests.models.runs import batches
 from tests.quiet import trainer
 
 FAST = "aot_eager"  # captures the same graphs, and generates no code
@@ -25,7 +26,7 @@ NETWORKS = {"vib": ["encoder", "decoder"], "vae": ["encoder", "decoder"], "gan":
 
 
 @pytest.fixture(autouse=True)
-def nothing_compiled_before() -> Iterator[None]:
+def fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
     counters.clear()
     yield
@@ -37,7 +38,7 @@ def rows(count: int = 24) -> tuple[Tensor, Tensor]:
 
 
 def loader(count: int = 24) -> DataLoader:
-    return DataLoader(TensorDataset(*rows(count)), batch_size=8)
+    return batches(*rows(count), size=8)
 
 
 def networks(name: str) -> dict[str, nn.Module]:
@@ -159,7 +160,7 @@ def test_the_overlay_compiles_the_networks_of_a_recipe(tmp_path: Path, monkeypat
 # --- widths and errors ----------------------------------------------------------------------------------------------
 
 
-def test_the_width_of_a_compiled_network_is_known() -> None:
+def test_wrong_widths_of_compiled_networks_are_refused() -> None:
     def wrapped(*layers: nn.Module) -> nn.Module:
         return torch.compile(nn.Sequential(*layers), backend=FAST)
 
@@ -202,7 +203,7 @@ def test_a_spectral_norm_needs_an_uncompiled_discriminator() -> None:
         trainer(callbacks=[Compile(["head"])]).fit(model_of("gan", parts), loader())
 
 
-def test_a_compiled_discriminator_can_be_tested_with_any_training_setting() -> None:
+def test_a_compiled_discriminator_can_be_tested_despite_a_gradient_penalty() -> None:
     plain = model_of("gan", networks("gan"), gradient_penalty=1.0)
     ours = model_of("gan", compiled(networks("gan"), "in place"), gradient_penalty=1.0)
     measured = []

@@ -10,7 +10,7 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from lit_bottleneck import IWAE, VAE, VDBGAN, BetaTC, VIBClassifier
@@ -20,6 +20,7 @@ from lit_bottleneck.callbacks import WeightEMA
 from lit_bottleneck.likelihoods import LearnedGaussian
 from lit_bottleneck.models.base import evaluating
 from lit_bottleneck.networks import MLP, MLPDecoder
+from tests.models.runs import Record, average, batches, flat
 from tests.quiet import trainer
 
 PRECISIONS = ["32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true"]
@@ -115,7 +116,7 @@ CASES = MODELS + [(name, precision) for name in VARIANTS for precision in ("32-t
 
 
 def loader(name: str) -> DataLoader:
-    return DataLoader(TensorDataset(*TASKS[name][1]()), batch_size=64)
+    return batches(*TASKS[name][1](), size=64)
 
 
 def to_learn(name: str, model: Any, precision: str) -> float:
@@ -301,18 +302,8 @@ def test_lightning_uses_bfloat16_instead_of_float16_on_a_cpu() -> None:
 # --- small steps that half precision would lose ---------------------------------------------------------------------
 
 
-class Seen(Callback):
-    """Record the weights after each step, in float64."""
-
-    def __init__(self) -> None:
-        self.weights: list[Tensor] = []
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
-        self.weights.append(flat(pl_module))
-
-
-def flat(module: nn.Module) -> Tensor:
-    return torch.cat([weight.detach().double().flatten() for weight in module.parameters()])
+def doubles(module: nn.Module) -> Tensor:
+    return flat(module).double()
 
 
 @pytest.mark.parametrize(
@@ -322,16 +313,15 @@ def flat(module: nn.Module) -> Tensor:
 )
 def test_validation_does_not_round_the_average_of_the_weights(precision: str, dtype: torch.dtype) -> None:
     """Of a model that the trainer casts, or that was cast before."""
-    model, seen, average = new("vib").to(dtype), Seen(), WeightEMA(0.99)
-    by = run(precision, max_epochs=2, limit_val_batches=1, callbacks=[average, seen])
+    model, record, averaging = new("vib").to(dtype), Record(doubles), WeightEMA(0.99)
+    by = run(precision, max_epochs=2, limit_val_batches=1, callbacks=[averaging, record])
     by.fit(model, loader("vib"), loader("vib"))
-    shares = [0.99**age for age in reversed(range(len(seen.weights)))]
-    expected = sum(share * weights for share, weights in zip(shares, seen.weights, strict=True)) / sum(shares)
-    kept = average._average_model.module
+    expected = average(record.seen, 0.99)
+    kept = averaging._average_model.module
     assert {weight.dtype for weight in kept.parameters()} == {EXACT.get(precision, torch.float32)}
-    torch.testing.assert_close(flat(kept), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(doubles(kept), expected, rtol=1e-5, atol=1e-6)
     rounding = {"bf16-true": 2**-8}.get(precision, 1e-5)  # the final model has the precision of the weights
-    torch.testing.assert_close(flat(model), expected, rtol=rounding, atol=1e-6)
+    torch.testing.assert_close(doubles(model), expected, rtol=rounding, atol=1e-6)
     assert next(model.parameters()).dtype == WEIGHTS.get(precision, torch.float32)
 
 
@@ -365,13 +355,13 @@ def test_a_checkpoint_restores_float64_weights_exactly(callbacks: list[Callback]
             seen.append(flat(pl_module))
             trainer.should_stop = True
 
-    class Save(Seen):
+    class Save(Callback):
         def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
             trainer.save_checkpoint(path)
 
-    last = Save()
-    run("64-true", limit_train_batches=3, callbacks=[*callbacks, last]).fit(classifier(), loader("vib"))
+    record = Record(flat)
+    run("64-true", limit_train_batches=3, callbacks=[*callbacks, record, Save()]).fit(classifier(), loader("vib"))
     by = run("64-true", max_epochs=2, limit_train_batches=1, callbacks=[*callbacks, First()])
     by.fit(classifier(), loader("vib"), ckpt_path=path, weights_only=True)
-    assert torch.equal(seen[0], last.weights[-1])
+    assert torch.equal(seen[0], record.seen[-1])
     assert not torch.equal(seen[0], seen[0].float().double())
