@@ -781,23 +781,6 @@ def test_a_skipped_last_step_does_not_leak_into_the_next_fit(kind: type[Regresso
     assert module.beta_controller.skipped_updates == 1
 
 
-def test_a_rate_that_is_not_finite_does_not_move_beta_under_a_trainer() -> None:
-    class Broken(Regressor):
-        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-            if batch_idx not in (3, 4):
-                return self.loss(batch[0])
-            code = self.bottleneck(self.encoder(batch[0]))
-            self.notes.append((self.trainer.global_step, code.rate.detach().double(), self.beta))
-            self.rate_penalty(code.rate.detach() * math.nan)
-            return self.head(code.z).square().mean()
-
-    module = Broken(fast_dual())
-    with pytest.warns(UserWarning, match="beta has not moved"):
-        trainer().fit(module, loader())
-    assert_follows(module, fast_dual(), updates=14, skip=(3, 4))
-    assert module.beta_controller.skipped_updates == 2
-
-
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 

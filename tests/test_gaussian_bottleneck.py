@@ -211,7 +211,7 @@ def test_rate_and_distortion_are_those_of_the_theory(channel: Channel) -> None:
 
 @pytest.mark.parametrize("channel", [random_channel(0, INPUTS), optimum(1.2), optimum(2.0), optimum(5.0)])
 def test_metrics_estimate_the_information_about_the_inputs(channel: Channel) -> None:
-    module, (x, _), count = LinearRegressor(beta=0.5).put(channel), draw(3000), 3000
+    module, (x, _), count = LinearRegressor(beta=0.5).put(channel), draw(1500), 1500
     with torch.no_grad():
         code = module.bottleneck(module.encoder(x), sample=False)
     moments = marginal_moments(code.mean, code.log_var)

@@ -330,20 +330,20 @@ def test_a_users_own_lightning_cli_works(tmp_path: Path, monkeypatch: pytest.Mon
 # --------------------------------------------------------------------------------------------- optimizer and scheduler
 
 
-def test_the_default_optimizer_is_adam_on_all_parameters() -> None:
-    model = classifier()
-    optimizer = model.configure_optimizers()
-    assert type(optimizer) is torch.optim.Adam
-    assert optimizer.defaults["lr"] == 1e-3
-    assert {*optimizer.param_groups[0]["params"]} == {*model.encoder.parameters(), *model.decoder.parameters()}
-
-
-def test_a_given_optimizer_gets_all_parameters() -> None:
-    model = classifier(optimizer=functools.partial(torch.optim.AdamW, lr=0.02, weight_decay=0.1))
-    optimizer = model.configure_optimizers()
-    assert type(optimizer) is torch.optim.AdamW
-    assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.02, 0.1)
-    assert optimizer.param_groups[0]["params"] == list(model.parameters())
+@pytest.mark.parametrize(
+    ("optimizer", "kind", "settings"),
+    [
+        (None, torch.optim.Adam, {"lr": 1e-3}),
+        (functools.partial(torch.optim.AdamW, lr=0.02, weight_decay=0.1), torch.optim.AdamW, {"lr": 0.02}),
+    ],
+)
+def test_the_optimizer_is_adam_or_the_given_one_on_all_parameters(optimizer: Any, kind: type, settings: Any) -> None:
+    model = classifier(optimizer=optimizer)
+    found = model.configure_optimizers()
+    assert type(found) is kind
+    assert found.defaults.items() >= settings.items()
+    assert found.param_groups[0]["params"] == list(model.parameters())
+    assert {*model.parameters()} == {*model.encoder.parameters(), *model.decoder.parameters()}
 
 
 def rates(epochs: int, **kwargs: Any) -> list[float]:

@@ -318,11 +318,6 @@ def test_invalid_arguments_are_named(make: Callable[[], Any], words: str) -> Non
         make()
 
 
-def test_a_likelihood_is_required() -> None:
-    with pytest.raises(TypeError, match="likelihood"):
-        VAE(MLP(16, [], 6), MLP(3, [], 16), latent_dim=3)
-
-
 def test_a_decoder_of_the_wrong_shape_is_refused() -> None:
     x = torch.randn(2, 1, 4, 4)
     for decoder, likelihood in ((MLP(3, [], 15), "gaussian"), (MLP(3, [], 16), "gaussian_per_output")):

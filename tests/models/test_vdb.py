@@ -25,7 +25,7 @@ from lit_bottleneck.data import Digits, Ring
 from lit_bottleneck.functional import gaussian_kl
 from lit_bottleneck.models.gan_checks import check_trainer
 from lit_bottleneck.networks import MLP, DCGANEncoder, DCGANGenerator, MLPDecoder, ResNetEncoder
-from tests.models.runs import Record, average, batches, fit, flat, logged
+from tests.models.runs import Record, average, batches, checkpoint_of, fit, flat, logged
 from tests.quiet import trainer
 
 
@@ -141,18 +141,13 @@ def test_the_gradient_penalty_is_of_the_sampled_logit_at_real_examples() -> None
     torch.testing.assert_close(loss - without, 3.0 * torch.stack(squares).mean(), rtol=1e-5, atol=1e-9)
 
 
-def test_a_penalty_is_a_number_or_an_object() -> None:
+def test_a_penalty_is_a_number_or_an_object_and_the_default_beta_is_the_papers() -> None:
     assert isinstance(gan(gradient_penalty=2).gradient_penalty, R1)
     assert gan(gradient_penalty=0.5).gradient_penalty.weight == 0.5
     assert isinstance(gan(gradient_penalty=WGANGP(10.0)).gradient_penalty, WGANGP)
     assert gan().gradient_penalty is None
-
-
-def test_the_default_beta_is_the_papers() -> None:
-    controller = gan().beta_controller
-    assert isinstance(controller, DualBeta)
-    assert controller.get_extra_state() == DualBeta.paper(0.1).get_extra_state()
-    assert controller.arguments == DualBeta.paper(0.1).arguments
+    assert gan().beta_controller.get_extra_state() == DualBeta.paper(0.1).get_extra_state()
+    assert gan().beta_controller.arguments == DualBeta.paper(0.1).arguments
 
 
 def test_the_cross_entropy_of_one_draw_is_at_least_log_2_minus_the_rate() -> None:
@@ -589,29 +584,21 @@ def test_a_resumed_training_is_bit_identical(tmp_path: Path) -> None:
         torch.testing.assert_close(found[part], expected[part], rtol=0, atol=0)
 
 
-def test_a_checkpoint_loads_with_weights_only_and_its_networks_passed_again(tmp_path: Path) -> None:
-    model = gan(beta=DualBeta(0.5), gradient_penalty=WGANGP(3.0), loss="hinge", generator_sees="sample")
-    run = fit(model, loader())
-    run.save_checkpoint(tmp_path / "gan.ckpt")
-    again = VDBGAN.load_from_checkpoint(tmp_path / "gan.ckpt", weights_only=True, **networks())
-    assert again.beta == model.beta
-    assert again.steps_taken == model.steps_taken
-    assert isinstance(again.gradient_penalty, WGANGP)
-    assert again.gradient_penalty.weight == 3.0
+def test_a_checkpoint_loads_with_weights_only_when_its_networks_are_given_again(tmp_path: Path) -> None:
+    given = {"gradient_penalty": WGANGP(3.0), "loss": "hinge", "generator_sees": "sample", "spectral_norm": True}
+    model = gan(beta=DualBeta(0.5), **given)
+    path = checkpoint_of(model, loader(), tmp_path)
+    again = VDBGAN.load_from_checkpoint(path, weights_only=True, **networks())
+    assert (again.beta, again.steps_taken) == (model.beta, model.steps_taken)
+    assert (type(again.gradient_penalty), again.gradient_penalty.weight) == (WGANGP, 3.0)
     assert (again.loss, again.generator_sees) == (model.loss, "sample")
     torch.manual_seed(2)
     drawn = model.sample(4)
     torch.manual_seed(2)
     assert torch.equal(again.sample(4), drawn)
+    assert torch.equal(again.eval().discriminate(points(4)), model.eval().discriminate(points(4)))
     with pytest.raises(TypeError, match="2 required positional arguments: 'generator' and 'encoder'"):
-        VDBGAN.load_from_checkpoint(tmp_path / "gan.ckpt", weights_only=True)
-
-
-def test_a_spectral_norm_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
-    model = gan(spectral_norm=True)
-    fit(model, loader()).save_checkpoint(tmp_path / "gan.ckpt")
-    again = VDBGAN.load_from_checkpoint(tmp_path / "gan.ckpt", weights_only=True, **networks()).eval()
-    assert torch.equal(again.discriminate(points(4)), model.eval().discriminate(points(4)))
+        VDBGAN.load_from_checkpoint(path, weights_only=True)
 
 
 # --- errors --------------------------------------------------------------------------------------------------
@@ -653,7 +640,7 @@ def test_bad_arguments_are_refused_by_name(arguments: dict[str, Any], words: str
         ({"devices": 2}, "plain DDP .* trainer.strategy=ddp_find_unused_parameters_true"),
     ],
 )
-def test_settings_of_the_trainer_that_manual_optimization_ignores_are_refused(
+def test_trainer_settings_that_do_not_fit_two_optimizers_are_refused(
     arguments: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "0")  # so that Lightning does not start the other process itself
@@ -666,15 +653,6 @@ def test_fsdp_is_refused() -> None:
     settings = {"gradient_clip_val": None, "accumulate_grad_batches": 1, "strategy": FSDPStrategy()}
     with pytest.raises(ValueError, match=r"FSDPStrategy shards one network, .*ddp_find_unused_parameters_true"):
         check_trainer(SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING), **settings))
-
-
-def test_a_generator_of_another_shape_or_range_than_the_data_is_refused_at_setup() -> None:
-    with pytest.raises(ValueError, match=r"makes examples of the shape \(2,\), those of Digits have \(1, 8, 8\)"):
-        trainer().fit(gan(), datamodule=Digits(value_range=(-1, 1)))
-    words = r"values are in \(-1.0, 1.0\) and those of Digits in \(0.0, 1.0\): set .*value_range=\[-1.0, 1.0\]"
-    with pytest.raises(ValueError, match=words):
-        trainer().fit(gan(**dcgan()), datamodule=Digits())
-    trainer(limit_train_batches=1).fit(gan(**dcgan()), datamodule=Digits(value_range=(-1, 1), val_size=0))
 
 
 class Silent(nn.Module):
@@ -710,11 +688,38 @@ def test_networks_and_schedules_that_do_not_fit_are_refused_before_training(
         fit(gan(**arguments), loader())
 
 
-def test_a_batch_without_floats_is_refused_by_its_type() -> None:
-    with pytest.raises(ValueError, match=r"x a tensor of floats; x is torch.uint8"):
-        fit(gan(), batches(torch.zeros(8, 2, dtype=torch.uint8), size=4))
-    with pytest.raises(ValueError, match=r"x a tensor of floats; x is dict"):
-        fit(gan(), DataLoader([{"x": torch.zeros(2)}] * 8, batch_size=4))
+TANH = {"generator": nn.Sequential(nn.Linear(4, 2), nn.Tanh())}
+OTHER_RANGE = r"values are in \(-1.0, 1.0\) and those of Digits in \(0.0, 1.0\): set .*value_range=\[-1.0, 1.0\]"
+
+
+@pytest.mark.parametrize(
+    ("networks", "data", "words"),
+    [
+        ({}, Digits(value_range=(-1, 1)), r"makes examples of the shape \(2,\), those of Digits have \(1, 8, 8\)"),
+        (dcgan(), Digits(), OTHER_RANGE),
+        ({}, batches(torch.randn(8, 3), size=4), r"makes examples of the shape \(2,\), those of the data have \(3,\)"),
+        (
+            TANH,
+            batches(torch.tensor([[-1.0, 255.0]] * 8), size=4),
+            r"in \[-1, 1\] and those .* in \[-1, 255\]",
+        ),
+        ({}, batches(torch.zeros(8, 2, dtype=torch.uint8), size=4), "x a tensor of floats; x is torch.uint8"),
+        ({}, DataLoader([{"x": torch.zeros(2)}] * 8, batch_size=4), "x a tensor of floats; x is dict"),
+        (dcgan(), batches(torch.rand(5, 1, 8, 8) * 2 - 1, size=4), "last batch of an epoch will have one .*batch_size"),
+        (dcgan(), iter([[torch.zeros(1, 1, 8, 8)]]), "this batch has one example, .*batch_size"),
+    ],
+)
+def test_data_of_another_shape_range_or_type_are_refused(networks: dict[str, Any], data: Any, words: str) -> None:
+    """A batch of one too, where a network has batch normalisation."""
+    with pytest.raises(ValueError, match=words):
+        fit(gan(**networks), data)
+
+
+def test_data_within_the_generators_range_may_fill_a_part_of_it() -> None:
+    fit(gan(**dcgan()), Digits(value_range=(-1, 1), val_size=0), limit_train_batches=1)
+    fit(gan(), loader(3, size=1))  # without batch normalisation one example is a batch
+    with pytest.warns(UserWarning, match="should the data have the generator's range"):
+        fit(gan(**TANH), batches(torch.rand(8, 2), size=4))
 
 
 def test_a_generator_may_have_an_inner_width_of_its_own() -> None:
@@ -749,26 +754,6 @@ def test_the_next_fit_ignores_an_interrupted_accumulation() -> None:
         one.load_state_dict(before)
         fit(one, loader())
     torch.testing.assert_close(flat(model.encoder), flat(twin.encoder), rtol=0, atol=0)
-
-
-def test_data_without_a_datamodule_are_checked_at_the_first_batch() -> None:
-    tanh = {"generator": nn.Sequential(nn.Linear(4, 2), nn.Tanh())}
-    with pytest.raises(ValueError, match=r"makes examples of the shape \(2,\), those of the data have \(3,\)"):
-        fit(gan(), batches(torch.randn(8, 3), size=4))
-    with pytest.raises(ValueError, match=r"values are in \[-1, 1\] and those of the data in \[-1, 255\]"):
-        fit(gan(**tanh), batches(torch.tensor([[-1.0, 255.0]] * 8), size=4))
-    with pytest.warns(UserWarning, match="should the data have the generator's range"):
-        fit(gan(**tanh), batches(torch.rand(8, 2), size=4))
-
-
-def test_a_batch_of_one_with_batch_normalisation_is_refused() -> None:
-    model = gan(**dcgan())
-    data = batches(torch.rand(5, 1, 8, 8) * 2 - 1, size=4)
-    with pytest.raises(ValueError, match=r"the last batch of an epoch will have one example, .*batch_size"):
-        fit(model, data)
-    with pytest.raises(ValueError, match=r"this batch has one example, .*batch_size"):
-        fit(model, iter([[torch.zeros(1, 1, 8, 8)]]))
-    fit(gan(), loader(3, size=1))
 
 
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
