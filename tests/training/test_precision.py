@@ -239,7 +239,7 @@ def made_by(model: Any, x: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize(("name", "precision"), MODELS)
 def test_a_sanity_check_changes_no_bit_of_the_first_validation(name: str, precision: str) -> None:
-    """A resumed run, which has no sanity check, then logs the same; the check leaves inference tensors in the metrics."""
+    """Nor do the inference tensors that it leaves in the metrics; a resumed run has no sanity check."""
     logged = []
     for steps in (0, 2):
         model, by = new(name), run(precision, limit_train_batches=1, limit_val_batches=2, num_sanity_val_steps=steps)
