@@ -28,7 +28,7 @@ RESERVED = ["beta", "beta_controller", "bottleneck", "deterministic", "rate_pena
 
 
 def fast_dual(**kwargs: Any) -> DualBeta:
-    return DualBeta(**{"capacity": 0.3, "gain": 0.2, "ema": 0.5, "beta_init": 0.01} | kwargs)
+    return DualBeta(**{"capacity": 0.3, "gain": 0.05, "ema": 0.5, "beta_init": 0.01, "max_error": 100.0} | kwargs)
 
 
 class Plain(GaussianBottleneck, nn.Module):
