@@ -32,16 +32,18 @@ _MODULES = {
 keep_old_names()
 
 
-def __getattr__(name: str) -> Any:
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    try:
-        return import_module(f"{__name__}.{name}")  # a folder, such as lit_bottleneck.beta
-    except ModuleNotFoundError as error:
-        if error.name != f"{__name__}.{name}":
-            raise  # a dependency is missing
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from error
+if not TYPE_CHECKING:  # a checker would take any name for one of the package
+
+    def __getattr__(name: str) -> Any:
+        for module, names in _MODULES.items():
+            if name in names:
+                return getattr(import_module(f"{__name__}.{module}"), name)
+        try:
+            return import_module(f"{__name__}.{name}")  # a folder, such as lit_bottleneck.beta
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise  # a dependency is missing
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from error
 
 
 def __dir__() -> list[str]:

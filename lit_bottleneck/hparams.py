@@ -71,6 +71,14 @@ def constructor_arguments(
     return {**arguments, **kwargs}
 
 
+def is_same(value: Any, other: Any) -> bool:
+    """Return whether two arguments are one object, or equal as a checkpoint holds them."""
+    try:
+        return value is other or bool(plain(value) == plain(other))
+    except NotPlainError:
+        return False
+
+
 def to_config(instance: RecordsArguments) -> dict[str, Any]:
     """Return ``{"class_path": ..., "init_args": {...}}``, from which ``from_config`` rebuilds the object."""
     return {"class_path": class_path(type(instance)), "init_args": instance.arguments}

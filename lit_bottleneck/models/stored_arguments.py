@@ -7,7 +7,7 @@ from lightning import LightningModule
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.hparams import NotPlainError, constructor_arguments, is_old_mark, plain
+from lit_bottleneck.hparams import NotPlainError, constructor_arguments, is_old_mark, is_same, plain
 
 _KEY = "not_stored"  # of a checkpoint: class paths of the arguments that it does not hold, by name
 
@@ -31,21 +31,23 @@ class StoredArguments(LightningModule):
         marks = {name: mark for name, mark in kwargs.items() if is_old_mark(mark)}
         _refuse_missing(cls, {name: mark for name, mark in marks.items() if name not in cls.only_for_training})
         module = super().__new__(cls)
-        vars(module)["_constructor_call"] = args, kwargs
+        if args or kwargs:  # not for a copy
+            vars(module)["_constructor_call"] = args, kwargs
         return module
 
     def __init__(self) -> None:
         super().__init__()
         args, kwargs = vars(self).pop("_constructor_call", ((), {}))
         arguments, defaults = constructor_arguments(type(self), args, kwargs), constructor_arguments(type(self))
+        self._given = {name for name in arguments if not is_same(arguments[name], defaults.get(name))}
         stored: dict[str, Any] = {}
         self._not_stored: dict[str, str] = {}
         for name, value in arguments.items():
             try:
                 stored[name] = plain(value)
             except NotPlainError as error:
-                self._not_stored[name] = str(error)
-        self._given = {name for name in arguments if name in self._not_stored or stored[name] != defaults.get(name)}
+                if name in self._given:
+                    self._not_stored[name] = str(error)
         self._at_default: list[str] = []
         try:  # a LightningCLI gives its parsed configuration, plain already, to save_hyperparameters
             self.save_hyperparameters("_instantiator", *arguments)

@@ -57,15 +57,15 @@ def read_checkpoint(path: str | Path, weights_only: bool = True) -> dict[str, An
     """
     path = Path(path)
     if not path.is_file():
-        reason = "it is a folder" if path.is_dir() else "it does not exist"
+        reason = "it is no file" if path.exists() else "it does not exist"
         raise ConfigurationError(f"{path} is no checkpoint: {reason}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=zipfile.is_zipfile(path))
     except (OSError, MemoryError):
         raise  # of the machine
     except Exception as error:  # torch's unpickler may raise anything at bytes that are no checkpoint
-        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
-        reason = reason.splitlines()[0]
+        known = str(error).partition("WeightsUnpickler error:")[2].strip()
+        reason = known.splitlines()[0] if known else type(error).__name__
         raise ConfigurationError(f"{path} is no complete checkpoint of tensors and plain values: {reason}") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ConfigurationError(f"{path} is no checkpoint of a trainer: it has no state_dict")

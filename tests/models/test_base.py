@@ -123,6 +123,21 @@ def test_a_checkpoint_loads_without_its_optimizer_and_warns_if_training_continue
         fit(again, loader())
 
 
+ZEROS = np.zeros(2)
+
+
+def test_a_default_that_cannot_be_stored_is_no_argument_that_was_given(tmp_path: Path) -> None:
+    class Own(VIBClassifier):
+        def __init__(self, activation: type[nn.Module] = nn.ReLU, shift: Any = ZEROS) -> None:
+            super().__init__(nn.Sequential(nn.Linear(6, 8), activation()), latent_dim=4, num_classes=3)
+
+    assert isinstance(Own.load_from_checkpoint(saved(Own(), tmp_path), weights_only=True).encoder[1], nn.ReLU)
+    path = saved(Own(nn.Tanh, shift=[0.0, 0.0]), tmp_path)
+    with pytest.raises(ConfigurationError, match=r"does not hold its activation \("):
+        Own.load_from_checkpoint(path, weights_only=True)
+    assert isinstance(Own.load_from_checkpoint(path, weights_only=True, activation=nn.Tanh).encoder[1], nn.Tanh)
+
+
 def test_a_controller_that_cannot_be_stored_is_named(tmp_path: Path) -> None:
     class Own(BetaController):
         def __init__(self, price: Callable[[], float]) -> None:
