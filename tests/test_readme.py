@@ -100,7 +100,7 @@ def test_block(page: str, language: str, block: str, folder: Path, monkeypatch: 
         if arguments[0] == "resume":
             arguments += ["--trainer.max_steps=40"]
         elif block == FIRST:
-            arguments += ["--trainer.max_epochs", "15"]
+            arguments += ["--trainer.max_epochs", "10"]
         elif arguments[0] in ("fit", "compare"):
             arguments += SMOKE
         if arguments[0] == "compare":

@@ -234,6 +234,7 @@ def refusal_on_two_processes(folder: Path, *arguments: str) -> list[str]:
     return [line for line in output.splitlines() if re.search(r"(^|: )error: ", line)]
 
 
+@pytest.mark.slow  # one process waits ten seconds for the other to speak
 def test_two_processes_that_are_refused_say_it_once_and_both_end(folder: Path) -> None:
     said = refusal_on_two_processes(folder, *VIB, "--model.num_classes=5")
     assert said == [f"error: num_classes=5, but the labels of Digits have 10 values{HOW_TO_SEE_MORE}"]

@@ -83,6 +83,7 @@ def test_fit_on_two_processes_leaves_one_run(tmp_path: Path) -> None:
     assert column(logged, "train/beta")[0] == pytest.approx(1e-3, rel=0.04)
 
 
+@pytest.mark.slow
 def test_a_vae_on_two_processes_measures_and_draws_once(tmp_path: Path) -> None:
     objective = ["--model.init_args.objective=lit_bottleneck.BetaTC", "--model.init_args.objective.init_args.gamma=2"]
     launch(arguments("vae_digits", "trainer/ddp", *objective), tmp_path, as_torchrun_does)

@@ -43,7 +43,9 @@ def test_two_processes_that_resume_a_run_of_one_draw_different_noise(pool: Pool,
     assert one != other
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "vib" else pytest.param(kind, marks=pytest.mark.slow) for kind in MODELS]
+)
 def test_resuming_from_the_end_of_a_batch(kind: str, pool: Pool, tmp_path: Path) -> None:
     whole = pool(trained, kind, tmp_path, None)
     assert len(whole[0]["seen"]) == 18

@@ -146,6 +146,7 @@ def test_each_network_of_a_classifier_is_one_graph_whatever_beta_does() -> None:
     assert graphs == [2, 2]
 
 
+@pytest.mark.slow
 def test_the_overlay_compiles_the_networks_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipes = recipe_paths()
