@@ -96,7 +96,7 @@ TOGETHER: dict[str, list[tuple[str, str]]] = {  # parts with the same inputs, ex
     "codes": [(name, "decoder") for name in DECODERS],
     "noise": [(name, "generator") for name in ("plain_dcgan", "spatial_gan")],
 }  # fmt: skip
-QUICK_ONNX = [("embedding_bag", "logits"), ("ring_gan", "generator")]
+QUICK_ONNX = [("text", "logits"), ("ring_gan", "generator")]
 
 
 def made(name: str) -> LightningModule:
