@@ -112,8 +112,8 @@ def penalty_from(penalty: float | GradientPenalty | Mapping[str, Any] | None) ->
     """Build the penalty from a model's ``gradient_penalty``: a number is the weight of ``R1``, 0 means no penalty.
 
     Raises:
-        ConfigurationError: for a negative number, a description of a class that is not a ``GradientPenalty``, and
-            anything else.
+        ConfigurationError: for a negative number, and for anything else.
+        ValueError: for the description of a class that is not an imported ``GradientPenalty``.
     """
     if penalty is None or isinstance(penalty, GradientPenalty):
         return penalty

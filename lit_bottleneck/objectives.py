@@ -143,7 +143,8 @@ def objective_from(objective: Objective | Mapping[str, Any]) -> Objective:
     """Return an objective as it is, or build one from its description in a checkpoint.
 
     Raises:
-        ConfigurationError: for anything else, and for a description of a class that is not an imported ``Objective``.
+        ConfigurationError: for anything else.
+        ValueError: for the description of a class that is not an imported ``Objective``.
     """
     if isinstance(objective, Mapping):
         return from_config(Objective, "objective", objective)  # type: ignore[type-abstract]

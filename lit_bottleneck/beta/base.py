@@ -121,8 +121,8 @@ def controller_from(beta: float | BetaController | Mapping[str, Any]) -> BetaCon
             checkpoint, ``{"class_path": "lit_bottleneck.beta.DualBeta", "init_args": {"capacity": 8.0}}``.
 
     Raises:
-        ConfigurationError: for anything else, and for a description of a class that is not an imported
-            ``BetaController``.
+        ConfigurationError: for anything else.
+        ValueError: for the description of a class that is not an imported ``BetaController``.
     """
     if isinstance(beta, BetaController):
         return beta

@@ -107,9 +107,7 @@ class BottleneckCLI(LightningCLI):
             with refusing("--ckpt_path: "):
                 checkpoint = check_checkpoint(path, weights_only=command.weights_only is not False)
             if self.subcommand == "fit" and checkpoint and "optimizer_states" not in checkpoint:
-                raise ConfigurationError(
-                    f"--ckpt_path: {path} holds weights alone, from which no training can continue"
-                )
+                raise ConfigurationError(f"--ckpt_path: {path} holds weights alone: no training continues from it")
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer."""

@@ -37,12 +37,8 @@ def main(args: Sequence[str]) -> None:
         model = load_model(arguments.ckpt_path)
     with argument_errors(parser, "--part", ConfigurationError):
         plain = deterministic_path(model, part)
-    with (
-        argument_errors(parser, "--dims", ConfigurationError),
-        argument_errors(
-            parser, "--out", *PATH_ERRORS, FileExistsError, ImportError
-        ),  # of the packages that an ONNX file needs
-    ):
+    out_errors = (*PATH_ERRORS, FileExistsError, ImportError)  # an ONNX file needs further packages
+    with argument_errors(parser, "--dims", ConfigurationError), argument_errors(parser, "--out", *out_errors):
         x = example_inputs(model, part, dims)
         _write(model, part, out, x)
     print(f"written: {out}, for inputs of the shape {tuple(x.shape[1:])}")

@@ -38,8 +38,8 @@ def likelihood_from(likelihood: str | Likelihood | Mapping[str, Any]) -> Likelih
     """Return a likelihood as it is, or build one from its name or its description in a checkpoint.
 
     Raises:
-        ConfigurationError: for an unknown name, listing the known ones; for a description of a class that is not an
-            imported ``Likelihood``; and for anything else.
+        ConfigurationError: for an unknown name, listing the known ones, and for anything else.
+        ValueError: for the description of a class that is not an imported ``Likelihood``.
     """
     if isinstance(likelihood, Likelihood):
         return likelihood
