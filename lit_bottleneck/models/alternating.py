@@ -7,6 +7,8 @@ from typing import Any, Literal, cast
 import torch
 from lightning import Trainer
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Adam
@@ -15,11 +17,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.checks import ConfigurationError, decay, one_of, positive, whole_number
 from lit_bottleneck.models.base import BottleneckModule
-from lit_bottleneck.models.gan_checks import check_trainer
 from lit_bottleneck.training.precision import loss_scale
 from lit_bottleneck.training.weight_averaging import AveragedNetwork
 
 Player = Literal["generator", "discriminator"]
+
+_SET_STRATEGY = "set trainer.strategy=ddp_find_unused_parameters_true (without static_graph)"
 
 
 class AlternatingModule(BottleneckModule, ABC):
@@ -102,8 +105,26 @@ class AlternatingModule(BottleneckModule, ABC):
         return super().configure_callbacks()
 
     def check_trainer(self, trainer: Trainer) -> None:
-        """Refuse a trainer that cannot train two networks; the command line asks before it starts processes."""
-        check_trainer(trainer)
+        """Refuse a trainer that cannot train two networks; the command line asks before it starts processes.
+
+        Raises:
+            ConfigurationError: with what to set instead.
+        """
+        if trainer.state.fn not in (None, TrainerFn.FITTING):  # None: it has not begun
+            return
+        for name, unset in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
+            value = getattr(trainer, name)
+            if value not in (unset, 0):
+                way_out = f"set the model's {name}={value} instead"
+                raise ConfigurationError(f"trainer.{name}={value} is for one optimizer: {way_out}")
+        strategy = trainer.strategy
+        if isinstance(strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
+            name = type(strategy).__name__
+            raise ConfigurationError(f"trainer.strategy={name} shards one network, and a GAN has two: {_SET_STRATEGY}")
+        passed_on = getattr(strategy, "_ddp_kwargs", {})  # to torch; Lightning has no public name for it
+        finds_unused = passed_on.get("find_unused_parameters") and not passed_on.get("static_graph")
+        if isinstance(strategy, DDPStrategy) and not finds_unused:
+            raise ConfigurationError(f"plain DDP waits for the gradients of both networks at once: {_SET_STRATEGY}")
 
     def configure_optimizers(self) -> Any:
         """Make the optimizers of generator and discriminator, and their schedulers if there are any."""

@@ -5,14 +5,14 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from lit_bottleneck.adversarial import AdversarialLoss, GradientPenalty, input_gradient
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.code import Code
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.models.base import BottleneckModule, evaluating
-from lit_bottleneck.models.gan_checks import check_compilable
-from lit_bottleneck.training.compilation import run_as_written
+from lit_bottleneck.training.compilation import is_compiled, run_as_written
 
 
 class BottleneckDiscriminator(BottleneckModule):
@@ -77,7 +77,17 @@ class BottleneckDiscriminator(BottleneckModule):
             ConfigurationError: with a gradient penalty or a spectral norm.
         """
         whole = self._compiler_ctx is not None  # trainer.fit(torch.compile(model)); Lightning has no public name for it
-        check_compilable({"encoder": self.encoder, "head": self.head}, self.gradient_penalty, names, whole)
+        networks = {"encoder": self.encoder, "head": self.head}
+        compiled = [name for name, network in networks.items() if whole or name in names or is_compiled(network)]
+        what = "the whole model" if whole else " and ".join(compiled)
+        leave = f"do not compile {what} (the callback Compile: networks=['generator'])"
+        if compiled and self.gradient_penalty is not None:
+            penalty = f"gradient_penalty={type(self.gradient_penalty).__name__}"
+            needs = f"{penalty} needs the gradient of a gradient, which compilation lacks"
+            raise ConfigurationError(f"{needs}: {leave}, or set gradient_penalty=None")
+        if any(isinstance(part, _SpectralNorm) for name in compiled for part in networks[name].modules()):
+            changes = "a spectral norm changes its state in each pass, after which a compiled network has no gradient"
+            raise ConfigurationError(f"{changes}: {leave}, or set spectral_norm=False")
 
     def default_head(self) -> nn.Module:
         """Return one linear layer on the flattened code."""

@@ -1,78 +1,21 @@
-"""Checks of a GAN before it trains: networks, data and trainers that do not fit."""
+"""Checks of a GAN before it trains: networks and data that do not fit."""
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence, Sized
+from collections.abc import Sequence, Sized
+from functools import partial
 from typing import Any
 
-from lightning import Trainer
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.parametrizations import _SpectralNorm
 
-from lit_bottleneck.adversarial import GradientPenalty
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.code import Code
-from lit_bottleneck.models.setup_checks import try_forward
-from lit_bottleneck.training.compilation import is_compiled, uncompiled
+from lit_bottleneck.models.setup_checks import dummy_zeros, try_forward
+from lit_bottleneck.training.compilation import uncompiled
 
 ValueRange = tuple[float, float]
 
 _TOLERANCE = 1e-3  # of the range of pixels
 _ONE_EXAMPLE = "{} one example, for which batch normalisation is undefined: set another batch_size, or drop_last=True"
-_SET_STRATEGY = "set trainer.strategy=ddp_find_unused_parameters_true (without static_graph)"
-
-
-def check_trainer(trainer: Trainer) -> None:
-    """Refuse a trainer that cannot train two networks alternately.
-
-    Raises:
-        ConfigurationError: with what to set instead.
-    """
-    if trainer.state.fn not in (None, TrainerFn.FITTING):  # None: it has not begun
-        return
-    for name, unset in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
-        value = getattr(trainer, name)
-        if value not in (unset, 0):
-            raise ConfigurationError(
-                f"trainer.{name}={value} is for one optimizer: set the model's {name}={value} instead"
-            )
-    strategy = trainer.strategy
-    if isinstance(strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
-        name = type(strategy).__name__
-        raise ConfigurationError(f"trainer.strategy={name} shards one network, and a GAN has two: {_SET_STRATEGY}")
-    options = getattr(strategy, "_ddp_kwargs", {})  # what was passed on to torch; Lightning has no public name for it
-    if isinstance(strategy, DDPStrategy) and (not options.get("find_unused_parameters") or options.get("static_graph")):
-        raise ConfigurationError(f"plain DDP waits for the gradients of both networks at once: {_SET_STRATEGY}")
-
-
-def check_compilable(
-    discriminator: Mapping[str, nn.Module],
-    penalty: GradientPenalty | None,
-    names: Collection[str] = (),
-    whole: bool = False,
-) -> None:
-    """Refuse a compiled discriminator with a gradient penalty or a spectral norm.
-
-    Args:
-        discriminator: its networks by name, which may be compiled already.
-        penalty: the gradient penalty, if there is one.
-        names: networks that are going to be compiled.
-        whole: whether the model as a whole is compiled.
-
-    Raises:
-        ConfigurationError: for compiled networks with a gradient penalty or a spectral norm.
-    """
-    compiled = [name for name, network in discriminator.items() if whole or name in names or is_compiled(network)]
-    what = "the whole model" if whole else " and ".join(compiled)
-    leave = f"do not compile {what} (the callback Compile: networks=['generator'])"
-    if compiled and penalty is not None:
-        needs = f"gradient_penalty={type(penalty).__name__} needs the gradient of a gradient, which compilation lacks"
-        raise ConfigurationError(f"{needs}: {leave}, or set gradient_penalty=None")
-    if any(isinstance(part, _SpectralNorm) for name in compiled for part in discriminator[name].modules()):
-        changes = "a spectral norm changes its state in each pass, after which a compiled network has no gradient"
-        raise ConfigurationError(f"{changes}: {leave}, or set spectral_norm=False")
 
 
 def check_noise(noise_dim: int, generator: nn.Module) -> None:
@@ -97,21 +40,12 @@ def check_head(head: nn.Module) -> None:
         raise ConfigurationError("head must return logits, which nothing bounds; this one ends in a Sigmoid or a Tanh")
 
 
-def check_networks(
-    noise: Tensor,
-    generate: Callable[[Tensor], Tensor],
-    encode: Callable[[Tensor], Code],
-    discriminate: Callable[[Tensor], Tensor],
-    data: Any,
-) -> tuple[int, ...]:
-    """Dry-run the networks on dummy noise, and compare what they generate with the data.
+def check_networks(gan: Any, data: Any) -> tuple[int, ...]:
+    """Dry-run the networks of a GAN on dummy noise, and compare what they generate with the data.
 
     Args:
-        noise: ``(B, noise_dim)``.
-        generate: the generator.
-        encode: from examples to mean codes.
-        discriminate: from examples to logits.
-        data: a datamodule that may have the ``dims`` of its examples, or None.
+        gan: the ``VDBGAN``.
+        data: a datamodule that may have ``dims`` and ``value_range`` of its examples, or None.
 
     Returns:
         The shape of a generated example.
@@ -119,24 +53,18 @@ def check_networks(
     Raises:
         ConfigurationError: for noise, examples or codes that do not fit.
     """
-    generated = try_forward(f"the generator does not take noise of noise_dim={noise.shape[1]}", generate, noise)
-    made = tuple(generated.shape[1:])
-    _check_dims(made, getattr(data, "dims", None), type(data).__name__)
+    noise = dummy_zeros(gan, gan.noise_dim)
+    generated = try_forward(f"the generator does not take noise of noise_dim={gan.noise_dim}", gan.generator, noise)
+    made, kind = tuple(generated.shape[1:]), type(data).__name__
+    _check_dims(made, getattr(data, "dims", None), kind)
+    encode = partial(gan.encode, sample=False)
     code = try_forward(f"the encoder does not take examples of the shape {made}", encode, generated)
-    try_forward(f"the head does not take codes of the shape {tuple(code.z.shape[1:])}", discriminate, generated)
-    return made
-
-
-def check_value_range(ours: ValueRange | None, data: Any) -> None:
-    """Refuse a generator of another range than the ``value_range`` of the data, if both are known.
-
-    Raises:
-        ConfigurationError: with both ranges.
-    """
-    theirs = getattr(data, "value_range", None)
+    try_forward(f"the head does not take codes of the shape {tuple(code.z.shape[1:])}", gan.discriminate, generated)
+    ours, theirs = gan.value_range, getattr(data, "value_range", None)
     if ours is not None and theirs is not None and ours != tuple(map(float, theirs)):
-        ranges = f"the generator's values are in {ours} and those of {type(data).__name__} in {tuple(theirs)}"
+        ranges = f"the generator's values are in {ours} and those of {kind} in {tuple(theirs)}"
         raise ConfigurationError(f"{ranges}: set --data.init_args.value_range={list(ours)}, or another generator")
+    return made
 
 
 def check_batch(real: Any, example_dims: tuple[int, ...] | None, has_batch_norm: bool) -> None:

@@ -1,6 +1,5 @@
 """The GAN with a variational discriminator bottleneck."""
 
-from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -10,22 +9,11 @@ from lit_bottleneck.adversarial import GradientPenalty, LossName, adversarial_lo
 from lit_bottleneck.beta import BetaController, DualBeta
 from lit_bottleneck.checks import one_of, whole_number
 from lit_bottleneck.functional import InterpolationMode, interpolate
+from lit_bottleneck.models import gan_checks
 from lit_bottleneck.models.alternating import AlternatingModule
 from lit_bottleneck.models.base import evaluating
 from lit_bottleneck.models.discriminator import BottleneckDiscriminator, mixture
 from lit_bottleneck.models.export_parts import ExportPart, mean_code
-from lit_bottleneck.models.gan_checks import (
-    check_batch,
-    check_head,
-    check_loader,
-    check_networks,
-    check_noise,
-    check_value_range,
-    check_values,
-    has_batch_norm,
-    output_range,
-)
-from lit_bottleneck.models.setup_checks import dummy_zeros
 from lit_bottleneck.networks.spectral import add_spectral_norm
 from lit_bottleneck.training.distributed import rank_and_world_size
 
@@ -116,9 +104,9 @@ class VDBGAN(BottleneckDiscriminator, AlternatingModule):
             **kwargs,
         )
         self.noise_dim = whole_number("noise_dim", noise_dim, at_least=1)
-        check_noise(self.noise_dim, generator)
+        gan_checks.check_noise(self.noise_dim, generator)
         self.head = self.default_head() if head is None else head
-        check_head(self.head)
+        gan_checks.check_head(self.head)
         self.loss = adversarial_loss(loss)
         self.gradient_penalty = penalty_from(gradient_penalty)
         self.generator_sees = one_of("generator_sees", generator_sees, ("mean", "sample"))
@@ -127,7 +115,7 @@ class VDBGAN(BottleneckDiscriminator, AlternatingModule):
         if spectral_norm:
             add_spectral_norm(self.encoder, self.head)
         self._example_dims: tuple[int, ...] | None = None
-        self._has_batch_norm = has_batch_norm(self.generator, self.encoder, self.head)
+        self._has_batch_norm = gan_checks.has_batch_norm(self.generator, self.encoder, self.head)
         self._range_is_checked = False
 
     def forward(self, noise: Tensor) -> Tensor:
@@ -181,14 +169,14 @@ class VDBGAN(BottleneckDiscriminator, AlternatingModule):
     @property
     def value_range(self) -> tuple[float, float] | None:
         """The range of the generated values, if it is known."""
-        return output_range(self.generator)
+        return gan_checks.output_range(self.generator)
 
     def training_examples(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the real examples of a batch, and as many generated ones."""
         real = self.inputs(batch)
-        check_batch(real, self._example_dims, self._has_batch_norm)
+        gan_checks.check_batch(real, self._example_dims, self._has_batch_norm)
         if not self._range_is_checked:
-            check_values(self.value_range, real)
+            gan_checks.check_values(self.value_range, real)
             self._range_is_checked = True
         return real, self.generator(self.draw_noise(len(real)))
 
@@ -203,17 +191,14 @@ class VDBGAN(BottleneckDiscriminator, AlternatingModule):
         if stage == "fit":
             self.check_compilable()
         self._range_is_checked = False
-        data = getattr(self.trainer, "datamodule", None)
         with torch.no_grad(), evaluating(self):
-            noise = dummy_zeros(self, self.noise_dim)
-            encode = partial(self.encode, sample=False)
-            self._example_dims = check_networks(noise, self.generator, encode, self.discriminate, data)
-        check_value_range(self.value_range, data)
+            data = getattr(self.trainer, "datamodule", None)
+            self._example_dims = gan_checks.check_networks(self, data)
 
     def on_train_start(self) -> None:
         """Refuse a loader whose last batch is one example, if that has no batch statistics."""
         super().on_train_start()
-        check_loader(self.trainer.train_dataloader, self._has_batch_norm)
+        gan_checks.check_loader(self.trainer.train_dataloader, self._has_batch_norm)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Take a batch into the metrics."""

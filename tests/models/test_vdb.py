@@ -23,7 +23,6 @@ from lit_bottleneck.beta import BetaController, ConstantBeta, DualBeta
 from lit_bottleneck.code import Code, gaussian_code
 from lit_bottleneck.data import Digits, Ring
 from lit_bottleneck.functional import gaussian_kl
-from lit_bottleneck.models.gan_checks import check_trainer
 from lit_bottleneck.networks import MLP, DCGANEncoder, DCGANGenerator, MLPDecoder, ResNetEncoder
 from tests.models.runs import Record, average, batches, checkpoint_of, fit, flat, logged
 from tests.quiet import trainer
@@ -652,7 +651,7 @@ def test_fsdp_is_refused() -> None:
     """Tests the check alone: Lightning builds such a trainer on GPUs only."""
     settings = {"gradient_clip_val": None, "accumulate_grad_batches": 1, "strategy": FSDPStrategy()}
     with pytest.raises(ValueError, match=r"FSDPStrategy shards one network, .*ddp_find_unused_parameters_true"):
-        check_trainer(SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING), **settings))
+        gan().check_trainer(SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING), **settings))
 
 
 class Silent(nn.Module):
