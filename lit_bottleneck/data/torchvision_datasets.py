@@ -1,23 +1,14 @@
 """torchvision's image data sets as tensors."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from torchvision import datasets
 
 from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.downloads import GIVE_ROOT, Download, MissingDataError, fetch_all
-
-_TRAIN_OR_TEST: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})
-_SPLIT_BY_NAME: tuple[dict[str, Any], dict[str, Any]] = ({"split": "train"}, {"split": "test"})
-
-
-def _mnist_arrays(dataset: Any) -> tuple[Tensor, Tensor]:
-    return dataset.data.unsqueeze(1), dataset.targets
 
 
 def _mnist_downloads(dataset: Any) -> list[Download]:
@@ -30,65 +21,38 @@ def _mnist_downloads(dataset: Any) -> list[Download]:
     ]
 
 
-def _cifar_arrays(dataset: Any) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(dataset.data).permute(0, 3, 1, 2), torch.tensor(dataset.targets)
-
-
 def _cifar_downloads(dataset: Any) -> list[Download]:
     names = [*(name for name, _ in (*dataset.train_list, *dataset.test_list)), dataset.meta["filename"]]
     files = tuple(f"{dataset.base_folder}/{name}" for name in names)
     return [Download(dataset.filename, (dataset.url,), dataset.tgz_md5, files)]
 
 
-def _svhn_arrays(dataset: Any) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(dataset.data), torch.from_numpy(dataset.labels)
-
-
 def _svhn_downloads(dataset: Any) -> list[Download]:
-    parts = (dataset.split_list[part["split"]] for part in _SPLIT_BY_NAME)
+    parts = (dataset.split_list[part] for part in ("train", "test"))
     return [Download(name, (url,), md5, files=(name,)) for url, name, md5 in parts]
 
 
-@dataclass(frozen=True)
-class NamedDataset:
+class NamedDataset(NamedTuple):
     """Facts about a data set that are known before any of it is on disk.
 
-    Args:
-        dataset: torchvision's class.
+    Attributes:
         dims: ``(C, H, W)``.
         num_classes: labels are 0 to ``num_classes`` - 1.
-        parts: the arguments by which ``dataset`` opens its training and its test part.
-        downloads_of: return the downloads of ``dataset``, with torchvision's addresses and checksums.
-        arrays: return the images ``(N, C, H, W)`` and labels ``(N,)`` of an instance of ``dataset``.
+        downloads: return the downloads of torchvision's class, with its addresses and checksums.
     """
 
-    dataset: Any
     dims: tuple[int, int, int]
     num_classes: int
-    parts: tuple[dict[str, Any], dict[str, Any]]
-    downloads_of: Callable[[Any], list[Download]]
-    arrays: Callable[[Any], tuple[Tensor, Tensor]]
-
-    @property
-    def downloads(self) -> list[Download]:
-        """The files to download."""
-        return self.downloads_of(self.dataset)
-
-    @property
-    def files(self) -> list[str]:
-        """All files of the data set, relative to the root."""
-        return [file for download in self.downloads for file in download.files]
+    downloads: Callable[[Any], list[Download]]
 
 
 NAMED_DATASETS = {
-    "MNIST": NamedDataset(datasets.MNIST, (1, 28, 28), 10, _TRAIN_OR_TEST, _mnist_downloads, _mnist_arrays),
-    "FashionMNIST": NamedDataset(
-        datasets.FashionMNIST, (1, 28, 28), 10, _TRAIN_OR_TEST, _mnist_downloads, _mnist_arrays
-    ),
-    "KMNIST": NamedDataset(datasets.KMNIST, (1, 28, 28), 10, _TRAIN_OR_TEST, _mnist_downloads, _mnist_arrays),
-    "CIFAR10": NamedDataset(datasets.CIFAR10, (3, 32, 32), 10, _TRAIN_OR_TEST, _cifar_downloads, _cifar_arrays),
-    "CIFAR100": NamedDataset(datasets.CIFAR100, (3, 32, 32), 100, _TRAIN_OR_TEST, _cifar_downloads, _cifar_arrays),
-    "SVHN": NamedDataset(datasets.SVHN, (3, 32, 32), 10, _SPLIT_BY_NAME, _svhn_downloads, _svhn_arrays),
+    "MNIST": NamedDataset((1, 28, 28), 10, _mnist_downloads),
+    "FashionMNIST": NamedDataset((1, 28, 28), 10, _mnist_downloads),
+    "KMNIST": NamedDataset((1, 28, 28), 10, _mnist_downloads),
+    "CIFAR10": NamedDataset((3, 32, 32), 10, _cifar_downloads),
+    "CIFAR100": NamedDataset((3, 32, 32), 100, _cifar_downloads),
+    "SVHN": NamedDataset((3, 32, 32), 10, _svhn_downloads),
 }
 
 
@@ -96,16 +60,21 @@ class TorchvisionSource:
     """A named data set in a folder, in torchvision's layout.
 
     Args:
-        name: a key of ``NAMED_DATASETS``.
+        name: a key of ``NAMED_DATASETS``, which is the name of torchvision's class.
         root: torchvision's ``root``.
     """
 
     def __init__(self, name: str, root: Path) -> None:
         self.name = name
         self.root = root
-        self.named_set = NAMED_DATASETS[name]
-        self.dims = self.named_set.dims
-        self.num_classes = self.named_set.num_classes
+        self.dims, self.num_classes, downloads_of = NAMED_DATASETS[name]
+        self._dataset: Any = getattr(datasets, name)
+        self.downloads = downloads_of(self._dataset)
+
+    @property
+    def files(self) -> list[str]:
+        """All files of the data set, relative to the root."""
+        return [file for download in self.downloads for file in download.files]
 
     def download(self) -> None:
         """Download the files that are missing.
@@ -114,7 +83,7 @@ class TorchvisionSource:
             ConfigurationError: if they cannot be downloaded.
             OSError: if the disk is full.
         """
-        fetch_all(self.named_set.downloads, self.root, self._unreadable)
+        fetch_all(self.downloads, self.root, self._unreadable)
 
     def load(self) -> tuple[Examples, Examples]:
         """Return the training and the test examples: uint8 ``(N, C, H, W)``, int64 ``(N,)``.
@@ -122,16 +91,20 @@ class TorchvisionSource:
         Raises:
             ConfigurationError: if files are missing or damaged.
         """
-        training, test = (self._examples(part) for part in self.named_set.parts)
-        return training, test
+        return self._examples("train"), self._examples("test")
 
-    def _examples(self, part: dict[str, Any]) -> Examples:
-        images, labels = self.named_set.arrays(self._open(part))
-        return Examples.of(images.contiguous(), labels.to(torch.int64))
+    def _examples(self, part: str) -> Examples:
+        dataset = self._open(part)
+        images = torch.as_tensor(dataset.data)
+        if images.shape[-1] == self.dims[0]:  # CIFAR
+            images = images.movedim(-1, 1)
+        labels = dataset.labels if self.name == "SVHN" else dataset.targets
+        return Examples.of(images.reshape(-1, *self.dims).contiguous(), torch.as_tensor(labels, dtype=torch.int64))
 
-    def _open(self, part: dict[str, Any]) -> Any:
+    def _open(self, part: str) -> Any:
+        selection = {"split": part} if self.name == "SVHN" else {"train": part == "train"}
         try:
-            return self.named_set.dataset(self.root, **part)
+            return self._dataset(self.root, **selection)
         # torchvision's readers raise ValueError, EOFError or AssertionError for a truncated file.
         except (RuntimeError, OSError, ValueError, EOFError, AssertionError) as error:
             lines = str(error).split("\n")
@@ -139,7 +112,7 @@ class TorchvisionSource:
             raise MissingDataError(self._unreadable(cause[:200])) from error
 
     def _unreadable(self, reason: str) -> str:
-        missing = [file for file in self.named_set.files if not (self.root / file).exists()]
+        missing = [file for file in self.files if not (self.root / file).exists()]
         state = f"missing: {', '.join(missing)}" if missing else "its files are there, but damaged: delete them"
         return (
             f"{self.name} was expected in {self.root.absolute()} and could not be read ({reason}); {state}. Put its "

@@ -59,7 +59,7 @@ def test_a_data_set_is_downloaded_once_and_read_pixel_for_pixel(name: str, root:
     parts = mirror.publish(name)
     data(name, root).prepare_data()
     assert visible(root) == [path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file()]
-    assert visible(root) == sorted(Images(name).source.named_set.files)
+    assert visible(root) == sorted(Images(name).source.files)
     asked = len(mirror.requests)
     assert asked
     data(name, root).prepare_data()
@@ -187,7 +187,7 @@ def test_an_existing_archive_is_used_and_a_broken_one_kept(name: str, root: Path
     assert mirror.requests == []
     expected = everything(name, root)
 
-    for file in Images(name).source.named_set.files:
+    for file in Images(name).source.files:
         (root / file).unlink()
     for path in packed:
         (root / path.relative_to(mirror.folder)).write_bytes(b"broken")

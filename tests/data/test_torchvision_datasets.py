@@ -5,7 +5,7 @@ import pytest
 
 from lit_bottleneck.data import Images
 from lit_bottleneck.data.downloads import MissingDataError
-from lit_bottleneck.data.torchvision_datasets import NAMED_DATASETS
+from lit_bottleneck.data.torchvision_datasets import NAMED_DATASETS, TorchvisionSource
 from tests.data.original_formats import accept_any_checksum, forbid_network, write_cifar, write_mnist, write_svhn
 
 SHAPES = {
@@ -45,7 +45,13 @@ def test_the_error_for_missing_files_names_place_cause_and_remedy(name, tmp_path
     with pytest.raises(MissingDataError) as prepared:
         data.prepare_data()
     message = str(prepared.value)
-    for part in (name, str(tmp_path / "nothing"), *NAMED_DATASETS[name].files, "the network is down", "root=..."):
+    for part in (
+        name,
+        str(tmp_path / "nothing"),
+        *TorchvisionSource(name, tmp_path).files,
+        "the network is down",
+        "root=...",
+    ):
         assert part in message
     assert "--data.init_args.root" in message
     with pytest.raises(MissingDataError, match=f"{name} was expected in .*not found"):
@@ -55,7 +61,7 @@ def test_the_error_for_missing_files_names_place_cause_and_remedy(name, tmp_path
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_error_names_only_the_missing_files(name, tmp_path):
     write(tmp_path, name)
-    *there, missing = NAMED_DATASETS[name].files
+    *there, missing = TorchvisionSource(name, tmp_path).files
     (tmp_path / missing).unlink()
     with pytest.raises(MissingDataError) as refused:
         Images(name, root=tmp_path).setup()
@@ -106,7 +112,7 @@ class Evil:
 @pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100"])
 def test_a_pickle_that_is_not_the_original_is_not_read(name, tmp_path):
     write(tmp_path / "root", name)
-    for file in NAMED_DATASETS[name].files:
+    for file in TorchvisionSource(name, tmp_path).files:
         (tmp_path / "root" / file).write_bytes(pickle.dumps(Evil(tmp_path / "executed")))
     with pytest.raises(MissingDataError, match="its files are there, but damaged: delete them"):
         Images(name, root=tmp_path / "root").setup()
