@@ -97,11 +97,7 @@ class BatchedDataset(Dataset[Batch]):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Return the inputs ``(B, ...)`` and labels ``(B, ...)`` at ``indices``."""
         inputs, labels = self.examples.take(torch.as_tensor(indices, dtype=torch.int64))
-        return self.transform(inputs), labels
-
-    def transform(self, inputs: Tensor) -> Tensor:
-        """Return the held ``inputs`` ``(B, ...)`` as a model sees them; here, as ``dtype``."""
-        return inputs.to(self.dtype)
+        return inputs.to(self.dtype), labels
 
 
 def keep_batch(batch: BatchT) -> BatchT:

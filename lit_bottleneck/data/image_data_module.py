@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lit_bottleneck.checks import ConfigurationError, is_number, one_of
 from lit_bottleneck.data.base import LabelledDataModule, Part
 from lit_bottleneck.data.dataset import Examples
-from lit_bottleneck.data.image_dataset import FixedDraws, ImageDataset, NuisanceImageDataset
+from lit_bottleneck.data.image_dataset import FixedDraws, ImageDataset
 from lit_bottleneck.data.nuisance import Nuisance
 
 Binarization = Literal["dynamic", "static"]
@@ -88,22 +88,18 @@ class ImageDataModule(LabelledDataModule):
         if self.binarize is not None and not dynamic:
             examples = self._binarize(examples, part)
         augment = self.augment if training else None
-        scaling: dict[str, Any] = {"max_value": self.max_value, "value_range": self.value_range, "augment": augment}
-        if self.nuisance is None:
-            return ImageDataset(examples, dynamic=dynamic, **scaling)
-        factors = None if training else self._draw_factors(self.nuisance, len(examples), part)
-        return NuisanceImageDataset(examples, self.nuisance, factors, **scaling)
+        factors = None
+        if self.nuisance is not None and not training:
+            seed = self.NUISANCE_TEST_SEED if part == "test" else self.seed
+            one_seed_each = len(get_args(Part)) * seed + get_args(Part).index(part)
+            factors = self.nuisance.draw(len(examples), torch.Generator().manual_seed(one_seed_each))
+        return ImageDataset(examples, self.max_value, self.value_range, augment, dynamic, self.nuisance, factors)
 
     def _binarize(self, examples: Examples, part: Part) -> Examples:
         draws = FixedDraws(examples.inputs, self.max_value, self.seed, stream=get_args(Part).index(part))
         if isinstance(examples.inputs, Tensor):
             return Examples.of(draws[examples.rows], examples.labels[examples.rows])
         return Examples(draws, examples.labels, examples.rows)
-
-    def _draw_factors(self, nuisance: Nuisance, count: int, part: Part) -> Tensor:
-        seed = self.NUISANCE_TEST_SEED if part == "test" else self.seed
-        one_seed_each = len(get_args(Part)) * seed + get_args(Part).index(part)
-        return nuisance.draw(count, torch.Generator().manual_seed(one_seed_each))
 
 
 def _checked_range(value_range: Sequence[float]) -> tuple[float, float]:

@@ -1,7 +1,6 @@
 """Images as a dataset: augmentation, scaling, binarisation, nuisances."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,9 @@ class ImageDataset(BatchedDataset):
         value_range: the lower and upper end; [0, ``max_value``] is mapped to it linearly.
         augment: applied to each uint8 image ``(C, H, W)`` on its own, before scaling. It keeps shape and type.
         dynamic: draw each pixel anew at each visit, 0 or 1, with its value as probability (``value_range`` is (0, 1)).
+        nuisance: transforms the images, after augmentation; their factors are then the third part of a batch.
+        factors: float32 ``(N, F)``, the factors of each image at every visit. None: drawn anew at each visit, from
+            torch's global generator.
     """
 
     def __init__(
@@ -30,51 +32,33 @@ class ImageDataset(BatchedDataset):
         value_range: tuple[float, float] = (0.0, 1.0),
         augment: nn.Module | None = None,
         dynamic: bool = False,
+        nuisance: Nuisance | None = None,
+        factors: Tensor | None = None,
     ) -> None:
         super().__init__(examples)
         self.max_value = max_value
         self.value_range = value_range
         self.augment = augment
         self.dynamic = dynamic
-
-    def transform(self, inputs: Tensor) -> Tensor:
-        """Return the uint8 images ``(B, C, H, W)`` augmented, scaled to float32, and binarised if ``dynamic``."""
-        pixels = self._scaled_to_one(inputs)
-        return draw_binary(pixels) if self.dynamic else self._in_range(pixels)
-
-    def _scaled_to_one(self, images: Tensor) -> Tensor:
-        if self.augment is not None:
-            images = torch.stack([_augmented(image, self.augment) for image in images])
-        return images.float().div_(self.max_value)  # a division, so that white is exactly 1
-
-    def _in_range(self, pixels: Tensor) -> Tensor:
-        low, high = self.value_range
-        return pixels if (low, high) == (0, 1) else pixels.mul_(high - low).add_(low)
-
-
-class NuisanceImageDataset(ImageDataset):
-    """Images that a nuisance has transformed, returned with their labels and factors.
-
-    Args:
-        examples: as for ``ImageDataset``.
-        nuisance: transforms the images, after augmentation.
-        factors: float32 ``(N, F)``, the factors of each image at every visit. None: drawn anew at each visit, from
-            torch's global generator.
-        **kwargs: ``max_value``, ``value_range`` and ``augment``, as for ``ImageDataset``.
-    """
-
-    def __init__(self, examples: Examples, nuisance: Nuisance, factors: Tensor | None, **kwargs: Any) -> None:
-        super().__init__(examples, **kwargs)
         self.nuisance = nuisance
         self.factors = factors
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return images float32 ``(B, C, H, W)``, labels ``(B,)`` and factors float32 ``(B, F)`` at ``indices``."""
+        """Return images float32 ``(B, C, H, W)``, labels ``(B,)`` and with a nuisance factors ``(B, F)``."""
         positions = torch.as_tensor(indices, dtype=torch.int64)
         images, labels = self.examples.take(positions)
-        factors = self.nuisance.draw(len(positions)) if self.factors is None else self.factors[positions]
-        transformed = self.nuisance.apply(self._scaled_to_one(images), factors)
-        return self._in_range(transformed.clamp(0, 1)), labels, factors  # interpolation may round beyond 0 and 1
+        if self.augment is not None:
+            images = torch.stack([_augmented(image, self.augment) for image in images])
+        pixels = images.float().div_(self.max_value)  # a division, so that white is exactly 1
+        if self.dynamic:
+            pixels = draw_binary(pixels)
+        others = [labels]
+        if self.nuisance is not None:
+            factors = self.nuisance.draw(len(positions)) if self.factors is None else self.factors[positions]
+            pixels = self.nuisance.apply(pixels, factors).clamp(0, 1)  # interpolation may round beyond 0 and 1
+            others.append(factors)
+        low, high = self.value_range
+        return pixels if (low, high) == (0, 1) else pixels.mul_(high - low).add_(low), *others
 
 
 class FixedDraws:
