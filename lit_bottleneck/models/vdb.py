@@ -14,7 +14,7 @@ from lit_bottleneck.models.alternating import AlternatingModule
 from lit_bottleneck.models.base import evaluating
 from lit_bottleneck.models.discriminator import BottleneckDiscriminator, mixture
 from lit_bottleneck.models.export_parts import ExportPart, mean_code
-from lit_bottleneck.networks.spectral import add_spectral_norm
+from lit_bottleneck.networks.layers import add_spectral_norm
 from lit_bottleneck.training.distributed import rank_and_world_size
 
 _PAPER_CAPACITY = 0.1  # nats, of the paper's CIFAR-10

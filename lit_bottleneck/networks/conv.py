@@ -1,12 +1,12 @@
 """A small convolutional encoder and its mirror-image decoder."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lit_bottleneck.checks import ConfigurationError, image_dims, sizes
+from lit_bottleneck.networks.layers import common_halvings
 
 
 class ConvEncoder(nn.Module):
@@ -97,8 +97,7 @@ class ConvDecoder(nn.Sequential):
 def _smallest_image(dims: Sequence[int], stages: int) -> tuple[int, int]:
     """Return height and width of an image after it is halved ``stages`` times."""
     _, height, width = image_dims(dims)
-    even = math.gcd(height, width)
-    possible = (even & -even).bit_length() - 1  # how often 2 divides both
+    possible = common_halvings(height, width)
     if not 1 <= stages <= possible:
         often = f"how often dims={tuple(dims)} can be halved"
         raise ConfigurationError(f"stages must be at least 1 and at most {possible}, {often}; got {stages}")

@@ -7,8 +7,7 @@ from typing import Literal
 from torch import nn
 
 from lit_bottleneck.checks import one_of, sizes
-from lit_bottleneck.networks.images import halvings, moments_layer
-from lit_bottleneck.networks.initialization import initialize
+from lit_bottleneck.networks.layers import halvings, initialize, moments_layer
 
 Normalization = Literal["none", "batch", "group"]
 

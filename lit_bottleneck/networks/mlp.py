@@ -8,7 +8,7 @@ from typing import Literal
 from torch import nn
 
 from lit_bottleneck.checks import ConfigurationError, one_of, sizes, whole_numbers
-from lit_bottleneck.networks.initialization import Initialization, initialize
+from lit_bottleneck.networks.layers import Initialization, initialize
 
 Activation = Literal["relu", "leaky_relu"]
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_bottleneck.checks import sizes
-from lit_bottleneck.networks.images import halvings, moments_layer
+from lit_bottleneck.networks.layers import halvings, moments_layer
 
 _SLOPE = 0.2
 _WIDEST = 16  # in multiples of the first width

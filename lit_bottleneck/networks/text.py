@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from lit_bottleneck.checks import ConfigurationError, one_of, sizes, whole_numbers
-from lit_bottleneck.networks.initialization import Initialization, initialize
+from lit_bottleneck.networks.layers import Initialization, initialize
 
 _TEXTS_AT_ONCE = 8  # with 400 positions and 250 filters their sums take a few megabytes
 

@@ -21,7 +21,7 @@ from lit_bottleneck.networks import (
     ResNetGenerator,
     TextEncoder,
 )
-from lit_bottleneck.networks.images import halvings
+from lit_bottleneck.networks.layers import halvings
 
 Dims = tuple[int, ...]
 Make = Callable[..., Any]

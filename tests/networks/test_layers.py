@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_bottleneck.networks.images import halvings, moments_layer
+from lit_bottleneck.networks.layers import halvings, moments_layer
 
 
 @given(st.integers(4, 7), st.integers(4, 7), st.integers(1, 6), st.integers(0, 3))
