@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Normal
 from lit_bottleneck.checks import ConfigurationError, decay, positive
 from lit_bottleneck.functional import at_least_float32, bounded_log_var
 from lit_bottleneck.likelihoods.base import Likelihood
-from lit_bottleneck.training.precision import without_casts, without_half_casts
+from lit_bottleneck.training.precision import without_casts
 
 _LEAST_VARIANCE = math.exp(-14)  # the density of constant outputs would be unbounded
 
@@ -77,7 +77,7 @@ class LearnedGaussian(Likelihood):
         return Normal(mean, sigma, validate_args=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(without_half_casts(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]
+        return super()._apply(without_casts(fn, half_only=True), recurse)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class PerOutputGaussian(Likelihood):

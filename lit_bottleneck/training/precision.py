@@ -7,38 +7,27 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from lit_bottleneck.functional import at_least_float32
-
 Move = Callable[[Tensor], Tensor]
 
 
-def without_casts(fn: Move) -> Move:
+def without_casts(fn: Move, half_only: bool = False) -> Move:
     """Return ``fn`` without its casts: a tensor moves to the device but keeps its dtype.
+
+    Args:
+        fn: moves and casts a tensor.
+        half_only: whether casts to float32 or float64 remain.
 
     >>> without_casts(lambda tensor: tensor.bfloat16())(torch.tensor(0.123456))
     tensor(0.1235)
+    >>> moved = without_casts(lambda tensor: tensor.double(), half_only=True)
+    >>> moved(torch.tensor(0.1)).dtype
+    torch.float64
     """
 
     def move(tensor: Tensor) -> Tensor:
         moved = fn(tensor)
-        return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-    return move
-
-
-def without_half_casts(fn: Move) -> Move:
-    """Return ``fn`` without its casts to half precision; other casts and moves to a device remain.
-
-    >>> moved = without_half_casts(lambda tensor: tensor.half())
-    >>> moved(torch.tensor(0.1)).dtype, moved(torch.tensor(0.1, dtype=torch.float64)).dtype
-    (torch.float32, torch.float64)
-    """
-
-    def move(tensor: Tensor) -> Tensor:
-        moved = fn(tensor)
-        if not tensor.is_floating_point() or at_least_float32(moved).dtype == moved.dtype:
-            return moved
-        return tensor.to(moved.device)
+        is_kept = moved.dtype == tensor.dtype or (half_only and moved.dtype.itemsize >= torch.float32.itemsize)
+        return moved if is_kept else tensor.to(moved.device)
 
     return move
 

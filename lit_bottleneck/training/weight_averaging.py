@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_bottleneck import checks
-from lit_bottleneck.training.precision import without_half_casts
+from lit_bottleneck.training.precision import without_casts
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -86,4 +86,4 @@ class AveragedNetwork(nn.Module):
         self.num_averaged += 1
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        return super()._apply(without_half_casts(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]
+        return super()._apply(without_casts(fn, half_only=True), recurse)  # type: ignore[no-any-return, no-untyped-call]
