@@ -7,13 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import STDOUT, Popen
-from threading import Lock
-from types import FrameType
 
 import yaml
 
@@ -22,77 +19,63 @@ from lit_bottleneck.cli.compare.runs import Run
 
 ENGINES = ("processes", "slurm", "wandb")
 _COMMAND = (sys.executable, "-m", "lit_bottleneck")
+_PAUSE = 0.1  # seconds between two looks at the processes
 
 
 def run_here(runs: Sequence[Run], workers: int) -> None:
     """Run those that are not finished on this machine, ``workers`` at a time.
 
-    A run that fails does not affect the others. An interrupt or SIGTERM kills all that are running.
+    A run that fails does not affect the others. An interrupt or SIGTERM kills all that are running, with all processes
+    that these have started.
     """
-    trainings = _Trainings(threads=max(1, (os.cpu_count() or 1) // workers))
-    with _sigterm_raises(), ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(trainings.train, run) for run in runs if run.seconds is None]
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    waiting = [run for run in runs if run.seconds is None]
+    running: dict[Popen[bytes], tuple[Run, float]] = {}  # with the time at which it began
+    with _noted_signals() as signals:
         try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            trainings.kill()
-            raise
-
-
-class _Trainings:
-    """Trainings in processes of their own, all of which can be killed.
-
-    Args:
-        threads: number of threads of each, unless the environment sets ``OMP_NUM_THREADS``.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self._environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-        self._running: set[Popen[bytes]] = set()
-        self._killed = False
-        self._lock = Lock()  # no process may start while all are being killed
-
-    def train(self, run: Run) -> None:
-        """Train, and wait until the process ends."""
-        run.prepare()
-        command = [*_COMMAND, "fit", "--config", str(run.configuration_file)]
-        began = time.monotonic()
-        with run.log_file.open("wb") as log:
-            with self._lock:
-                if self._killed:
-                    return
-                process = Popen(command, stdout=log, stderr=STDOUT, env=self._environment, start_new_session=True)  # noqa: S603
-                self._running.add(process)
-            status = process.wait()
-            self._running.discard(process)
-        seconds = time.monotonic() - began
-        if status == 0:
-            run.finish(seconds)
-        print(f"{run.name}: {f'{seconds:.0f} s' if status == 0 else f'failed, see {run.log_file}'}", flush=True)
-
-    def kill(self) -> None:
-        """Kill the running processes and all that these have started."""
-        with self._lock:
-            self._killed = True
-            for process in list(self._running):
+            while (waiting or running) and not signals:
+                while waiting and len(running) < workers:
+                    run = waiting.pop(0)
+                    running[_start(run, environment)] = run, time.monotonic()
+                time.sleep(_PAUSE)
+                for process in [process for process in running if process.poll() is not None]:
+                    run, began = running.pop(process)
+                    _end(run, process.returncode, time.monotonic() - began)
+        finally:
+            for process in running:
                 with suppress(ProcessLookupError):  # it has just ended by itself
                     os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    if signals:
+        sys.exit(128 + signals[0])
+
+
+def _start(run: Run, environment: Mapping[str, str]) -> Popen[bytes]:
+    run.prepare()
+    command = [*_COMMAND, "fit", "--config", str(run.configuration_file)]
+    with run.log_file.open("wb") as log:
+        return Popen(command, stdout=log, stderr=STDOUT, env=environment, start_new_session=True)  # noqa: S603
+
+
+def _end(run: Run, status: int, seconds: float) -> None:
+    if status == 0:
+        run.finish(seconds)
+    print(f"{run.name}: {f'{seconds:.0f} s' if status == 0 else f'failed, see {run.log_file}'}", flush=True)
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Raise SystemExit on SIGTERM, as an interrupt raises KeyboardInterrupt."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
+def _noted_signals() -> Iterator[list[int]]:
+    """Yield a list to which interrupts and SIGTERM are added, so that none falls between a start and its record."""
+    noted: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda number, frame: noted.append(number))
     try:
-        yield
+        yield noted
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_by_slurm(runs: Sequence[Run], workers: int, args: Sequence[str], options: Sequence[str], out: Path) -> None:
