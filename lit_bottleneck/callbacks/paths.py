@@ -7,11 +7,11 @@ from typing import Any, cast, get_args
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from lit_bottleneck.callbacks.measurement import Measurement
 from lit_bottleneck.callbacks.run import share
 from lit_bottleneck.callbacks.run import value_range as value_range_of
 from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
@@ -25,7 +25,7 @@ _AT_ONCE = 64  # paths of `steps` points each
 _Reader = Callable[[Tensor], Tensor]  # returns log-probabilities of classes
 
 
-class Paths(Callback):
+class Paths(Measurement):
     """Classify the points on paths between test examples of different classes.
 
     Paths go between mean codes, in each of the ``modes`` of ``functional.interpolate``, and, as a baseline, straight
@@ -66,6 +66,7 @@ class Paths(Callback):
         value_range: ValueRange | None = (0.0, 1.0),
         seed: int = 0,
     ) -> None:
+        super().__init__()  # in test only
         self.steps = whole_number("steps", steps, at_least=3)
         self.num_pairs = whole_number("num_pairs", num_pairs, at_least=1)
         if isinstance(modes, str) or not modes:
@@ -75,10 +76,10 @@ class Paths(Callback):
         self.value_range = value_range
         self.seed = seed
         self._classes: _Classes | None = None
-        self._sample = _Sample(0, seed)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a model without a classifier for its paths, and load the classifier."""
+        super().setup(trainer, pl_module, stage)
         if stage not in ("fit", "test"):
             return
         model, classifies = type(pl_module).__name__, _classifies(pl_module)
@@ -93,45 +94,38 @@ class Paths(Callback):
             with isolate_rng():  # new networks draw initial weights
                 self._classes = _Classes(self.classifier, self.value_range).to(trainer.strategy.root_device)
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def reset(self, trainer: Trainer, module: LightningModule) -> None:
         """Start a new sample of examples."""
         self._sample = _Sample(2 * share(trainer, self.num_pairs), self.seed + trainer.global_rank)
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *loader: int
-    ) -> None:
+    def update(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Add the examples of a batch to the sample."""
-        if any(loader):  # the index of the dataloader, if there are several
-            return
         if not isinstance(batch, (tuple, list)) or len(batch) < 2:
             raise ConfigurationError(f"Paths needs test batches (x, y) with labels; got a {type(batch).__name__}")
         self._sample.add(batch[0], batch[1])
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the paths, and log the results."""
+    def compute(self, trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
+        """Measure the paths; without examples of different classes there is nothing to measure."""
         device = trainer.strategy.root_device
         examples, labels = self._sample.pairs()
         mine = torch.tensor([len(examples), len(examples) * examples.is_floating_point()], device=device)
         found, pixels = trainer.strategy.all_gather(mine).view(-1, 2).any(0).tolist()  # a process may have no examples
         if not found:
             rank_zero_warn("Paths needs two test examples of different classes; there are none: nothing logged")
-            return
+            return {}
         ways = [*self.modes, "pixels"] if pixels else self.modes
         qualities = {way: PathQuality().to(device) for way in ways}
-        cycle = Mean().to(device)
+        cycle, decodes = Mean().to(device), not _classifies(module)
         with isolate_rng(), trainer.precision_plugin.test_step_context():
             torch.manual_seed(self.seed)  # for encoders that draw in evaluation
             if len(examples):
-                self._walk(pl_module, examples, labels, qualities)
-                if not _classifies(pl_module):
-                    self._cycle(pl_module, examples.shape[2:], cycle)
-        logged: dict[str, Tensor] = {}
+                self._walk(module, examples, labels, qualities)
+                if decodes:
+                    self._cycle(module, examples.shape[2:], cycle)
+        results = {"cycle_error": cycle.compute()} if decodes else {}
         for way, quality in qualities.items():
-            logged |= {f"test/path_{way}_{name}": value for name, value in quality.compute().items()}
-        if not _classifies(pl_module):
-            logged["test/cycle_error"] = cycle.compute()
-        pl_module.log_dict(logged, sync_dist=trainer.world_size > 1)  # equal on all processes already
-        self._sample = _Sample(0, self.seed)
+            results |= {f"path_{way}_{name}": value for name, value in quality.compute().items()}
+        return results
 
     def _walk(self, module: Any, examples: Tensor, labels: Tensor, qualities: dict[str, PathQuality]) -> None:
         """Measure paths between examples ``(2, N, ...)`` with labels ``(2, N)``, ``_AT_ONCE`` at a time."""
