@@ -153,13 +153,13 @@ def _generators(trainer: Trainer) -> list[torch.Generator]:
 
 def _states(trainer: Trainer) -> States:
     """Return the states of this process's generators, as tensors and plain values."""
-    numpy = np.random.get_state(legacy=False)
-    key = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
+    numpy: Any = np.random.get_state(legacy=False)
+    numpy["state"]["key"] = numpy["state"]["key"].tolist()
     device = trainer.strategy.root_device
     return {
         "torch": torch.get_rng_state(),
         "device": None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(),
-        "numpy": {**numpy, "state": {**numpy["state"], "key": key}},
+        "numpy": numpy,
         "python": random.getstate(),
         "loaders": [generator.get_state() for generator in _generators(trainer)],
     }
@@ -169,8 +169,7 @@ def _set_states(trainer: Trainer, states: States) -> None:
     torch.set_rng_state(states["torch"].cpu())
     if states["device"] is not None:
         torch.get_device_module(trainer.strategy.root_device).set_rng_state(states["device"].cpu())
-    numpy = states["numpy"]
-    np.random.set_state({**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].cpu().numpy()}})
+    np.random.set_state(states["numpy"])
     random.setstate(states["python"])
     for generator, state in zip(_generators(trainer), states["loaders"], strict=False):  # no loaders yet
         generator.set_state(state.cpu())

@@ -11,7 +11,7 @@ from lit_bottleneck.cli.compare.arms import Arm, read_arms
 from lit_bottleneck.cli.compare.engines import ENGINES, run_by_slurm, run_here, unfinished, write_sweep
 from lit_bottleneck.cli.compare.figures import draw_figures
 from lit_bottleneck.cli.compare.metrics import Curves, Measure, default_measures, read_curves, read_measure
-from lit_bottleneck.cli.compare.runs import Run, make_run
+from lit_bottleneck.cli.compare.runs import FINISHED, Run, make_run
 from lit_bottleneck.cli.compare.table import markdown_table, values_csv
 
 _DESCRIPTION = (
@@ -118,7 +118,7 @@ def _check_out(runs: Sequence[Run], out: Path) -> None:
         if run.belongs_to_another_comparison():
             raise ConfigurationError(f"{run.folder} holds a run of other settings; give another folder by --out")
     ours = {run.folder.parent for run in runs}
-    others = sorted({path.parents[1] for path in out.glob("*/seed_*/finished.json")} - ours)
+    others = sorted({path.parents[1] for path in out.glob(f"*/seed_*/{FINISHED}")} - ours)
     if others:
         raise ConfigurationError(f"{others[0]} is of an arm that is not in this comparison; give another --out")
 
@@ -144,7 +144,7 @@ def _report(arms: Sequence[Arm], runs: Sequence[Run], measures: Sequence[Measure
     curves = {arm.name: {run.seed: read_curves(run.folder) for run in finished if run.arm is arm} for arm in arms}
     logged = sorted({name for by_seed in curves.values() for one in by_seed.values() for name in one})
     if finished:
-        measures = measures or default_measures([one for by_seed in curves.values() for one in by_seed.values()])
+        measures = measures or default_measures(logged)
         paths = _write(measures, curves, out, varies_rate=any(arm.varies_rate for arm in arms))
         seconds = sum(run.seconds or 0 for run in finished)
         print(f"\n{(out / 'table.md').read_text()}{len(finished)} runs, {seconds:.0f} s in all")

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lit_bottleneck.cli.compare.metrics import Curves, Series
+from lit_bottleneck.cli.compare.metrics import Curves, Series, read_measure
 
 AllCurves = Mapping[str, Sequence[Curves]]  # for each arm, one for each seed
 
@@ -80,7 +80,7 @@ def _draw_curve(axes: Axes, name: str, arms: AllCurves) -> None:
 def _draw_information_plane(axes: Axes, name: str, arms: AllCurves) -> None:
     """Draw every run as a bracket from its lower to its upper bound, at the height of its readout."""
     for colour, (arm, runs) in zip(_colours(len(arms)), arms.items(), strict=True):
-        points = [[_last(curves, of) for of in (*_BOUNDS, name)] for curves in runs]
+        points = [[read_measure(of).of(curves) for of in (*_BOUNDS, name)] for curves in runs]
         for label, (lower, upper, height) in zip([arm, *[None] * len(points)], points, strict=False):
             axes.plot([lower, upper], [height, height], marker="|", color=colour, label=label)
     if axes.get_xlim()[1] > _MANY_NATS:  # from collapsed codes to near copies of the input
@@ -93,7 +93,7 @@ def _draw_rate_distortion(axes: Axes, name: str, arms: AllCurves) -> None:
     """Draw every run as a point, and a line through the means of the arms."""
     means = []
     for colour, (arm, runs) in zip(_colours(len(arms)), arms.items(), strict=True):
-        points = [(_last(curves, _RATE), _last(curves, name)) for curves in runs]
+        points = [(read_measure(_RATE).of(curves), read_measure(name).of(curves)) for curves in runs]
         points = [point for point in points if math.isfinite(sum(point))]
         if points:
             axes.scatter(*zip(*points, strict=True), color=colour, label=arm, zorder=2)
@@ -118,11 +118,6 @@ def _by_epoch(points: Series, reduce: Callable[[list[float]], Any]) -> Series:
     for epoch, value in points:
         epochs.setdefault(epoch, []).append(value)
     return [(epoch, float(reduce(epochs[epoch]))) for epoch in sorted(epochs)]
-
-
-def _last(curves: Curves, name: str) -> float:
-    series = curves.get(name)
-    return series[-1][1] if series else math.nan
 
 
 def _colours(count: int) -> list[tuple[float, float, float, float]]:

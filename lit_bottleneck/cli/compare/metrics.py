@@ -75,8 +75,7 @@ def read_curves(folder: Path) -> Curves:
     return curves
 
 
-def default_measures(all_curves: Sequence[Curves]) -> list[Measure]:
+def default_measures(logged: Sequence[str]) -> list[Measure]:
     """Return the last value of every test metric, or of every validation metric if nothing was tested."""
-    names = sorted({name for curves in all_curves for name in curves})
-    tested = [name for name in names if name.startswith("test/")]
-    return [Measure(name, name) for name in tested or [name for name in names if name.startswith("val/")]]
+    tested = [name for name in logged if name.startswith("test/")]
+    return [Measure(name, name) for name in tested or [name for name in logged if name.startswith("val/")]]

@@ -13,6 +13,7 @@ import yaml
 from lit_bottleneck.cli.compare.arms import Arm
 from lit_bottleneck.cli.recipes import as_list
 
+FINISHED = "finished.json"  # in the folder of a finished run
 _INFORMATION = "lit_bottleneck.callbacks.Information"
 _CSV_LOGGER = "lightning.pytorch.loggers.CSVLogger"
 
@@ -51,34 +52,24 @@ class Run:
     @property
     def seconds(self) -> float | None:
         """Wall time in seconds, or None if the run is not finished."""
-        finished = self._finished_file
+        finished = self.folder / FINISHED
         return float(json.loads(finished.read_text())["seconds"]) if finished.exists() else None
-
-    @property
-    def _finished_file(self) -> Path:
-        return self.folder / "finished.json"
 
     def belongs_to_another_comparison(self) -> bool:
         """Return whether the folder holds a finished run with other settings."""
-        if self.seconds is None:
-            return False
-        written = yaml.safe_load(self.configuration_file.read_text())  # the order of keys says nothing
-        return bool(written != yaml.safe_load(self._text()))
+        return self.seconds is not None and yaml.safe_load(self.configuration_file.read_text()) != self.configuration
 
     def prepare(self) -> None:
         """Create an empty folder with the configuration in it; delete what an unfinished run left there."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        self.configuration_file.write_text(self._text())
+        self.configuration_file.write_text(yaml.safe_dump(self.configuration, sort_keys=False))
 
     def finish(self, seconds: float) -> None:
         """Mark the run as finished, by a file that appears whole or not at all."""
-        part = self._finished_file.with_suffix(".part")
+        part = self.folder / f"{FINISHED}.part"
         part.write_text(json.dumps({"seconds": seconds, "at": time.strftime("%Y-%m-%d %H:%M:%S")}))
-        part.replace(self._finished_file)
-
-    def _text(self) -> str:
-        return str(yaml.safe_dump(self.configuration, sort_keys=False))
+        part.replace(self.folder / FINISHED)
 
 
 def make_run(arm: Arm, seed: int, configuration: dict[str, Any], out: Path) -> Run:
