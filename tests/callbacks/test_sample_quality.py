@@ -18,7 +18,7 @@ from lit_bottleneck.data import Digits, Ring
 from lit_bottleneck.metrics import CodeFeatures, FrechetDistance, InceptionFeatures, KernelDistance, RawFeatures
 from lit_bottleneck.metrics.features import FeatureExtractor
 from lit_bottleneck.metrics.mode_coverage import mode_coverage
-from lit_bottleneck.metrics.precision_recall import precision_recall
+from lit_bottleneck.metrics.sample_quality import precision_recall
 from lit_bottleneck.networks import MLP
 from tests.callbacks.small_models import Trainable, classifier, point_gan, vae
 from tests.quiet import trainer

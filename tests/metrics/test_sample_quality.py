@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lit_bottleneck.metrics import FrechetDistance, KernelDistance, PrecisionRecall
-from lit_bottleneck.metrics.precision_recall import precision_recall
+from lit_bottleneck.metrics.sample_quality import precision_recall
 
 METRICS: list[Callable[[], Metric]] = [lambda: FrechetDistance(4), KernelDistance, PrecisionRecall]
 
@@ -159,7 +159,7 @@ def brute_force(real: np.ndarray, generated: np.ndarray, k: int) -> tuple[float,
 @pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize("at_once", [1, 64, 2**24])
 def test_precision_and_recall_equal_brute_force(k: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_bottleneck.metrics.precision_recall._AT_ONCE", at_once)
+    monkeypatch.setattr("lit_bottleneck.metrics.sample_quality._AT_ONCE", at_once)
     real, generated = randn(40, 3, seed=1), 0.8 * randn(30, 3, seed=2) + 1
     expected = brute_force(real.double().numpy(), generated.double().numpy(), k)
     assert 0 < expected[0] < 1
