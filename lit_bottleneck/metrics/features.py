@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import NoTrainInceptionV3
 
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.metrics.inception_weights import fetch_weights
 from lit_bottleneck.training.checkpoints import load_model
 from lit_bottleneck.training.precision import without_casts
 
 ValueRange = tuple[float, float]
 
+INCEPTION_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 _TRAINING = "lit-bottleneck fit --config recipes/vib_mnist.yaml --trainer.max_epochs 10"
 _ALTERNATIVE = f"the alternative that needs no download is CodeFeatures, of a trained classifier ({_TRAINING})"
 
@@ -207,7 +210,7 @@ class InceptionFeatures(FeatureExtractor):
         """Return the network, after a download of its weights if need be."""
         if self.network is None:
             try:
-                weights: list[Any] = [str(fetch_weights())] if find_spec("torch_fidelity") else []
+                weights: list[Any] = [str(fetch_inception())] if find_spec("torch_fidelity") else []
                 with torch.inference_mode(False):  # Lightning evaluates in it; its tensors could not be moved
                     self.network = NoTrainInceptionV3("inception-v3-compat", [str(self.num_features)], *weights)
             except ImportError as error:
@@ -231,6 +234,28 @@ class InceptionFeatures(FeatureExtractor):
             raise ValueError(f"InceptionFeatures needs images (B, 1 or 3, H, W); got {tuple(x.shape)}")
         levels = x.clamp(0, 1).mul(255).round().to(torch.uint8)
         return cast(Tensor, self.build().to(x.device)(levels.expand(-1, 3, -1, -1)))
+
+
+def fetch_inception() -> Path:
+    """Return the path of Inception's weights in the cache of ``torch.hub``, after a download if need be.
+
+    torch-fidelity uses the same file, and unpickles it unchecked. Other processes see the file whole or not at all.
+
+    Raises:
+        OSError: if the download fails, or for another checksum.
+    """
+    path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION_URL.rpartition("/")[2])
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(INCEPTION_URL, str(path), INCEPTION_SHA256)
+        except RuntimeError as error:  # raised by torch for a wrong checksum
+            raise OSError(f"the download of {INCEPTION_URL} was refused: {error}") from error
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != INCEPTION_SHA256:
+        raise OSError(f"{path} has the SHA-256 {found} instead of {INCEPTION_SHA256}: delete it")
+    return path
 
 
 def _fingerprint(model: nn.Module) -> str:

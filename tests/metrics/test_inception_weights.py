@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_bottleneck.metrics import inception_weights as _inception_weights
-from lit_bottleneck.metrics.inception_weights import fetch_weights
+from lit_bottleneck.metrics import features
+from lit_bottleneck.metrics.features import fetch_inception
 from tests.data.local_mirror import Mirror
 
 CONTENT = b"weights" * 100
@@ -21,8 +21,8 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "weights.pth").write_bytes(CONTENT)
     with Mirror(tmp_path / "published", monkeypatch).serving() as mirror:
-        monkeypatch.setattr(_inception_weights, "URL", f"{mirror.url}weights.pth")
-        monkeypatch.setattr(_inception_weights, "SHA256", hashlib.sha256(CONTENT).hexdigest())
+        monkeypatch.setattr(features, "INCEPTION_URL", f"{mirror.url}weights.pth")
+        monkeypatch.setattr(features, "INCEPTION_SHA256", hashlib.sha256(CONTENT).hexdigest())
         yield mirror
 
 
@@ -31,24 +31,24 @@ def cache() -> Path:
 
 
 def test_they_are_downloaded_once(mirror: Mirror) -> None:
-    assert fetch_weights() == fetch_weights() == cache() / "weights.pth"
-    assert fetch_weights().read_bytes() == CONTENT
+    assert fetch_inception() == fetch_inception() == cache() / "weights.pth"
+    assert fetch_inception().read_bytes() == CONTENT
     assert mirror.requests == ["weights.pth"]
-    assert list(cache().iterdir()) == [fetch_weights()]
+    assert list(cache().iterdir()) == [fetch_inception()]
 
 
 def test_a_download_with_another_checksum_is_refused_and_leaves_nothing(mirror: Mirror) -> None:
     (mirror.folder / "weights.pth").write_bytes(CONTENT[:-1])
     with pytest.raises(OSError, match=rf"the download of {mirror.url}weights\.pth was refused: invalid hash"):
-        fetch_weights()
+        fetch_inception()
     assert list(cache().iterdir()) == []
 
 
 def test_a_cached_file_with_another_checksum_is_refused(mirror: Mirror) -> None:
-    fetch_weights().write_bytes(b"evil")
+    fetch_inception().write_bytes(b"evil")
     with pytest.raises(OSError, match=r"weights\.pth has the SHA-256 .* delete it"):
-        fetch_weights()
+        fetch_inception()
 
 
 def test_the_checksum_is_the_one_in_the_name() -> None:
-    assert _inception_weights.SHA256.startswith(_inception_weights.URL.rpartition("-")[2].removesuffix(".pth"))
+    assert features.INCEPTION_SHA256.startswith(features.INCEPTION_URL.rpartition("-")[2].removesuffix(".pth"))
