@@ -1,4 +1,4 @@
-"""Names that modules had before version 0.1.0, which recipes and checkpoints of that time hold: they keep importing."""
+"""Names that modules had before, which recipes and checkpoints of that time hold: they keep importing."""
 
 import sys
 from importlib import import_module
@@ -22,8 +22,11 @@ _NEW_NAMES = {
     "likelihoods._gaussian": "likelihoods.gaussian",
     "likelihoods._levels": "likelihoods.discrete",
     "metrics.frechet_distance": "metrics.sample_quality",
+    "metrics.importance_weighted_bound": "metrics.elbo",
     "metrics.kernel_distance": "metrics.sample_quality",
+    "metrics.mig": "metrics.gaps",
     "metrics.precision_recall": "metrics.sample_quality",
+    "metrics.sap": "metrics.gaps",
     "module": "models.base",
     "vae": "models.vae",
     "vdb": "models.vdb",

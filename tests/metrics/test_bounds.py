@@ -16,7 +16,7 @@ from torchmetrics import Metric
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.metrics import ELBO, ImportanceWeightedBound
-from lit_bottleneck.metrics.importance_weighted_bound import importance_weighted_bound
+from lit_bottleneck.metrics.elbo import importance_weighted_bound
 from tests.metrics.cases import randn
 
 

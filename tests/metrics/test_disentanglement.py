@@ -13,8 +13,7 @@ from torch import Tensor
 from lit_bottleneck.metrics import DCI, MIG, SAP
 from lit_bottleneck.metrics.dci import disentanglement_completeness
 from lit_bottleneck.metrics.factor_metric import FactorMetric, halves
-from lit_bottleneck.metrics.mig import mutual_information_gaps
-from lit_bottleneck.metrics.sap import attribute_gaps
+from lit_bottleneck.metrics.gaps import attribute_gaps, mutual_information_gaps
 from tests.metrics import cases
 
 METRICS: list[Callable[[], FactorMetric]] = [MIG, SAP, DCI]
