@@ -17,7 +17,7 @@ _NEW_NAMES = {
     "data.labelled_data_module": "data.base",
     "data.review_files": "data.imdb_files",
     "data.review_tokens": "data.tokenizer",
-    "data.torchvision_sets": "data.torchvision_datasets",
+    "data.torchvision_sets": "data.images",
     "likelihoods._bernoulli": "likelihoods.bernoulli",
     "likelihoods._gaussian": "likelihoods.gaussian",
     "likelihoods._levels": "likelihoods.discrete",

@@ -1,13 +1,17 @@
 """Image data sets by name, and folders of images."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
+from torchvision import datasets
 
 from lit_bottleneck.checks import ConfigurationError, one_of
 from lit_bottleneck.data.dataset import Examples
+from lit_bottleneck.data.downloads import GIVE_ROOT, Download, MissingDataError, fetch_all
 from lit_bottleneck.data.image_data_module import ImageDataModule
 from lit_bottleneck.data.image_folder import FolderSource
-from lit_bottleneck.data.torchvision_datasets import NAMED_DATASETS, TorchvisionSource
 
 
 class Images(ImageDataModule):
@@ -63,6 +67,115 @@ class Images(ImageDataModule):
     def load(self) -> tuple[Examples, Examples]:
         """Return the examples to train and validate on, and the test examples."""
         return self.source.load()
+
+
+def _mnist_downloads(dataset: Any) -> list[Download]:
+    folder = f"{dataset.__name__}/raw"
+    return [
+        Download(
+            f"{folder}/{name}", tuple(mirror + name for mirror in dataset.mirrors), md5, (f"{folder}/{name[:-3]}",)
+        )
+        for name, md5 in dataset.resources  # *.gz
+    ]
+
+
+def _cifar_downloads(dataset: Any) -> list[Download]:
+    names = [*(name for name, _ in (*dataset.train_list, *dataset.test_list)), dataset.meta["filename"]]
+    files = tuple(f"{dataset.base_folder}/{name}" for name in names)
+    return [Download(dataset.filename, (dataset.url,), dataset.tgz_md5, files)]
+
+
+def _svhn_downloads(dataset: Any) -> list[Download]:
+    parts = (dataset.split_list[part] for part in ("train", "test"))
+    return [Download(name, (url,), md5, files=(name,)) for url, name, md5 in parts]
+
+
+class NamedDataset(NamedTuple):
+    """Facts about a data set that are known before any of it is on disk.
+
+    Attributes:
+        dims: ``(C, H, W)``.
+        num_classes: labels are 0 to ``num_classes`` - 1.
+        downloads: return the downloads of torchvision's class, with its addresses and checksums.
+    """
+
+    dims: tuple[int, int, int]
+    num_classes: int
+    downloads: Callable[[Any], list[Download]]
+
+
+NAMED_DATASETS = {
+    "MNIST": NamedDataset((1, 28, 28), 10, _mnist_downloads),
+    "FashionMNIST": NamedDataset((1, 28, 28), 10, _mnist_downloads),
+    "KMNIST": NamedDataset((1, 28, 28), 10, _mnist_downloads),
+    "CIFAR10": NamedDataset((3, 32, 32), 10, _cifar_downloads),
+    "CIFAR100": NamedDataset((3, 32, 32), 100, _cifar_downloads),
+    "SVHN": NamedDataset((3, 32, 32), 10, _svhn_downloads),
+}
+
+
+class TorchvisionSource:
+    """A named data set in a folder, in torchvision's layout.
+
+    Args:
+        name: a key of ``NAMED_DATASETS``, which is the name of torchvision's class.
+        root: torchvision's ``root``.
+    """
+
+    def __init__(self, name: str, root: Path) -> None:
+        self.name = name
+        self.root = root
+        self.dims, self.num_classes, downloads_of = NAMED_DATASETS[name]
+        self._dataset: Any = getattr(datasets, name)
+        self.downloads = downloads_of(self._dataset)
+
+    @property
+    def files(self) -> list[str]:
+        """All files of the data set, relative to the root."""
+        return [file for download in self.downloads for file in download.files]
+
+    def download(self) -> None:
+        """Download the files that are missing.
+
+        Raises:
+            ConfigurationError: if they cannot be downloaded.
+            OSError: if the disk is full.
+        """
+        fetch_all(self.downloads, self.root, self._unreadable)
+
+    def load(self) -> tuple[Examples, Examples]:
+        """Return the training and the test examples: uint8 ``(N, C, H, W)``, int64 ``(N,)``.
+
+        Raises:
+            ConfigurationError: if files are missing or damaged.
+        """
+        return self._examples("train"), self._examples("test")
+
+    def _examples(self, part: str) -> Examples:
+        dataset = self._open(part)
+        images = torch.as_tensor(dataset.data)
+        if images.shape[-1] == self.dims[0]:  # CIFAR
+            images = images.movedim(-1, 1)
+        labels = dataset.labels if self.name == "SVHN" else dataset.targets
+        return Examples.of(images.reshape(-1, *self.dims).contiguous(), torch.as_tensor(labels, dtype=torch.int64))
+
+    def _open(self, part: str) -> Any:
+        selection = {"split": part} if self.name == "SVHN" else {"train": part == "train"}
+        try:
+            return self._dataset(self.root, **selection)
+        # torchvision's readers raise ValueError, EOFError or AssertionError for a truncated file.
+        except (RuntimeError, OSError, ValueError, EOFError, AssertionError) as error:
+            lines = str(error).split("\n")
+            cause = next(filter(None, map(str.strip, reversed(lines))), type(error).__name__)  # its last line
+            raise MissingDataError(self._unreadable(cause[:200])) from error
+
+    def _unreadable(self, reason: str) -> str:
+        missing = [file for file in self.files if not (self.root / file).exists()]
+        state = f"missing: {', '.join(missing)}" if missing else "its files are there, but damaged: delete them"
+        return (
+            f"{self.name} was expected in {self.root.absolute()} and could not be read ({reason}); {state}. Put its "
+            f"files there, or let prepare_data() download them on a machine with network access. {GIVE_ROOT}"
+        )
 
 
 def _source(name: str, root: Path, image_size: int | None, in_memory: bool | None) -> TorchvisionSource | FolderSource:

@@ -5,7 +5,7 @@ import pytest
 
 from lit_bottleneck.data import Images
 from lit_bottleneck.data.downloads import MissingDataError
-from lit_bottleneck.data.torchvision_datasets import NAMED_DATASETS, TorchvisionSource
+from lit_bottleneck.data.images import NAMED_DATASETS, TorchvisionSource
 from tests.data.original_formats import accept_any_checksum, forbid_network, write_cifar, write_mnist, write_svhn
 
 SHAPES = {
