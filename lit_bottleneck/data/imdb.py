@@ -1,18 +1,32 @@
 """The IMDB film reviews (Maas et al. 2011), labelled as positive or negative."""
 
+import hashlib
 import os
+import zipfile
+import zlib
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+from uuid import uuid4
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 
 from lit_bottleneck.checks import whole_number
 from lit_bottleneck.data.base import LabelledDataModule
 from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.imdb_files import download_reviews, find_reviews, fingerprint, read_reviews
-from lit_bottleneck.data.token_cache import LabelledTokens, cache_name, read_cache, write_cache
 from lit_bottleneck.data.tokenizer import TOKENIZER_VERSION, encode_texts
+
+
+class LabelledTokens(NamedTuple):
+    """Tokens, int16 or int32 ``(N, L)``, and labels int64 ``(N,)`` of the training and the test texts."""
+
+    train_tokens: NDArray[np.signedinteger]
+    train_labels: NDArray[np.int64]
+    test_tokens: NDArray[np.signedinteger]
+    test_labels: NDArray[np.int64]
 
 
 class IMDB(LabelledDataModule):
@@ -105,3 +119,46 @@ class IMDB(LabelledDataModule):
         key = (TOKENIZER_VERSION, self.vocabulary_size, self.max_length, path.name, *fingerprint(path))
         users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lit_bottleneck"
         return path.with_name(cache_name("imdb", *key)), users / cache_name("imdb", path.resolve(), *key)
+
+
+def cache_name(prefix: str, *key: object) -> str:
+    """Return a file name that depends on the key.
+
+    >>> cache_name("imdb", 5000, 400)
+    'imdb-845b8c353672e33b.npz'
+    """
+    return f"{prefix}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.npz"
+
+
+def read_cache(path: Path) -> LabelledTokens | None:
+    """Return the tokens that ``write_cache`` wrote, or None if the file is missing or damaged.
+
+    Nothing is unpickled, and the file's checksums are verified.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            tokens = LabelledTokens(*(arrays[name] for name in LabelledTokens._fields))
+    # numpy and zipfile raise these for a file that is truncated, partly overwritten, or of another kind.
+    except (OSError, EOFError, ValueError, KeyError, AttributeError, RuntimeError, zlib.error, zipfile.BadZipFile):
+        return None
+    fits = all(
+        rows.ndim == 2 and rows.dtype.kind == labels.dtype.kind == "i" and labels.shape == rows.shape[:1]
+        for rows, labels in ((tokens.train_tokens, tokens.train_labels), (tokens.test_tokens, tokens.test_labels))
+    )
+    return tokens if fits else None
+
+
+def write_cache(path: Path, tokens: LabelledTokens) -> None:
+    """Write tokens to a file that other processes see whole or not at all.
+
+    Raises:
+        OSError: if the file cannot be written; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            np.savez(file, **tokens._asdict())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
