@@ -4,11 +4,11 @@
 draws leaves that shell: halfway by 4.7 standard deviations for K = 128.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from scipy.stats import chi
 from torch import Tensor
 
 from lit_bottleneck.functional import at_least_float32
@@ -16,7 +16,6 @@ from lit_bottleneck.metrics.base import Float64Metric, check_finite, check_label
 
 _SUMS = ("paths", "points", "end_classes", "switches", "entropy", "codes", "shell_distance", "shell_distance_abs")
 _SLACK = 0.05  # tolerance of the log of a sum of probabilities, in bfloat16
-_LARGE = 256  # dimensions from which the expansion is more exact than lgamma
 
 
 class PathQuality(Float64Metric):
@@ -105,7 +104,7 @@ def shell_distance(z: Tensor) -> Tensor:
     """
     if z.dim() == 0 or z.shape[-1] == 0:
         raise ValueError(f"z must be (..., K), with K of at least 1; got {tuple(z.shape)}")
-    mean, std = _chi_moments(z.shape[-1])
+    mean, std = float(chi.mean(z.shape[-1])), float(chi.std(z.shape[-1]))
     distance: Tensor = (torch.linalg.vector_norm(z.double(), dim=-1) - mean) / std
     return distance.to(at_least_float32(z).dtype)
 
@@ -187,12 +186,3 @@ def _check_predictions(log_probabilities: Tensor) -> None:
     if bad.any():
         words = f"at {int(bad.sum())} of {bad.numel()} points they do not: pass log_softmax(logits, dim=-1)"
         raise ValueError(f"log_probabilities must be of classes that sum to 1; {words}")
-
-
-def _chi_moments(k: int) -> tuple[float, float]:
-    """Return mean and standard deviation of the norm of a draw of N(0, I) in k dimensions."""
-    if k < _LARGE:
-        mean = math.sqrt(2) * math.exp(math.lgamma((k + 1) / 2) - math.lgamma(k / 2))
-        return mean, math.sqrt(k - mean**2)
-    variance = 1 / 2 - 1 / (8 * k) - 1 / (16 * k**2) + 5 / (128 * k**3)  # k - mean^2 cancels, more with every k
-    return math.sqrt(k - variance), math.sqrt(variance)
