@@ -115,11 +115,9 @@ def penalty_from(penalty: float | GradientPenalty | Mapping[str, Any] | None) ->
         ConfigurationError: for a negative number, and for anything else.
         ValueError: for the description of a class that is not an imported ``GradientPenalty``.
     """
-    if penalty is None or isinstance(penalty, GradientPenalty):
-        return penalty
-    if isinstance(penalty, Mapping):
+    if isinstance(penalty, (GradientPenalty, Mapping)):
         return from_config(GradientPenalty, "gradient_penalty", penalty)  # type: ignore[type-abstract]
-    if not is_number(penalty):
+    if penalty is not None and not is_number(penalty):
         raise ConfigurationError(f"gradient_penalty must be a number, a GradientPenalty or None; got {penalty!r}")
     return R1(float(penalty)) if penalty else None
 

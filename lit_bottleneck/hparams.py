@@ -84,18 +84,20 @@ def to_config(instance: RecordsArguments) -> dict[str, Any]:
     return {"class_path": class_path(type(instance)), "init_args": instance.arguments}
 
 
-def from_config(kind: type[RecordsT], argument: str, config: Mapping[str, Any]) -> RecordsT:
-    """Rebuild an object.
+def from_config(kind: type[RecordsT], argument: str, config: RecordsT | Mapping[str, Any]) -> RecordsT:
+    """Return an object as it is, or rebuild it from its description.
 
     Args:
         kind: base class that the object must have.
         argument: name of the argument that the object is for.
-        config: as ``to_config`` returns it.
+        config: the object, or what ``to_config`` returns for it.
 
     Raises:
         ValueError: for a class that is not an imported subclass of ``kind``. A checkpoint may name a class, but never
             cause an import.
     """
+    if not isinstance(config, Mapping):
+        return config
     known = {class_path(found): found for found in _subclasses(kind)}
     path = config.get("class_path")
     if path not in known:

@@ -146,11 +146,9 @@ def objective_from(objective: Objective | Mapping[str, Any]) -> Objective:
         ConfigurationError: for anything else.
         ValueError: for the description of a class that is not an imported ``Objective``.
     """
-    if isinstance(objective, Mapping):
-        return from_config(Objective, "objective", objective)  # type: ignore[type-abstract]
-    if not isinstance(objective, Objective):
+    if not isinstance(objective, (Objective, Mapping)):
         raise ConfigurationError(f"objective must be an Objective, such as ELBO(); got {objective!r}")
-    return objective
+    return from_config(Objective, "objective", objective)  # type: ignore[type-abstract]
 
 
 def total_correlation(z: Tensor, mean: Tensor, log_var: Tensor, dataset_size: int, first: int = 0) -> Tensor:

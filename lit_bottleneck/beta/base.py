@@ -124,9 +124,7 @@ def controller_from(beta: float | BetaController | Mapping[str, Any]) -> BetaCon
         ConfigurationError: for anything else.
         ValueError: for the description of a class that is not an imported ``BetaController``.
     """
-    if isinstance(beta, BetaController):
-        return beta
-    if isinstance(beta, Mapping):
+    if isinstance(beta, (BetaController, Mapping)):
         return from_config(BetaController, "beta", beta)  # type: ignore[type-abstract]
     if not is_number(beta):
         raise ConfigurationError(f"beta must be a number or a BetaController; got {beta!r}")

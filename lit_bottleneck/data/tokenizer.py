@@ -2,7 +2,9 @@
 
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +32,6 @@ def words_of(text: str) -> list[str]:
     return _WORDS.findall(_BREAKS.sub(" ", plain))
 
 
-class _Numbering(dict[str, int]):
-    """Word numbers from 0, in the order of first use."""
-
-    def __missing__(self, word: str) -> int:
-        number = self[word] = len(self)
-        return number
-
-
 def encode_texts(
     training: Iterable[str], test: Iterable[str], vocabulary_size: int, max_length: int
 ) -> tuple[NDArray[np.signedinteger], NDArray[np.signedinteger]]:
@@ -58,7 +52,7 @@ def encode_texts(
     Returns:
         int16 if the vocabulary is small enough, else int32: ``(N, L)`` and ``(M, L)``.
     """
-    numbering = _Numbering()
+    numbering: defaultdict[str, int] = defaultdict(count().__next__)  # from 0, in the order of first use
     numbered = [np.fromiter(map(numbering.__getitem__, words_of(text)), np.int32) for text in training]
     token_of = _rank(numbering, numbered)
     token_of[token_of >= vocabulary_size] = UNKNOWN

@@ -41,9 +41,7 @@ def likelihood_from(likelihood: str | Likelihood | Mapping[str, Any]) -> Likelih
         ConfigurationError: for an unknown name, listing the known ones, and for anything else.
         ValueError: for the description of a class that is not an imported ``Likelihood``.
     """
-    if isinstance(likelihood, Likelihood):
-        return likelihood
-    if isinstance(likelihood, Mapping):
+    if isinstance(likelihood, (Likelihood, Mapping)):
         return from_config(Likelihood, "likelihood", likelihood)  # type: ignore[type-abstract]
     if not isinstance(likelihood, str) or likelihood not in _BY_NAME:
         raise ConfigurationError(f"likelihood must be a Likelihood or one of {', '.join(_BY_NAME)}; got {likelihood!r}")
