@@ -36,9 +36,6 @@ _EPILOG = (
 class SaveConfig(SaveConfigCallback):
     """Write the configuration to ``config.yaml`` in the run's folder, and under the key ``cli`` of a wandb run."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write nothing yet: the run may still be refused, and would leave its folder behind."""
 
@@ -68,6 +65,7 @@ class BottleneckCLI(LightningCLI):
         with exit_on_configuration_errors(self):
             super().__init__(
                 save_config_callback=SaveConfig if stopped_run is None else None,
+                save_config_kwargs={"save_to_log_dir": False},
                 trainer_defaults={"callbacks": [PredictionWriter()]},
                 parser_kwargs={"prog": "lit-bottleneck", "epilog": _EPILOG},
                 parser_class=Parser,

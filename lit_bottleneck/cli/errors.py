@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from typing import Any, NoReturn
@@ -82,9 +83,7 @@ class Parser(LightningArgumentParser):
                 self.error(f"argument --config: {path} must hold keys and their values; it holds {kind}")
         return super().parse_path(cfg_path, *args, **kwargs)
 
-    def add_instantiator(
-        self, instantiator: Callable[..., Any], class_type: type, subclasses: bool = True, prepend: bool = False
-    ) -> None:
+    def add_instantiator(self, instantiator: Callable[..., Any], class_type: type, subclasses: bool = True) -> None:
         """Keep Lightning's instantiators of models and data for ``instantiate``."""
         self._instantiators_of_lightning.append((instantiator, class_type, subclasses))
 
@@ -98,7 +97,7 @@ class Parser(LightningArgumentParser):
             return super().instantiate(namespace, *args, **kwargs)
         configuration = namespace[namespace["subcommand"]].as_dict()
         known = [*self._instantiators_of_lightning, (_call, object, True)]
-        watched = [(self._watch(build, configuration), kind, subclasses) for build, kind, subclasses in known]
+        watched = [(partial(self._build, configuration, build), kind, subclasses) for build, kind, subclasses in known]
         self._is_building, failed = True, None
         try:
             return super().instantiate(namespace, *args, instantiators=watched, **kwargs)
@@ -108,23 +107,21 @@ class Parser(LightningArgumentParser):
             self._is_building = False
         raise failed
 
-    def _watch(self, build: Callable[..., Any], configuration: dict[str, Any]) -> Callable[..., Any]:
-        """Return an instantiator whose errors name key and class; optimizers use it later, when they are built."""
-
-        def watched(class_type: type, *args: Any, applied_instantiation_links: Any, **kwargs: Any) -> Any:
-            try:
-                kinds = REFUSALS if self._is_building else (ValueError,)  # later: of an optimizer, such as lr=-1
-                with refusing(f"{_key_of(class_type, kwargs, configuration)} ({class_type.__name__}): ", kinds):
-                    return build(class_type, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
-            except Exception as error:
-                if self._is_building:
-                    raise _BuildingFailed(error) from error
-                raise
-
-        return watched
+    def _build(
+        self, configuration: Any, build: Any, kind: type, /, *args: Any, applied_instantiation_links: Any, **kwargs: Any
+    ) -> Any:
+        """Build an object; errors name key and class. Optimizers are built so too, later than the rest."""
+        try:
+            kinds = REFUSALS if self._is_building else (ValueError,)  # later: of an optimizer, such as lr=-1
+            with refusing(f"{_key_of(kind, kwargs, configuration)} ({kind.__name__}): ", kinds):
+                return build(kind, *args, applied_instantiation_links=applied_instantiation_links, **kwargs)
+        except Exception as error:
+            if self._is_building:
+                raise _BuildingFailed(error) from error
+            raise
 
 
-def _call(class_type: type, *args: Any, applied_instantiation_links: Any, **kwargs: Any) -> Any:
+def _call(class_type: type, /, *args: Any, applied_instantiation_links: Any, **kwargs: Any) -> Any:
     return class_type(*args, **kwargs)
 
 

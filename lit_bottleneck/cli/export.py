@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from lightning import LightningModule
-from torch import Tensor
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.errors import PATH_ERRORS, REFUSALS, argument_errors
@@ -40,7 +38,12 @@ def main(args: Sequence[str]) -> None:
     out_errors = (*PATH_ERRORS, FileExistsError, ImportError)  # an ONNX file needs further packages
     with argument_errors(parser, "--dims", ConfigurationError), argument_errors(parser, "--out", *out_errors):
         x = example_inputs(model, part, dims)
-        _write(model, part, out, x)
+        if out.suffix == ".onnx":
+            export_onnx(model, part, out, x)
+        else:
+            program = export_program(model, part, x)
+            with whole_file(out) as file:
+                torch.export.save(program, file)
     print(f"written: {out}, for inputs of the shape {tuple(x.shape[1:])}")
     run = runner(out)
     if run is None:
@@ -58,12 +61,3 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", metavar="FILE", type=Path, required=True, help=_OUT_HELP)
     add("--dims", metavar="N", type=int, nargs="+", help="shape of an input, if the networks do not define it")
     return parser
-
-
-def _write(model: LightningModule, part: str, out: Path, x: Tensor) -> None:
-    if out.suffix == ".onnx":
-        export_onnx(model, part, out, x)
-        return
-    program = export_program(model, part, x)
-    with whole_file(out) as file:
-        torch.export.save(program, file)

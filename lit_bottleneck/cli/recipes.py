@@ -39,7 +39,8 @@ def main(args: Sequence[str]) -> None:
     if arguments.copy is None:
         width = max(map(len, paths))
         for name, path in paths.items():
-            print(f"{name:{width}}  {_title(path)}")
+            title = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+            print(f"{name:{width}}  {title}")
         return
     name = arguments.copy.removesuffix(".yaml")
     if name not in paths:
@@ -54,8 +55,3 @@ def main(args: Sequence[str]) -> None:
     except OSError as error:
         parser.error(f"argument --to: {error}")
     print(f"written: {target}")
-
-
-def _title(path: Path) -> str:
-    """Return the first line of a recipe, which says what it trains."""
-    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")

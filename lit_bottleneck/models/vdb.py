@@ -120,8 +120,7 @@ class VDBGAN(BottleneckDiscriminator, AlternatingModule):
 
     def forward(self, noise: Tensor) -> Tensor:
         """Generate with the current weights: noise ``(B, noise_dim)`` to examples ``(B, ...)``."""
-        generated: Tensor = self.generator(noise)
-        return generated
+        return cast(Tensor, self.generator(noise))
 
     def draw_noise(self, n: int) -> Tensor:
         """Draw ``n`` rows of standard normal noise, ``(n, noise_dim)``, different ones on every process."""
@@ -130,18 +129,14 @@ class VDBGAN(BottleneckDiscriminator, AlternatingModule):
         noise = torch.randn(processes * n, self.noise_dim, device=self.device)
         return noise[rank * n : (rank + 1) * n].to(self.dtype)
 
-    @torch.no_grad()
     def sample(self, n: int) -> Tensor:
         """Generate ``n`` examples with the averaged generator, ``(n, ...)``.
 
         Raises:
             ValueError: if ``n`` is less than 1.
         """
-        noise = self.draw_noise(whole_number("n", n, at_least=1))
-        with evaluating(self.averaged_generator):
-            return cast(Tensor, self.averaged_generator(noise)).to(self.dtype)
+        return self._generated(self.draw_noise(whole_number("n", n, at_least=1)))
 
-    @torch.no_grad()
     def interpolate(
         self, noise1: Tensor, noise2: Tensor, steps: int, mode: InterpolationMode = "variance_preserving"
     ) -> Tensor:
@@ -162,9 +157,7 @@ class VDBGAN(BottleneckDiscriminator, AlternatingModule):
         whole_number("steps", steps, at_least=2)
         at = torch.linspace(0, 1, steps, device=noise1.device)
         path = torch.stack([interpolate(noise1, noise2, t, mode) for t in at])
-        with evaluating(self.averaged_generator):
-            generated: Tensor = self.averaged_generator(path.flatten(0, 1)).to(self.dtype)
-        return generated.reshape(*path.shape[:2], *generated.shape[1:])
+        return cast(Tensor, self._generated(path.flatten(0, 1)).unflatten(0, path.shape[:2]))
 
     @property
     def value_range(self) -> tuple[float, float] | None:
@@ -221,8 +214,7 @@ class VDBGAN(BottleneckDiscriminator, AlternatingModule):
             return torch.randn(n, self.noise_dim, generator=generator).to(self.device).to(self.dtype)
 
         def draw_examples(n: int, generator: torch.Generator) -> Tensor:
-            with torch.no_grad(), evaluating(self.averaged_generator):
-                return generate(self, draw_noise(n, generator))
+            return self._generated(draw_noise(n, generator))
 
         def generate(model: VDBGAN, noise: Tensor) -> Tensor:
             return cast(Tensor, model.averaged_generator(noise)).to(model.dtype)
@@ -233,6 +225,11 @@ class VDBGAN(BottleneckDiscriminator, AlternatingModule):
             "logits": ExportPart(type(self).discriminate, of_examples, draw=draw_examples),
             "generator": ExportPart(generate, ("generator", "encoder", "head", "metrics"), "noise", draw_noise),
         }
+
+    @torch.no_grad()
+    def _generated(self, noise: Tensor) -> Tensor:
+        with evaluating(self.averaged_generator):
+            return cast(Tensor, self.averaged_generator(noise)).to(self.dtype)
 
     def _evaluate(self, batch: Any, stage: str) -> None:
         real = self.inputs(batch)
