@@ -61,9 +61,9 @@ class GradientPenalty(RecordsArguments, ABC):
     def __init__(self, weight: float = 10.0) -> None:
         self.weight = positive("weight of gradient_penalty", weight)
 
-    @abstractmethod
     def points(self, real: Tensor, generated: Tensor) -> Tensor:
-        """Return the points ``(B, ...)`` where the gradient is taken; ``real`` itself costs no further pass."""
+        """Return the points ``(B, ...)`` where the gradient is taken: by default ``real``, at no further pass."""
+        return real
 
     @abstractmethod
     def forward(self, gradient: Tensor) -> Tensor:
@@ -78,10 +78,6 @@ class R1(GradientPenalty):
     >>> R1(weight=10.0).forward(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).item()
     125.0
     """
-
-    def points(self, real: Tensor, generated: Tensor) -> Tensor:
-        """Return the real examples."""
-        return real
 
     def forward(self, gradient: Tensor) -> Tensor:
         """Return the mean squared norm, times the weight."""

@@ -12,7 +12,6 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.rank_zero import rank_zero_warn
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL.Image import Image
 from torch import Tensor
@@ -167,10 +166,12 @@ def point_plot(samples: Tensor, examples: Tensor | None = None) -> Image:
     """Plot samples ``(N, 2)``, and over them examples ``(M, 2)``, if given; these set the window."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot(aspect="equal")
-    _scatter(axes, samples, "samples", "tab:blue")
+    for label, given in (("samples", samples), ("examples", examples)):
+        if given is not None:
+            points = given.float().cpu()
+            x, y = points.unbind(1)
+            axes.scatter(x, y, s=4, alpha=0.5, linewidths=0, label=label)
     if examples is not None:
-        _scatter(axes, examples, "examples", "tab:orange")
-        points = examples.float().cpu()
         low, high = points.amin(0), points.amax(0)
         margin = 0.25 * (high - low).max()
         window = torch.stack([low - margin, high + margin], 1).tolist()
@@ -179,8 +180,3 @@ def point_plot(samples: Tensor, examples: Tensor | None = None) -> Image:
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return PIL.Image.open(png).convert("RGB")
-
-
-def _scatter(axes: Axes, points: Tensor, label: str, colour: str) -> None:
-    x, y = points.float().cpu().unbind(1)
-    axes.scatter(x, y, s=4, alpha=0.5, linewidths=0, label=label, color=colour)

@@ -120,12 +120,12 @@ def is_under_way(trainer: Trainer, step_before: int) -> bool:
         trainer: the trainer.
         step_before: its ``global_step`` at the start of the batch.
     """
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    holds = [one for one in trainer.callbacks if hasattr(one, "is_under_way")]  # type: ignore[attr-defined]
     return (
         trainer.global_step == step_before
         or trainer.is_last_batch
         or trainer.fit_loop.epoch_loop._should_check_val_fx(_fetcher(trainer))
-        or any(callback.is_under_way(trainer) for callback in callbacks if hasattr(callback, "is_under_way"))
+        or any(callback.is_under_way(trainer) for callback in holds)
     )
 
 

@@ -83,10 +83,6 @@ class SampleQuality(Measurement):
                 complaint = f"features={self.features.name} cannot be had of examples of the shape {shape}"
                 try_forward(complaint, self.features, examples.to(device))
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset."""
-        self.reset(trainer, pl_module)
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

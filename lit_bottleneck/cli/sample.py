@@ -57,8 +57,7 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
             parser.error(f"argument --{name}: must be at least 1; got {value}")
     if not 0 <= arguments.seed < 2**64:
         parser.error(f"argument --seed: must be from 0 to 2**64 - 1; got {arguments.seed}")
-    known = registered_extensions()
-    if arguments.out.suffix.lower() not in known:
+    if arguments.out.suffix.lower() not in registered_extensions():
         parser.error(f"argument --out: must end in a suffix of an image, such as .png; got {arguments.out}")
     black, white = arguments.value_range or (0.0, 1.0)
     if not black < white or math.isinf(white - black):

@@ -1,7 +1,6 @@
 """Alternate training of two networks: optimizers, schedulers, clipping, accumulation, generator averaging."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -16,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.checks import ConfigurationError, decay, one_of, positive, whole_number
-from lit_bottleneck.models.base import BottleneckModule
+from lit_bottleneck.models.discriminator import BottleneckDiscriminator
 from lit_bottleneck.training.precision import loss_scale
 from lit_bottleneck.training.weight_averaging import AveragedNetwork
 
@@ -25,10 +24,11 @@ Player = Literal["generator", "discriminator"]
 _SET_STRATEGY = "set trainer.strategy=ddp_find_unused_parameters_true (without static_graph)"
 
 
-class AlternatingModule(BottleneckModule, ABC):
+class AlternatingModule(BottleneckDiscriminator, ABC):
     """Base of models that train a generator and a discriminator with a bottleneck alternately.
 
-    A subclass defines ``discriminator``, ``training_examples`` and both losses. Each batch, or each
+    A subclass sets the attributes of ``BottleneckDiscriminator`` (or overrides ``discriminator`` and
+    ``discriminator_loss``), and defines ``training_examples`` and ``generator_loss``. Each batch, or each
     ``accumulate_grad_batches`` of them (fewer at the end of an epoch), is a step of the discriminator, after which beta
     moves. After ``discriminator_steps`` of these comes one of the generator, with as many draws as the step had
     batches. Values of a step are logged if it ends with a batch that the logger writes: let ``log_every_n_steps`` be a
@@ -82,18 +82,9 @@ class AlternatingModule(BottleneckModule, ABC):
         self.averaged_generator = AveragedNetwork(generator, self.generator_ema)
         self.steps_taken: dict[Player, int] = {"generator": 0, "discriminator": 0}
 
-    @property
-    @abstractmethod
-    def discriminator(self) -> Sequence[nn.Module]:
-        """The networks that the discriminator's optimizer trains."""
-
     @abstractmethod
     def training_examples(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the real examples of a batch, and generated ones; called without a graph."""
-
-    @abstractmethod
-    def discriminator_loss(self, real: Tensor, generated: Tensor) -> Tensor:
-        """Return the loss of the discriminator, a scalar."""
 
     @abstractmethod
     def generator_loss(self, n: int) -> Tensor:

@@ -12,7 +12,7 @@ from lit_bottleneck.functional import InterpolationMode, interpolate
 from lit_bottleneck.models import gan_checks
 from lit_bottleneck.models.alternating import AlternatingModule
 from lit_bottleneck.models.base import evaluating
-from lit_bottleneck.models.discriminator import BottleneckDiscriminator, mixture
+from lit_bottleneck.models.discriminator import mixture
 from lit_bottleneck.models.export_parts import ExportPart, mean_code
 from lit_bottleneck.networks.layers import add_spectral_norm
 from lit_bottleneck.training.distributed import rank_and_world_size
@@ -20,7 +20,7 @@ from lit_bottleneck.training.distributed import rank_and_world_size
 _PAPER_CAPACITY = 0.1  # nats, of the paper's CIFAR-10
 
 
-class VDBGAN(BottleneckDiscriminator, AlternatingModule):
+class VDBGAN(AlternatingModule):
     """GAN whose discriminator reads "real or generated" from a Gaussian code (VDB, arXiv 1810.00821).
 
     The discriminator is an encoder to a code and a head on it. It minimises ``E_real[loss(z)] + E_generated[loss(z)] +
