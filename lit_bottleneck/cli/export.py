@@ -8,10 +8,10 @@ import torch
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.errors import PATH_ERRORS, REFUSALS, argument_errors
-from lit_bottleneck.export.files import SIZES, largest_difference, runner, whole_file
+from lit_bottleneck.export.files import SIZES, largest_difference, runner
 from lit_bottleneck.export.inputs import example_inputs
 from lit_bottleneck.export.parts import deterministic_path, export_onnx, export_program
-from lit_bottleneck.training.checkpoints import load_model
+from lit_bottleneck.training.checkpoints import load_model, whole_file
 
 _PARTS = ("code", "logits", "reconstruction", "decoder", "generator")
 _DESCRIPTION = "Write a trained model's noise-free computation to a file that runs without this library."

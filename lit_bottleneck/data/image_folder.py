@@ -114,10 +114,8 @@ class FolderSource:
         if train.is_dir() != test.is_dir():
             there, missing = (train, test) if train.is_dir() else (test, train)
             raise ConfigurationError(f"{there} exists but {missing} does not; {LAYOUT}")
-        if not train.is_dir():
-            return [_list_images(self.root)]
-        parts = [_list_images(train), _list_images(test)]
-        differing = sorted(set(parts[0].classes) ^ set(parts[1].classes))
+        parts = [_list_images(folder) for folder in ((train, test) if train.is_dir() else (self.root,))]
+        differing = sorted(set(parts[0].classes) ^ set(parts[-1].classes))
         if differing:
             raise ConfigurationError(f"{train} and {test} must have the same classes; they differ in {differing}")
         return parts

@@ -154,10 +154,12 @@ class TorchvisionSource:
     def _examples(self, part: str) -> Examples:
         dataset = self._open(part)
         images = torch.as_tensor(dataset.data)
-        if images.shape[-1] == self.dims[0]:  # CIFAR
-            images = images.movedim(-1, 1)
+        if images.dim() == 3:  # MNIST and its likes
+            images = images.unsqueeze(1)
+        elif images.shape[-1] == 3:  # CIFAR
+            images = images.movedim(3, 1)
         labels = dataset.labels if self.name == "SVHN" else dataset.targets
-        return Examples.of(images.reshape(-1, *self.dims).contiguous(), torch.as_tensor(labels, dtype=torch.int64))
+        return Examples.of(images.contiguous(), torch.as_tensor(labels, dtype=torch.int64))
 
     def _open(self, part: str) -> Any:
         selection = {"split": part} if self.name == "SVHN" else {"train": part == "train"}

@@ -6,7 +6,6 @@ import zipfile
 import zlib
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from lit_bottleneck.data.base import LabelledDataModule
 from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.imdb_files import download_reviews, find_reviews, fingerprint, read_reviews
 from lit_bottleneck.data.tokenizer import TOKENIZER_VERSION, encode_texts
+from lit_bottleneck.training.checkpoints import whole_file
 
 
 class LabelledTokens(NamedTuple):
@@ -154,11 +154,5 @@ def write_cache(path: Path, tokens: LabelledTokens) -> None:
     Raises:
         OSError: if the file cannot be written; nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            np.savez(file, **tokens._asdict())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        np.savez(file, **tokens._asdict())

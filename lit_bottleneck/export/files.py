@@ -1,10 +1,8 @@
-"""Exported files: write them whole or not at all, run them, and compare them with the model."""
+"""Exported files: run them, and compare them with the model."""
 
 import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +12,6 @@ from lit_bottleneck.export.inputs import ROWS, batch_of
 Run = Callable[[Tensor], Tensor]
 
 SIZES = (1, ROWS)  # of the compared batches
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write a file to, which is moved to ``path`` when it is complete.
-
-    Files written beside it are moved too, before it. On an error, old files stay.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        file = Path(folder, path.name)
-        yield file
-        for part in sorted(Path(folder).iterdir(), key=lambda part: part == file):
-            part.replace(path.parent / part.name)
 
 
 def runner(file: Path) -> Run | None:

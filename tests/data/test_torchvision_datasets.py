@@ -1,8 +1,10 @@
 import os
 import pickle
+import struct
 
 import pytest
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data import Images
 from lit_bottleneck.data.downloads import MissingDataError
 from lit_bottleneck.data.images import NAMED_DATASETS, TorchvisionSource
@@ -96,6 +98,15 @@ def test_the_error_for_a_damaged_file_names_data_set_and_place(tmp_path):
     images = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:1000])
     with pytest.raises(MissingDataError, match=rf"MNIST was expected in {tmp_path}"):
+        Images("MNIST", root=tmp_path).setup()
+
+
+def test_images_of_another_shape_are_refused(tmp_path):
+    write_mnist(tmp_path)
+    images = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    content = images.read_bytes()
+    images.write_bytes(content[:8] + struct.pack(">II", 14, 56) + content[16:])  # as many pixels in another shape
+    with pytest.raises(ConfigurationError, match=r"dims=\(1, 28, 28\) must be .* got images \(1, 14, 56\)"):
         Images("MNIST", root=tmp_path).setup()
 
 

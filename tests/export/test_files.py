@@ -1,4 +1,4 @@
-"""Exported files: whole or not at all, and compared with the model."""
+"""Exported files: run, and compared with the model."""
 
 import sys
 from pathlib import Path
@@ -7,32 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lit_bottleneck.export.files import largest_difference, runner, whole_file
-
-
-def test_a_file_is_moved_with_the_files_beside_it(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "model.onnx"
-    with whole_file(path) as file:
-        file.write_text("model")
-        file.with_name("model.onnx.data").write_text("weights")
-        assert not path.exists()
-    assert (path.read_text(), path.with_name("model.onnx.data").read_text()) == ("model", "weights")
-    assert sorted(part.name for part in path.parent.iterdir()) == ["model.onnx", "model.onnx.data"]
-
-
-def write_half(path: Path) -> None:
-    with whole_file(path) as file:
-        file.write_text("new")
-        raise RuntimeError("in the middle")
-
-
-def test_an_error_keeps_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_text("old")
-    with pytest.raises(RuntimeError, match="in the middle"):
-        write_half(path)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+from lit_bottleneck.export.files import largest_difference, runner
 
 
 def test_without_onnxruntime_there_is_no_runner(monkeypatch: pytest.MonkeyPatch) -> None:
