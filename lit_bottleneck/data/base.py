@@ -89,12 +89,11 @@ class ExamplesDataModule(LightningDataModule):
         self.check(training)
         self.check(test)
         kept, held_out = self.split(training, validation_count(self.val_size, len(training)))
-        examples: dict[Part, Examples] = {
-            "train": training.select(kept),
-            "val": training.select(held_out),
-            "test": test,
+        self._datasets = {
+            "train": self.make_dataset(training.select(kept), "train"),
+            "val": self.make_dataset(training.select(held_out), "val"),
+            "test": self.make_dataset(test, "test"),
         }
-        self._datasets = {part: self.make_dataset(of_part, part) for part, of_part in examples.items()}
 
     def dataset(self, part: Part) -> BatchedDataset:
         """Return the dataset of a part ("train", "val" or "test"), after ``setup`` if it has not run yet."""

@@ -96,8 +96,7 @@ class FolderSource:
             ConfigurationError: if an image is unreadable, or of another size than the first (without ``image_size``).
         """
         if len(self.parts) == 2:
-            training, test = map(self._examples, self.parts)
-            return training, test
+            return self._examples(self.parts[0]), self._examples(self.parts[1])
         everything = self._examples(self.parts[0])
         test_total = validation_count(TEST_SIZE, len(everything))
         training_rows, test_rows = stratified_split(everything.labels, test_total, TEST_SEED)

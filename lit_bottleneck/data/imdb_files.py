@@ -83,21 +83,17 @@ def read_reviews(path: Path) -> tuple[Reviews, Reviews]:
         ConfigurationError: if the archive is damaged, or reviews are missing, too long or not UTF-8.
     """
     contents = _read_folder(path) if path.is_dir() else _read_archive(path)
-    training, test = (_part(path, contents, part) for part in PARTS)
-    return training, test
+    return _part(path, contents, "train"), _part(path, contents, "test")
 
 
 def _part(path: Path, contents: dict[str, bytes], part: str) -> Reviews:
-    texts: list[str] = []
-    labels: list[int] = []
+    names = sorted(name for name in contents if name.startswith(f"{part}/"))  # by class, then by file
+    labels = np.array([CLASSES.index(name.split("/")[1]) for name in names], np.int64)
     for label, name_of_class in enumerate(CLASSES):
-        names = sorted(name for name in contents if name.startswith(f"{part}/{name_of_class}/"))
-        if not names:
+        if label not in labels:
             files = f"{FOLDER}/{part}/{name_of_class}/*.txt"
             raise ConfigurationError(f"{path.absolute()} is incomplete: it has no reviews {files}. {_REPLACE}")
-        texts.extend(_decoded(path, name, contents[name]) for name in names)
-        labels.extend([label] * len(names))
-    return Reviews(texts, np.array(labels, np.int64))
+    return Reviews([_decoded(path, name, contents[name]) for name in names], labels)
 
 
 def _decoded(path: Path, name: str, content: bytes) -> str:
