@@ -61,12 +61,11 @@ class RandomStates(Callback):
         """Read the states of this process; they are set when training starts."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        of_ranks = checkpoint.get(_KEY)
-        if of_ranks is not None and len(of_ranks) != trainer.world_size:
+        of_ranks = checkpoint.get(_KEY, [])
+        self._loaded = of_ranks[trainer.global_rank] if len(of_ranks) == trainer.world_size else None
+        if of_ranks and self._loaded is None:
             other = f"was written by {len(of_ranks)} processes, and there are {trainer.world_size} now"
             rank_zero_warn(f"the checkpoint {other}: noise and order of the data are not continued")
-            of_ranks = None
-        self._loaded = None if of_ranks is None else of_ranks[trainer.global_rank]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the states from which the loader and the iterator of the first epoch are made."""
@@ -148,7 +147,7 @@ def _parts_of_loaders(trainer: Trainer) -> Iterator[Any]:
 def _generators(trainer: Trainer) -> list[torch.Generator]:
     """Return the generators of the training loaders and their samplers."""
     found = (getattr(part, "generator", None) for part in _parts_of_loaders(trainer))
-    return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
+    return list(dict.fromkeys(one for one in found if isinstance(one, torch.Generator)))
 
 
 def _states(trainer: Trainer) -> States:

@@ -52,9 +52,7 @@ class ResumePoint(Callback):
                 way_out = "set trainer.strategy.init_args.state_dict_type=full"
                 raise ConfigurationError(f"ResumePoint writes a file, and a sharded checkpoint is a folder: {way_out}")
             trainer_: Any = trainer  # its type does not declare callbacks
-            others = [callback for callback in trainer_.callbacks if callback is not self]
-            first = next((i for i, one in enumerate(others) if isinstance(one, Checkpoint)), len(others))
-            trainer_.callbacks = [*others[:first], self, *others[first:]]
+            trainer_.callbacks = sorted(trainer_.callbacks, key=lambda one: (isinstance(one, Checkpoint), one is self))
             self._path: Path = trainer.strategy.broadcast(run_folder(trainer) / FILENAME)
             self._staged = self._path.with_name(f".{FILENAME}")
 
@@ -103,8 +101,7 @@ class ResumePoint(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the file, unless a timer ended the training."""
         self._stop_listening()
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        left = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
+        left = [it.time_remaining() for it in trainer.callbacks if isinstance(it, Timer)]  # type: ignore[attr-defined]
         if trainer.should_stop and any(seconds is not None and seconds <= 0 for seconds in left):
             self._put_in_place(trainer)
             rank_zero_info(f"to go on: lit-bottleneck resume {self._path.parent} --trainer.max_time LONGER")

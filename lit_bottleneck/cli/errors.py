@@ -139,16 +139,12 @@ def _prefer_whole_numbers(parser: LightningArgumentParser) -> None:
 
 def _key_of(kind: type, arguments: dict[str, Any], configuration: dict[str, Any]) -> str:
     """Return the key of a class in the configuration: of several places the one with most of these arguments."""
-
-    def agreement(section: dict[str, Any]) -> int:
-        return sum(arguments.get(name) == value for name, value in (section.get("init_args") or {}).items())
-
-    named = [
-        (agreement(section), key)
-        for key, section in _sections(configuration)
-        if section["class_path"].rpartition(".")[2] == kind.__name__
-    ]
-    return max(named, key=lambda place: place[0], default=(0, ""))[1]
+    places = []
+    for key, section in _sections(configuration):
+        if section["class_path"].rpartition(".")[2] == kind.__name__:
+            given = (section.get("init_args") or {}).items()
+            places.append((sum(arguments.get(name) == value for name, value in given), key))
+    return max(places, key=lambda place: place[0], default=(0, ""))[1]
 
 
 def _sections(tree: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

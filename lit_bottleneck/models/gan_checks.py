@@ -12,8 +12,6 @@ from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.models.setup_checks import dummy_zeros, try_forward
 from lit_bottleneck.training.compilation import uncompiled
 
-ValueRange = tuple[float, float]
-
 _TOLERANCE = 1e-3  # of the range of pixels
 _ONE_EXAMPLE = "{} one example, for which batch normalisation is undefined: set another batch_size, or drop_last=True"
 
@@ -106,7 +104,7 @@ def has_batch_norm(*networks: nn.Module) -> bool:
     return any(isinstance(layer, _BatchNorm) and not isinstance(layer, nn.SyncBatchNorm) for layer in layers)
 
 
-def check_values(value_range: ValueRange | None, real: Tensor) -> None:
+def check_values(value_range: tuple[float, float] | None, real: Tensor) -> None:
     """Refuse examples outside of the generator's range, if it is known; warn of a range that looks wrong.
 
     Raises:
