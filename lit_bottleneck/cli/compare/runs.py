@@ -12,6 +12,7 @@ import yaml
 
 from lit_bottleneck.cli.compare.arms import Arm
 from lit_bottleneck.cli.recipes import as_list
+from lit_bottleneck.training.checkpoints import whole_file
 
 FINISHED = "finished.json"  # in the folder of a finished run
 _INFORMATION = "lit_bottleneck.callbacks.Information"
@@ -67,9 +68,8 @@ class Run:
 
     def finish(self, seconds: float) -> None:
         """Mark the run as finished, by a file that appears whole or not at all."""
-        part = self.folder / f"{FINISHED}.part"
-        part.write_text(json.dumps({"seconds": seconds, "at": time.strftime("%Y-%m-%d %H:%M:%S")}))
-        part.replace(self.folder / FINISHED)
+        with whole_file(self.folder / FINISHED) as file:
+            file.write_text(json.dumps({"seconds": seconds, "at": time.strftime("%Y-%m-%d %H:%M:%S")}))
 
 
 def make_run(arm: Arm, seed: int, configuration: dict[str, Any], out: Path) -> Run:
