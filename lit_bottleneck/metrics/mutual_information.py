@@ -1,6 +1,5 @@
 """Mutual information of inputs and codes: lower and upper bounds."""
 
-import hashlib
 from typing import Any
 
 import torch
@@ -195,7 +194,7 @@ def _noisy(mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
 def code_keys(codes: Tensor, seed: int) -> Tensor:
     """Return a pseudo-random number for each code, a hash of the code's bits alone.
 
-    So batch, process and device make no difference.
+    Integer arithmetic that wraps around is exact in every order, so that batch, process and device make no difference.
 
     Args:
         codes: ``(B, ...)`` in float64.
@@ -208,7 +207,17 @@ def code_keys(codes: Tensor, seed: int) -> Tensor:
     >>> (keys == keys[0]).tolist()
     [True, False, True]
     """
-    rows, key = codes.flatten(1).cpu().numpy(), str(seed).encode()
-    hashes = [hashlib.blake2b(row, digest_size=8, key=key).digest() for row in rows]
-    keys = [int.from_bytes(digest, "little", signed=True) for digest in hashes]
-    return torch.tensor(keys, dtype=torch.int64, device=codes.device)
+    bits = codes.flatten(1).view(torch.int64)
+    generator = torch.Generator().manual_seed(seed)
+    factors = torch.randint(-(2**63), 2**63 - 1, (bits.shape[1],), generator=generator).to(bits.device) | 1
+    # The low bits of a number that came in float32 are all 0, and products would leave them so.
+    keys = (_xor_shifted(bits, 32) * factors).sum(1)
+    # The finaliser of splitmix64; its factors as signed numbers.
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        keys = _xor_shifted(keys, shift) * factor
+    return _xor_shifted(keys, 31)
+
+
+def _xor_shifted(bits: Tensor, shift: int) -> Tensor:
+    """Return ``bits ^ (bits >> shift)`` of unsigned numbers."""
+    return bits ^ ((bits >> shift) & ((1 << (64 - shift)) - 1))
