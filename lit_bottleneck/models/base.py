@@ -1,9 +1,10 @@
 """Base of the models: encoder, optimizer, the sum of a loss, and metrics of a split."""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import contextmanager, suppress
+from functools import partial, reduce
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
@@ -16,8 +17,11 @@ from lit_bottleneck.beta import BetaController
 from lit_bottleneck.bottleneck import GaussianBottleneck
 from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.code import Code, Scale
+from lit_bottleneck.models.batch import described, input_of, label_of, tensor_from
 from lit_bottleneck.models.export_parts import ExportPart, mean_code
+from lit_bottleneck.models.setup_checks import OF_THE_MACHINE
 from lit_bottleneck.models.stored_arguments import StoredArguments
+from lit_bottleneck.models.terms import broken_networks, check_finite
 from lit_bottleneck.training.compilation import uncompiled
 from lit_bottleneck.training.precision import Mean, Move, without_casts
 
@@ -43,11 +47,16 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
             ``2 * latent_dim``: at construction where the encoder has ``out_features``, else at the first batch.
 
     Attributes:
-        mean_names: what ``measure`` averages over a split.
+        log_names: other names for what is logged, such as ``{"val/loss": "val_loss"}``: for callbacks' metrics of this
+            module, too. A subclass or an instance sets it; ``monitor`` then takes the new name.
+        batch_keys: the names of inputs and labels in a batch that is a dictionary.
+        mean_names: what ``measure`` averages over a split, whichever batches there are.
         progress_bar_metric: which metric of the validation the progress bar shows.
         stops_at_non_finite_loss: see ``training_loss``; ``callbacks.SkipNonFinite`` sets it to False.
     """
 
+    log_names: Mapping[str, str] = MappingProxyType({})
+    batch_keys: ClassVar[tuple[str, str]] = ("x", "y")
     mean_names: ClassVar[tuple[str, ...]] = ()
     progress_bar_metric: ClassVar[str] = ""
     stops_at_non_finite_loss = True
@@ -78,9 +87,16 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
         """Code a batch of inputs; ``sample`` as in ``bottleneck``.
 
         Raises:
-            ConfigurationError: if the encoder does not return ``2 * latent_dim`` numbers per example.
+            ConfigurationError: if the encoder does not return ``2 * latent_dim`` numbers per example, or takes floats
+                and ``x`` is of whole numbers.
         """
-        moments = self.encoder(x)
+        try:
+            moments = self.encoder(x)
+        except (RuntimeError, IndexError) as error:
+            if x.is_floating_point() or isinstance(error, OF_THE_MACHINE):
+                raise
+            refuses = f"encoder={type(self.encoder).__name__} does not take these whole numbers"
+            raise ConfigurationError(f"{refuses}, {described(x)}: {error}") from error
         self._check_width(moments.shape[1] if moments.dim() > 1 else 1)
         return self.bottleneck(moments, sample)
 
@@ -111,11 +127,11 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
             FloatingPointError: if a term is not finite, with its name; see ``checks_values``. Not if
                 ``stops_at_non_finite_loss`` is False: then the gradient is NaN wherever the loss is not finite.
         """
-        loss = torch.stack(list(terms.values())).sum()
+        loss = reduce(torch.add, terms.values())
         if not self.stops_at_non_finite_loss:
             loss = loss * torch.where(loss.isfinite(), 1.0, math.nan)  # and so is the gradient, on all processes
         elif self.checks_values(loss):
-            self._check_finite(loss, terms, f" of the {network}" if network else "")
+            check_finite(self, loss, terms, network)
         if self.logs_this_step:
             if len(terms) > 1:
                 self.log("train/loss", loss, prog_bar=True)
@@ -132,17 +148,35 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
         Args:
             stage: ``"val"`` or ``"test"``.
             rows: examples of the batch.
-            **values: under names of ``mean_names``: ``(rows,)``, or a mean over the examples.
+            **values: by name: ``(rows,)``, or a mean over the examples.
         """
+        means = self.split_metrics(stage)
         for name, value in values.items():
-            mean = cast(Mean, self.split_metrics(stage)[name])
+            if name not in means:
+                means[name] = Mean().to(self.device)
+            mean = cast(Mean, means[name])
             mean.update(value, weight=1.0 if value.dim() else rows)
             self.log_metric(stage, name)
 
     def log_metric(self, stage: str, name: str) -> None:
         """Log a metric of a split as ``val/...`` or ``test/...``."""
+        shown, place = (stage, name) == ("val", self.progress_bar_metric), f"metrics.{stage}.{name}"
         metric = cast(Metric, self.split_metrics(stage)[name])
-        self.log(f"{stage}/{name}", metric, prog_bar=(stage, name) == ("val", self.progress_bar_metric))
+        self.log(f"{stage}/{name}", metric, prog_bar=shown, metric_attribute=place)
+
+    def log(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """Log a value under its name in ``log_names``; everything that is logged comes through here.
+
+        Raises:
+            ConfigurationError: if ``log_names`` gives several values one name.
+        """
+        named = self.log_names.get(name, name)
+        others = [ours for ours, theirs in self.log_names.items() if theirs == named and ours != name]
+        if others:
+            raise ConfigurationError(
+                f"log_names must give each value its own name; got {named!r} for {name}, {others[0]}"
+            )
+        super().log(named, *args, **kwargs)
 
     def split_metrics(self, stage: str) -> "SplitMetrics":
         """Return the metrics of the split ``"val"`` or ``"test"``."""
@@ -155,7 +189,7 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
             FloatingPointError: with the names of the networks.
         """
         super().on_save_checkpoint(checkpoint)
-        broken = self._broken_networks()
+        broken = broken_networks(self)
         if broken:
             raise FloatingPointError(
                 f"the weights of {broken} are not finite: the last checkpoint is kept, and no other written"
@@ -173,45 +207,58 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
         for metric in (part for part in self.modules() if isinstance(part, Metric)):
             metric.reset()
 
+    @property
+    def dataset_size(self) -> int | None:
+        """Number of training examples, if the trainer has them in one loader."""
+        dataset = None if self._trainer is None else getattr(self._trainer.train_dataloader, "dataset", None)
+        return len(dataset) if isinstance(dataset, Sized) else None
+
     def export_parts(self) -> dict[str, ExportPart]:
         """Return the parts that can be exported, by name."""
         return {"code": ExportPart(mean_code, unused=("decoder", "metrics"))}
 
-    @staticmethod
-    def inputs(batch: Any) -> Any:
-        """Return the ``x`` of a batch ``x``, ``(x,)`` or ``(x, y, ...)``."""
-        return batch[0] if isinstance(batch, (tuple, list)) else batch
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """Precision of the encoder's weights."""
+        return next((weight.dtype for weight in self.encoder.parameters() if weight.is_floating_point()), self.dtype)
 
-    @staticmethod
-    def with_label(prediction: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
-        """Return a prediction with the ``y`` of a batch ``(x, y, ...)`` as ``label``, if there is one."""
-        has_label = isinstance(batch, (tuple, list)) and len(batch) > 1
-        return prediction | {"label": batch[1]} if has_label else prediction
+    @classmethod
+    def inputs(cls, batch: Any) -> Any:
+        """Return the ``x`` of a batch ``x``, ``(x, ...)`` or ``{"x": x, ...}``; override it for other batches.
+
+        Raises:
+            ConfigurationError: if there is none.
+        """
+        return input_of(batch, cls.batch_keys[0])
+
+    def encoder_inputs(self, x: Any) -> Tensor:
+        """Return a batch's inputs, a tensor or NumPy array, as the encoder takes them.
+
+        Returns:
+            Floats in the precision of the encoder's weights; whole numbers as they are.
+
+        Raises:
+            ConfigurationError: for anything but a tensor or an array ``(B, ...)``.
+        """
+        tensor = tensor_from("x of a batch", x)
+        if not tensor.dim():
+            raise ConfigurationError(f"x of a batch must have the shape (B, ...); got {described(x)}")
+        if tensor.is_floating_point():
+            tensor = tensor.to(self.weights_dtype)
+        return tensor if isinstance(x, Tensor) else tensor.to(self.device)
+
+    @classmethod
+    def with_label(cls, prediction: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+        """Return a prediction with the ``y`` of a batch as ``label``, if there is one: numbers as a tensor."""
+        label = label_of(batch, cls.batch_keys[1])
+        with suppress(ConfigurationError):
+            label = tensor_from("label", label)
+        return prediction if label is None else prediction | {"label": label}
 
     def _check_width(self, width: int | None) -> None:
         if width not in (None, 2 * self.latent_dim):
             needs = f"needs an encoder that returns {2 * self.latent_dim} numbers per example"
             raise ConfigurationError(f"latent_dim={self.latent_dim} {needs}; got {width}")
-
-    def _check_finite(self, loss: Tensor, terms: Mapping[str, Tensor], of: str) -> None:
-        if math.isfinite(loss.item()):
-            return
-        values = {name: term.item() for name, term in terms.items()}
-        bad = [name for name, value in values.items() if not math.isfinite(value)] or ["their sum"]
-        step = "" if self._trainer is None else f" at step {self._trainer.global_step}"
-        broken = self._broken_networks()
-        why = f"The weights of {broken} are not finite since the last step. " if broken else ""
-        raise FloatingPointError(
-            f"the loss{of} is not finite{step}: {', '.join(bad)} of "
-            f"{', '.join(f'{name}={value:.6g}' for name, value in values.items())} (beta={self.beta:.6g}). {why}"
-            "Look at the data, lower the learning rate, or set "
-            f"{'trainer.' if self.automatic_optimization else ''}gradient_clip_val."
-        )
-
-    def _broken_networks(self) -> str:
-        """Return the names of the networks with a weight or a buffer that is not finite."""
-        tensors = [*self.named_parameters(), *self.named_buffers()]
-        return ", ".join(sorted({name.split(".")[0] for name, value in tensors if not value.isfinite().all()}))
 
 
 def output_width(network: nn.Module) -> int | None:

@@ -1,6 +1,6 @@
 """Dry-run networks on dummy inputs, so that shape errors surface before training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -15,6 +15,8 @@ from lit_bottleneck.likelihoods import Likelihood
 
 Result = TypeVar("Result")
 
+OF_THE_MACHINE = (torch.OutOfMemoryError, torch.distributed.DistError)  # errors that say nothing about an input
+
 
 def try_forward(complaint: str, network: Callable[[Tensor], Result], x: Tensor) -> Result:
     """Return ``network(x)``.
@@ -25,12 +27,16 @@ def try_forward(complaint: str, network: Callable[[Tensor], Result], x: Tensor) 
     try:
         with torch.compiler.set_stance("force_eager"):  # two examples are no size to compile for
             return network(x)
-    except (torch.OutOfMemoryError, torch.distributed.DistError):
-        raise  # of the machine
+    except OF_THE_MACHINE:
+        raise
     except (RuntimeError, IndexError) as error:  # of shapes, and of tokens without an embedding
         if isinstance(error, IndexError) and x.is_floating_point():
             raise
         raise ConfigurationError(f"{complaint}: {error}") from error
+    except ConfigurationError as error:
+        if isinstance(error.__cause__, (RuntimeError, IndexError)):  # of an encoder of floats that got whole numbers
+            raise ConfigurationError(f"{complaint}: {error.__cause__}") from error.__cause__
+        raise
 
 
 def try_decode(decoder: nn.Module, decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
@@ -74,6 +80,26 @@ def dummy_code(model: Any, x: Tensor) -> Code:
             with suppress(ConfigurationError):
                 return try_forward(complaint, encode, x.long())
         raise
+
+
+def likelihood_parameters(output: Tensor, likelihood: Likelihood, dims: Sequence[int]) -> Tensor:
+    """Return a decoder's output ``(B, ...)`` in the shape of the parameters of data of shape ``dims``.
+
+    Raises:
+        ConfigurationError: with both shapes, if they do not fit.
+    """
+    if not dims:
+        raise ConfigurationError("x of a batch must have the shape (B, ...), such as (B, 1); got (B,)")
+    numbers = likelihood.numbers_per_output
+    wanted = (numbers * dims[0], *dims[1:])
+    flat = (wanted[0] * torch.Size(dims[1:]).numel(),)
+    if tuple(output.shape[1:]) not in (wanted, flat):
+        raise ConfigurationError(
+            f"data of the shape {tuple(dims)} under {type(likelihood).__name__}, which needs {numbers} "
+            f"number{'s' * (numbers > 1)} per output, need a decoder that returns {wanted} per example; got "
+            f"{tuple(output.shape[1:])}"
+        )
+    return output.reshape(len(output), *wanted)
 
 
 def check_decoder(decoder: nn.Module, latent_dim: int, likelihood: Likelihood) -> None:

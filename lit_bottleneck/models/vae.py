@@ -1,7 +1,7 @@
 """The variational autoencoder."""
 
 import math
-from collections.abc import Sequence, Sized
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from lit_bottleneck.beta import BetaController
-from lit_bottleneck.checks import ConfigurationError, not_negative, whole_number
+from lit_bottleneck.checks import not_negative, whole_number
 from lit_bottleneck.code import Code
 from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpolate, log_ratio
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from
 from lit_bottleneck.models.base import BottleneckModule, evaluating
 from lit_bottleneck.models.export_parts import ExportPart, call, mean_code
-from lit_bottleneck.models.setup_checks import check_decoder, dummy_batch, dummy_code, try_decode
+from lit_bottleneck.models.setup_checks import check_decoder, dummy_batch, dummy_code, likelihood_parameters, try_decode
+from lit_bottleneck.models.terms import check_terms
 from lit_bottleneck.objectives import ELBO, CodedBatch, Objective, objective_from
 from lit_bottleneck.training.distributed import mean_over_processes
 
@@ -26,7 +27,7 @@ class VAE(BottleneckModule):
     """Variational autoencoder: a model of the density of ``x`` by a Gaussian code (arXiv 1312.6114).
 
     ``loss = -log q(x|z) + beta * KL(p(z|x) || N(0, I))``, with one draw of ``z`` per example in training. Of a batch
-    ``(x, y, ...)`` only ``x`` is used.
+    ``(x, y, ...)`` only ``x`` is used. Override ``extra_terms`` for further terms, such as those of a head on the code.
 
     Logged as ``train/...``, ``val/...`` and ``test/...``, in nats per example and unweighted: ``elbo``, ``distortion``
     and ``rate``. ``elbo = -(distortion + rate)`` is a lower bound of ``log q(x)`` whatever beta is, and chooses
@@ -196,6 +197,18 @@ class VAE(BottleneckModule):
                 decode = partial(self._decoded, dims=x.shape[1:])
                 self.likelihood.mean(try_decode(self.decoder, decode, dummy_code(self, x).z))
 
+    def extra_terms(self, code: Code, batch: Any) -> dict[str, Tensor]:
+        """Return further terms of the loss by name, scalars; override it, for a head on the code and the like.
+
+        They are part of the loss in training, validation and test, and logged as ``train/...``, ``val/...`` and
+        ``test/...`` (there as means over the split).
+
+        Args:
+            code: of the examples of the batch; its ``z`` is a draw in validation, too.
+            batch: as it came.
+        """
+        return {}
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         x = self._supported(batch)
@@ -203,12 +216,12 @@ class VAE(BottleneckModule):
         draws = code.z[None] if self.objective.num_samples == 1 else code.sample(self.objective.num_samples)
         distortion = self.distortion(draws, x)
         penalty = self._price(code, distortion.mean(0))
-        terms = self.objective(CodedBatch(code, draws, distortion, penalty, self.beta, self._dataset_size()))
+        terms = self.objective(CodedBatch(code, draws, distortion, penalty, self.beta, self.dataset_size))
         if self.logs_this_step:
             mean = distortion.mean()
             measured = {"elbo": -(mean + code.rate.mean()), "distortion": mean}
             self.log_dict({f"train/{name}": value for name, value in measured.items() if name not in terms})
-        return self.training_loss(**terms)
+        return self.training_loss(**terms, **self._extra_terms(code, batch, terms))
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Take a batch into the metrics."""
@@ -246,9 +259,14 @@ class VAE(BottleneckModule):
         x = self._supported(batch)
         code = self.encode(x, sample=True)
         distortion = self.distortion(self._draws(code), x).mean(0)
-        elbo, loss = -(distortion + code.rate), distortion.mean() + self._price(code, distortion)
-        self.measure(stage, len(x), loss=loss, elbo=elbo, distortion=distortion, rate=code.rate)
+        extra = self._extra_terms(code, batch)
+        elbo, loss = -(distortion + code.rate), distortion.mean() + self._price(code, distortion) + sum(extra.values())
+        self.measure(stage, len(x), loss=loss, elbo=elbo, distortion=distortion, rate=code.rate, **extra)
         return x
+
+    def _extra_terms(self, code: Code, batch: Any, terms: Collection[str] = ()) -> dict[str, Tensor]:
+        taken = {*self.mean_names, "beta", "rate_penalty", *terms}
+        return check_terms("extra_terms", self.extra_terms(code, batch), taken)
 
     def _price(self, code: Code, distortion: Tensor) -> Tensor:
         priced_rate = None
@@ -264,17 +282,7 @@ class VAE(BottleneckModule):
 
     def _decoded(self, z: Tensor, dims: Sequence[int]) -> Tensor:
         """Decode codes into the parameters of the likelihood of data of shape ``dims``."""
-        parameters: Tensor = self.decoder(z)
-        numbers = self.likelihood.numbers_per_output
-        wanted = (numbers * dims[0], *dims[1:])
-        flat = (wanted[0] * torch.Size(dims[1:]).numel(),)
-        if tuple(parameters.shape[1:]) not in (wanted, flat):
-            raise ConfigurationError(
-                f"data of the shape {tuple(dims)} under {type(self.likelihood).__name__}, which needs {numbers} "
-                f"number{'s' * (numbers > 1)} per output, need a decoder that returns {wanted} per example; got "
-                f"{tuple(parameters.shape[1:])}"
-            )
-        return parameters.reshape(len(z), *wanted)
+        return likelihood_parameters(self.decoder(z), self.likelihood, dims)
 
     def _log_likelihood(self, x: Tensor, num_samples: int, rows: int) -> Tensor:
         code = self.encode(x, sample=False)
@@ -286,12 +294,7 @@ class VAE(BottleneckModule):
         return total - math.log(num_samples)
 
     def _supported(self, batch: Any) -> Tensor:
-        x: Tensor = self.inputs(batch)
+        x = self.encoder_inputs(self.inputs(batch))
         if self.checks_values(x):
             self.likelihood.check(x)
         return x
-
-    def _dataset_size(self) -> int | None:
-        """Return the number of training examples, if the trainer has them in one loader."""
-        dataset = None if self._trainer is None else getattr(self._trainer.train_dataloader, "dataset", None)
-        return len(dataset) if isinstance(dataset, Sized) else None

@@ -15,6 +15,7 @@ from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.code import Code
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.models.base import BottleneckModule, evaluating, output_width
+from lit_bottleneck.models.batch import check_class_labels, class_labels, described, label_of
 from lit_bottleneck.models.export_parts import ExportPart, call
 from lit_bottleneck.models.setup_checks import dummy_batch, dummy_code, try_decode
 
@@ -24,6 +25,9 @@ class VIBClassifier(BottleneckModule):
 
     ``loss = cross-entropy(y | z) + beta * KL(p(z|x) || N(0, I))``, with one draw of ``z`` per example in training. Keep
     beta well below 1: from there on the collapsed code (rate 0, chance accuracy) is a global optimum.
+
+    Labels are indices of classes, or soft labels ``(B, num_classes)``, which accuracy and calibration take for the
+    class of their largest entry. Override ``labelled`` for other batches, ``classification_loss`` for another loss.
 
     In evaluation the code is its mean, or ``eval_samples`` draws, whose *probabilities* are averaged. Logged, each as
     ``val/...`` and ``test/...``: ``loss``, ``cross_entropy``, ``rate`` (nats), ``accuracy``, ``calibration_error``
@@ -115,14 +119,44 @@ class VIBClassifier(BottleneckModule):
             z = dummy_code(self, x).z
             self._check_logits(try_decode(self.decoder, self.decoder, z).shape[-1])
 
+    def labelled(self, batch: Any) -> tuple[Any, Any]:
+        """Return inputs and labels of a batch ``(x, y, ...)`` or ``{"x": x, "y": y, ...}``.
+
+        Override it for batches of another form (and ``inputs``, for predictions). What it returns is converted and
+        checked afterwards: inputs as by ``encoder_inputs``, labels as by ``batch.class_labels``.
+
+        Raises:
+            ConfigurationError: if the batch has no labels.
+        """
+        x, labels = self.inputs(batch), label_of(batch, self.batch_keys[1])
+        if labels is None:
+            form = "(x, y, ...) or {{{!r}: x, {!r}: y, ...}}".format(*self.batch_keys)
+            raise ConfigurationError(f"a classifier needs batches with labels, {form}; got {described(batch)}")
+        return x, labels
+
+    def classification_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of each example; override it for class weights, smoothing or another loss.
+
+        It is the loss in training, and what validation and test log as ``cross_entropy``.
+
+        Args:
+            logits: ``(B, num_classes)``, at least float32. In evaluation: log-probabilities (which are logits of
+                themselves), averaged over ``eval_samples`` draws.
+            labels: indices of classes ``(B,)``, or soft labels ``(B, num_classes)``, whose rows sum to 1.
+
+        Returns:
+            ``(B,)``, or a scalar: the mean over the batch, which a split averages by the number of examples.
+        """
+        return F.cross_entropy(logits, labels, reduction="none")
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the cross-entropy of one draw, plus the price of its rate."""
-        x, labels = self._labelled(batch)
+        x, labels = self._examples(batch)
         code = self.encode(x)
         logits = self._logits(code.z)
         if self.logs_this_step:
-            self.log("train/accuracy", (logits.argmax(-1) == labels).float().mean())
-        cross_entropy = F.cross_entropy(logits, labels)
+            self.log("train/accuracy", (logits.argmax(-1) == _classes(labels)).float().mean())
+        cross_entropy = self._cross_entropy(logits, labels).mean()
         penalty = self.rate_penalty(code.rate, distortion=cross_entropy)
         return self.training_loss(cross_entropy=cross_entropy, rate_penalty=penalty)
 
@@ -134,11 +168,11 @@ class VIBClassifier(BottleneckModule):
         """Take a batch into the metrics."""
         code, labels = self._evaluate(batch, "test")
         drawn = self._logits(code.sample(1)[0])
-        self.measure("test", len(labels), cross_entropy_sampled=F.cross_entropy(drawn, labels, reduction="none"))
+        self.measure("test", len(labels), cross_entropy_sampled=self._cross_entropy(drawn, labels))
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return ``probabilities (B, num_classes)``, ``rate (B,)`` in nats, ``mean (B, K)``, and ``label`` if given."""
-        code = self.encode(self.inputs(batch), sample=False)
+        code = self.encode(self.encoder_inputs(self.inputs(batch)), sample=False)
         prediction = {"probabilities": self.log_probabilities(code).exp(), "rate": code.rate, "mean": code.mean}
         return self.with_label(prediction, batch)
 
@@ -150,27 +184,40 @@ class VIBClassifier(BottleneckModule):
         """Return logits ``(B, num_classes)``, at least float32, for codes ``(B, K)``."""
         return at_least_float32(self.decoder(z))
 
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of the hook, ``(B,)`` or a scalar."""
+        loss = self.classification_loss(logits, labels)
+        if loss.shape not in ((), logits.shape[:1]):
+            wanted = f"classification_loss must return a scalar or ({len(logits)},)"
+            raise ConfigurationError(f"{wanted}, one number per example; got {described(loss)}")
+        return loss
+
     def _check_logits(self, width: int | None) -> None:
         if width not in (None, self.num_classes):
             raise ConfigurationError(f"num_classes={self.num_classes} needs a decoder of as many logits; got {width}")
 
     def _evaluate(self, batch: Any, stage: str) -> tuple[Code, Tensor]:
-        x, labels = self._labelled(batch)
+        x, labels = self._examples(batch)
         code = self.encode(x, sample=False)
         log_probabilities = self.log_probabilities(code)
-        cross_entropy = F.nll_loss(log_probabilities, labels, reduction="none")
+        cross_entropy = self._cross_entropy(log_probabilities, labels)
         loss = cross_entropy.mean() + self.rate_penalty(code.rate)
         self.measure(stage, len(labels), loss=loss, cross_entropy=cross_entropy, rate=code.rate)
         for name in ("accuracy", "calibration_error"):
-            cast(Metric, self.split_metrics(stage)[name]).update(log_probabilities.exp(), labels)
+            cast(Metric, self.split_metrics(stage)[name]).update(log_probabilities.exp(), _classes(labels))
             self.log_metric(stage, name)
         return code, labels
 
-    def _labelled(self, batch: Any) -> tuple[Tensor, Tensor]:
-        x, labels = batch[:2]
+    def _examples(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Return inputs and labels of a batch, converted and checked."""
+        x, labels = self.labelled(batch)
+        x = self.encoder_inputs(x)
+        labels = class_labels(labels, self.num_classes, len(x), self.weights_dtype).to(x.device)
         if self.checks_values(labels):
-            outside = labels[(labels < 0) | (labels >= self.num_classes)]
-            if outside.numel():
-                known = f"num_classes={self.num_classes} needs labels 0 to {self.num_classes - 1}"
-                raise ConfigurationError(f"{known}; got {outside[0].item()}")
+            check_class_labels(labels, self.num_classes)
         return x, labels
+
+
+def _classes(labels: Tensor) -> Tensor:
+    """Return the class of each label, of a soft one that of its largest entry: ``(B,)``."""
+    return labels.argmax(1) if labels.dim() == 2 else labels

@@ -1,0 +1,119 @@
+"""The parts of a batch, and their checks: inputs and labels in whatever form they come."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_bottleneck.checks import ConfigurationError
+
+_ROUNDING = 4e-3  # of the sum of a row, to bfloat16 or to three decimals
+_NUMBERS = "biuf"  # kinds of NumPy's dtypes: bool, signed, unsigned, floating
+
+
+def input_of(batch: Any, key: str = "x") -> Any:
+    """Return the ``x`` of a batch ``x``, ``(x, ...)`` or ``{key: x, ...}``.
+
+    Raises:
+        ConfigurationError: if there is none.
+    """
+    if isinstance(batch, Mapping) and key in batch:
+        return batch[key]
+    if isinstance(batch, Mapping) or (isinstance(batch, (tuple, list)) and not batch):
+        form = f"a batch must be x, (x, ...) or a dictionary with {key!r}"
+        raise ConfigurationError(f"{form}, a name that batch_keys of the model changes; got {described(batch)}")
+    return batch[0] if isinstance(batch, (tuple, list)) else batch
+
+
+def label_of(batch: Any, key: str = "y") -> Any:
+    """Return the ``y`` of a batch ``(x, y, ...)`` or ``{key: y, ...}``, or None without one."""
+    if isinstance(batch, Mapping):
+        return batch.get(key)
+    return batch[1] if isinstance(batch, (tuple, list)) and len(batch) > 1 else None
+
+
+def tensor_from(name: str, value: Any) -> Tensor:
+    """Return a tensor as it is, or a NumPy array as a tensor.
+
+    Raises:
+        ConfigurationError: for anything else, with the name.
+    """
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in _NUMBERS:
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))  # a writable copy
+    raise ConfigurationError(f"{name} must be a tensor or a NumPy array of numbers; got {described(value)}")
+
+
+def class_labels(labels: Any, num_classes: int, rows: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return labels of classes in one form; their values are left to ``check_class_labels``.
+
+    Args:
+        labels: a tensor or NumPy array: whole numbers or bools ``(B,)`` or ``(B, 1)``, or soft labels, floating
+            ``(B, num_classes)``.
+        num_classes: number of classes C.
+        rows: number of inputs B.
+        dtype: of the network.
+
+    Returns:
+        Class indices ``(B,)``, int64, or soft labels ``(B, C)`` of the dtype of logits: ``dtype``, at least float32.
+
+    Raises:
+        ConfigurationError: for anything else, and for another number of labels than of inputs.
+
+    >>> class_labels(torch.tensor([[0], [2]], dtype=torch.uint8), num_classes=3, rows=2)
+    tensor([0, 2])
+    """
+    labels = tensor_from("labels", labels)
+    is_soft = labels.is_floating_point() and labels.shape[1:] == (num_classes,)
+    is_whole = not (labels.is_floating_point() or labels.is_complex()) and labels.shape[1:] in ((), (1,))
+    if not (is_soft or is_whole) or labels.dim() == 0:
+        forms = f"labels (B,) of whole numbers, or soft labels (B, {num_classes}) of floats"
+        raise ConfigurationError(f"num_classes={num_classes} needs {forms}; got {described(labels)}")
+    if len(labels) != rows:
+        raise ConfigurationError(f"a batch of {rows} inputs needs as many labels; got {len(labels)}")
+    if is_soft:
+        return labels.to(torch.promote_types(dtype, torch.float32))
+    indices: Tensor = labels.long().reshape(-1)
+    return indices
+
+
+def check_class_labels(labels: Tensor, num_classes: int) -> None:
+    """Refuse labels, as ``class_labels`` returns them, that are no classes or no probabilities.
+
+    Raises:
+        ConfigurationError: for an index out of range, a negative probability, or a row that does not sum to 1.
+    """
+    if not labels.numel():
+        return
+    least, most = labels.aminmax()
+    needs = f"num_classes={num_classes} needs"
+    if not labels.is_floating_point():
+        if least < 0 or most >= num_classes:
+            outside = labels[(labels < 0) | (labels >= num_classes)]
+            raise ConfigurationError(f"{needs} labels 0 to {num_classes - 1}; got {outside[0].item()}")
+        return
+    sums = labels.sum(1)
+    wrong = ~((sums - 1).abs() <= _ROUNDING)  # also where the sum is NaN
+    if least < 0:
+        raise ConfigurationError(f"{needs} soft labels that are not negative; got {least.item():.6g}")
+    if wrong.any():
+        raise ConfigurationError(f"{needs} soft labels whose rows sum to 1; got a sum of {sums[wrong][0].item():.6g}")
+
+
+def described(value: Any) -> str:
+    """Return type, and dtype and shape or keys, of what came.
+
+    >>> described(torch.zeros(2, 3)), described({"image": 1, "id": 2}), described(("a", 1))
+    ('a Tensor of float32 (2, 3)', "a dictionary with 'image', 'id'", 'a tuple of str, int')
+    """
+    if isinstance(value, (Tensor, np.ndarray)):
+        return f"a {type(value).__name__} of {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"a dictionary with {', '.join(map(repr, value))}" if value else "an empty dictionary"
+    if isinstance(value, (tuple, list)):
+        kinds = ", ".join(dict.fromkeys(type(one).__name__ for one in value))
+        return f"a {type(value).__name__} of {kinds}" if value else f"an empty {type(value).__name__}"
+    return "none" if value is None else f"a {type(value).__name__}"

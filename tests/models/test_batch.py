@@ -1,0 +1,173 @@
+"""Batches in the forms that people bring: each is read as ``(x, y)`` would be, or refused in words."""
+
+from collections import UserDict
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from lit_bottleneck import VAE, VDBGAN, VIBClassifier
+from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.models.base import BottleneckModule
+from lit_bottleneck.networks import MLP, MLPDecoder, TextEncoder
+from tests.models.runs import batches, fit
+from tests.models.test_vib import blobs
+from tests.quiet import trainer
+
+X, Y = blobs(8)
+
+
+class Pair(NamedTuple):
+    image: Any
+    label: Any
+
+
+def vib(**kwargs: Any) -> VIBClassifier:
+    torch.manual_seed(0)
+    return VIBClassifier(**{"encoder": MLP(6, [16], 8), "latent_dim": 4, "num_classes": 3} | kwargs)
+
+
+def vae(**kwargs: Any) -> VAE:
+    torch.manual_seed(0)
+    given = {"encoder": MLP(6, [16], 8), "decoder": MLP(4, [16], 6), "latent_dim": 4, "likelihood": "gaussian"}
+    return VAE(**given | kwargs)
+
+
+def outcome(model: Any, batch: Any) -> list[Tensor]:
+    """Return training loss and predictions, under the same noise."""
+    torch.manual_seed(1)
+    loss = model.training_step(batch, 0).detach()
+    with torch.no_grad():
+        predicted = model.eval().predict_step(batch, 0)
+    return [loss, *(predicted[name] for name in ("mean", "rate", "label"))]
+
+
+@pytest.mark.parametrize("make", [vib, vae])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        [X, Y],
+        (X, Y, "more", None),
+        Pair(X, Y),
+        {"x": X, "y": Y, "id": ["a"] * 8},
+        UserDict(y=Y, x=X),
+        (X.double(), Y),
+        (X.numpy(), Y.numpy()),
+        {"x": X.double().numpy(), "y": Y.numpy().astype(np.uint16)},
+        (X.numpy()[:, ::-1][:, ::-1], Y.numpy()[::-1][::-1]),
+        (X.numpy().astype(">f8"), Y.numpy().astype(">i2")),
+    ],
+    ids=["list", "more", "named", "dict", "UserDict", "float64", "arrays", "arrays64", "strides", "big endian"],
+)
+def test_a_batch_of_any_form_is_read_as_x_and_y(make: Callable[[], Any], batch: Any) -> None:
+    torch.testing.assert_close(outcome(make(), batch), outcome(make(), (X, Y)), check_dtype=False, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [Y.to(torch.uint8), Y.short(), Y[:, None], Y[:, None].int().numpy(), Y.numpy().astype(np.uint64)],
+    ids=["uint8", "int16", "column", "array", "uint64"],
+)
+def test_labels_of_any_whole_numbers_are_the_same_labels(labels: Any) -> None:
+    model = vib(eval_samples=0)
+    first = model.eval()._examples((X, labels))[1]
+    assert first.dtype == torch.int64
+    assert torch.equal(first, Y)
+
+
+def test_bools_are_two_classes() -> None:
+    truth = Y > 0
+    for labels in (truth, truth[:, None], truth.numpy()):
+        assert torch.equal(vib(num_classes=2)._examples((X, labels))[1], truth.long())
+
+
+def test_the_names_of_a_dictionary_are_those_of_the_class() -> None:
+    class Named(VIBClassifier):
+        batch_keys: ClassVar = ("image", "label")
+
+    torch.manual_seed(0)
+    model = Named(MLP(6, [16], 8), 4, 3)
+    batch = {"image": X, "label": Y, "x": None}
+    torch.testing.assert_close(outcome(model, batch), outcome(vib(), (X, Y)))
+    with pytest.raises(ConfigurationError, match=r"with 'image', .* batch_keys .*; got a dictionary with 'x'"):
+        model.training_step({"x": X, "y": Y}, 0)
+    with pytest.raises(ConfigurationError, match=r"{'image': x, 'label': y, ...}; got .* with 'image', 'y'"):
+        model.training_step({"image": X, "y": Y}, 0)
+
+
+@pytest.mark.parametrize("make", [vib, vae])
+def test_a_trainer_takes_dictionaries_of_float64(make: Callable[[], Any]) -> None:
+    rows = [{"x": x.double().numpy(), "y": y, "id": str(y)} for x, y in zip(X, Y.tolist(), strict=True)]
+    model, plain = make(), make()
+    for one, data in ((model, DataLoader(rows, batch_size=4)), (plain, batches(X, Y, size=4))):
+        torch.manual_seed(3)
+        run = trainer()
+        run.fit(one, data, data)
+        run.test(one, data, verbose=False)
+    torch.testing.assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=0)
+    [first, _] = trainer().predict(model, DataLoader(rows, batch_size=4))
+    assert torch.equal(first["label"], Y[:4])
+
+
+def test_whole_numbers_go_to_an_encoder_of_tokens() -> None:
+    tokens = torch.arange(40).reshape(8, 5) % 7
+    encoder = TextEncoder(vocabulary_size=7, filters=2, out_features=8)
+    for x in (tokens, tokens.numpy()):
+        assert vib(encoder=encoder).training_step((x, Y), 0).isfinite()
+    bag = vib(encoder=nn.Sequential(nn.EmbeddingBag(6, 8)))
+    with pytest.raises(ConfigurationError, match=r"encoder=Sequential does not take these whole numbers, .*\(8, 5\)"):
+        bag.training_step((tokens, Y), 0)
+
+
+@pytest.mark.parametrize("make", [vib, vae])
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        ((X.to(torch.uint8), Y), r"encoder=MLP does not take these whole numbers, a Tensor of uint8 \(8, 6\): .*dtype"),
+        (("text", Y), "x of a batch must be a tensor or a NumPy array of numbers; got a str"),
+        (([X, X], Y), "x of a batch must be a tensor or a NumPy array of numbers; got a list of Tensor"),
+        ((np.array(["a"] * 8), Y), "x of a batch must be a tensor or a NumPy array of numbers; got a ndarray of <U1"),
+        ((None, Y), "x of a batch must be a tensor or a NumPy array of numbers; got none"),
+        ((torch.tensor(1.0), Y), r"x of a batch must have the shape \(B, ...\); got a Tensor of float32 \(\)"),
+        ((), "a batch must be x, .* a dictionary with 'x', .*; got an empty tuple"),
+        ({}, "a batch must be x, .* a dictionary with 'x', .*; got an empty dictionary"),
+        ({"image": X, "label": Y}, "with 'x', .* batch_keys .* changes; got a dictionary with 'image', 'label'"),
+    ],
+)
+def test_other_batches_are_refused_in_words(make: Callable[[], Any], batch: Any, words: str) -> None:
+    model = make()
+    for step in (model.training_step, model.validation_step, model.predict_step):
+        with pytest.raises(ConfigurationError, match=words):
+            step(batch, 0)
+
+
+def test_errors_of_the_encoder_on_floats_keep_their_type() -> None:
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        vib().training_step((torch.randn(8, 5), Y), 0)
+
+
+def test_data_without_a_dimension_beside_the_batch_is_refused() -> None:
+    model = vae(encoder=nn.Sequential(nn.Unflatten(0, (-1, 1)), nn.Linear(1, 8)), decoder=nn.Linear(4, 1))
+    with pytest.raises(ConfigurationError, match=r"x of a batch must have the shape \(B, ...\), such as \(B, 1\)"):
+        model.training_step(torch.randn(8), 0)
+
+
+def test_labels_that_a_model_does_not_use_are_not_looked_at() -> None:
+    for labels in (["a"] * 8, np.array(["a"] * 8), torch.full((8, 3), -1), None):
+        assert vae().training_step((X, labels), 0).isfinite()
+    assert vae().eval().predict_step((X, ["a"] * 8), 0)["label"] == ["a"] * 8
+    assert "label" not in vae().eval().predict_step({"x": X}, 0)
+
+
+def test_a_gan_takes_dictionaries_too() -> None:
+    gan = VDBGAN(MLPDecoder(2, [8], dims=[6]), MLP(6, [8], 8), latent_dim=4, noise_dim=2)
+    assert fit(gan, DataLoader([{"x": x} for x in X], batch_size=4)).global_step == 4
+
+
+def test_the_inputs_of_a_batch_can_be_asked_of_the_class() -> None:
+    for batch in (X, (X,), [X, Y], {"x": X}):
+        assert BottleneckModule.inputs(batch) is X
