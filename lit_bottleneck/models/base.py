@@ -243,7 +243,7 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
         tensor = tensor_from("x of a batch", x)
         if not tensor.dim():
             raise ConfigurationError(f"x of a batch must have the shape (B, ...); got {described(x)}")
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() and tensor.dtype != self.dtype:
             tensor = tensor.to(self.weights_dtype)
         return tensor if isinstance(x, Tensor) else tensor.to(self.device)
 

@@ -47,7 +47,7 @@ def tensor_from(name: str, value: Any) -> Tensor:
     raise ConfigurationError(f"{name} must be a tensor or a NumPy array of numbers; got {described(value)}")
 
 
-def class_labels(labels: Any, num_classes: int, rows: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def class_labels(labels: Any, num_classes: int, rows: int) -> Tensor:
     """Return labels of classes in one form; their values are left to ``check_class_labels``.
 
     Args:
@@ -55,10 +55,9 @@ def class_labels(labels: Any, num_classes: int, rows: int, dtype: torch.dtype = 
             ``(B, num_classes)``.
         num_classes: number of classes C.
         rows: number of inputs B.
-        dtype: of the network.
 
     Returns:
-        Class indices ``(B,)``, int64, or soft labels ``(B, C)`` of the dtype of logits: ``dtype``, at least float32.
+        Class indices ``(B,)``, int64, or soft labels ``(B, C)``.
 
     Raises:
         ConfigurationError: for anything else, and for another number of labels than of inputs.
@@ -74,10 +73,8 @@ def class_labels(labels: Any, num_classes: int, rows: int, dtype: torch.dtype = 
         raise ConfigurationError(f"num_classes={num_classes} needs {forms}; got {described(labels)}")
     if len(labels) != rows:
         raise ConfigurationError(f"a batch of {rows} inputs needs as many labels; got {len(labels)}")
-    if is_soft:
-        return labels.to(torch.promote_types(dtype, torch.float32))
-    indices: Tensor = labels.long().reshape(-1)
-    return indices
+    classes: Tensor = labels if is_soft else labels.long().reshape(-1)
+    return classes
 
 
 def check_class_labels(labels: Tensor, num_classes: int) -> None:
@@ -88,17 +85,17 @@ def check_class_labels(labels: Tensor, num_classes: int) -> None:
     """
     if not labels.numel():
         return
-    least, most = labels.aminmax()
+    least, most = (bound.item() for bound in labels.aminmax())
     needs = f"num_classes={num_classes} needs"
     if not labels.is_floating_point():
         if least < 0 or most >= num_classes:
             outside = labels[(labels < 0) | (labels >= num_classes)]
             raise ConfigurationError(f"{needs} labels 0 to {num_classes - 1}; got {outside[0].item()}")
         return
-    sums = labels.sum(1)
+    sums = labels.sum(1, dtype=torch.float32)
     wrong = ~((sums - 1).abs() <= _ROUNDING)  # also where the sum is NaN
     if least < 0:
-        raise ConfigurationError(f"{needs} soft labels that are not negative; got {least.item():.6g}")
+        raise ConfigurationError(f"{needs} soft labels that are not negative; got {least:.6g}")
     if wrong.any():
         raise ConfigurationError(f"{needs} soft labels whose rows sum to 1; got a sum of {sums[wrong][0].item():.6g}")
 

@@ -186,6 +186,8 @@ class VIBClassifier(BottleneckModule):
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of the hook, ``(B,)`` or a scalar."""
+        if labels.is_floating_point():
+            labels = labels.to(logits.dtype)
         loss = self.classification_loss(logits, labels)
         if loss.shape not in ((), logits.shape[:1]):
             wanted = f"classification_loss must return a scalar or ({len(logits)},)"
@@ -212,7 +214,7 @@ class VIBClassifier(BottleneckModule):
         """Return inputs and labels of a batch, converted and checked."""
         x, labels = self.labelled(batch)
         x = self.encoder_inputs(x)
-        labels = class_labels(labels, self.num_classes, len(x), self.weights_dtype).to(x.device)
+        labels = class_labels(labels, self.num_classes, len(x)).to(x.device)
         if self.checks_values(labels):
             check_class_labels(labels, self.num_classes)
         return x, labels
