@@ -220,7 +220,8 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
     @property
     def weights_dtype(self) -> torch.dtype:
         """Precision of the encoder's weights."""
-        return next((weight.dtype for weight in self.encoder.parameters() if weight.is_floating_point()), self.dtype)
+        own = cast(torch.dtype, self.dtype)
+        return next((weight.dtype for weight in self.encoder.parameters() if weight.is_floating_point()), own)
 
     @classmethod
     def inputs(cls, batch: Any) -> Any:
