@@ -1,8 +1,7 @@
 """The Gaussian code of a batch, and its rate."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,9 +18,10 @@ _SCALES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Code:
+class Code(NamedTuple):
     """A batch of Gaussian codes.
+
+    An index selects examples, as that of a tensor does: ``code[:8]`` is the code of the first eight.
 
     Attributes:
         z: ``(B, K, ...)``, a draw from ``N(mean, exp(log_var))`` or the mean, in the dtype of the moments.
@@ -29,6 +29,10 @@ class Code:
         log_var: ``(B, K, ...)``, at least float32; ``-inf`` for a deterministic code.
         kl: ``(B, K, ...)``, KL divergence from the standard normal per dimension, in nats.
         rate: ``(B,)``, the sum of ``kl``: nats per example.
+
+    >>> code = gaussian_code(torch.zeros(5, 6), sample=False)
+    >>> code[:2].rate, code.sample(3).shape
+    (tensor([0., 0.]), torch.Size([3, 5, 3]))
     """
 
     z: Tensor
@@ -36,6 +40,18 @@ class Code:
     log_var: Tensor
     kl: Tensor
     rate: Tensor
+
+    def __getitem__(self, rows: Any) -> "Code":  # type: ignore[override]  # of the batch, not of the tuple
+        """Return the codes of some examples."""
+        return Code(*(field[rows] for field in self))
+
+    def to(self, *args: Any, **kwargs: Any) -> "Code":
+        """Move or cast all tensors; the arguments are those of ``Tensor.to``."""
+        return Code(*(field.to(*args, **kwargs) for field in self))
+
+    def detach(self) -> "Code":
+        """Return the code without its graph."""
+        return Code(*(field.detach() for field in self))
 
     def sample(self, n: int) -> Tensor:
         """Draw ``n`` codes for every example: ``(n, B, K, ...)``.
@@ -50,25 +66,36 @@ class Code:
 
 
 def gaussian_code(
-    moments: Tensor, sample: bool, noise: Tensor | None = None, scale: Scale = "bounded", deterministic: bool = False
+    moments: Tensor,
+    sample: bool,
+    noise: Tensor | None = None,
+    scale: Scale = "bounded",
+    deterministic: bool = False,
+    dim: int = 1,
+    mask: Tensor | None = None,
 ) -> Code:
     """Turn a network's output into a Gaussian code.
 
     Args:
-        moments: ``(B, 2K, ...)``, means and raw scales along dimension 1.
+        moments: ``(B, 2K, ...)``, means and raw scales along dimension 1, or along ``dim``.
         sample: whether ``z`` is a draw instead of the mean.
         noise: ``(B, K, ...)``, used in place of a standard normal draw.
         scale: the map from raw scale to log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"`` (the VIB paper's
             ``softplus(raw - 5)``), ``"exp"`` (unbounded, of the VDB authors), or a function.
         deterministic: whether the code is the mean, with a rate of 0.
+        dim: dimension of the ``2K`` numbers, such as -1 for ``(B, T, 2K)``.
+        mask: ``(B, *positions)``, the shape of ``moments`` without ``dim``. Positions where it is false, such as
+            padding, cost nothing: their ``kl`` is 0.
 
     Raises:
-        ValueError: if ``moments`` cannot be halved along dimension 1, or ``noise`` has not the shape of the mean.
+        ValueError: if ``moments`` cannot be halved along ``dim``, ``noise`` has not the shape of the mean, or ``mask``
+            has another shape or type or leaves no position.
     """
-    if moments.dim() < 2 or moments.shape[1] % 2:
-        raise ValueError(f"moments need the shape (batch, 2 * latent_dim, ...); got {tuple(moments.shape)}")
+    dim = _code_dim(moments, dim)
     wide = at_least_float32(moments)
-    mean = wide.chunk(2, dim=1)[0]
+    mean = wide.chunk(2, dim)[0]
+    if mask is not None:
+        mask = _whole_mask(mask, moments, dim)
     if deterministic:
         nothing = torch.zeros_like(mean)
         return Code(mean.to(moments.dtype), mean, nothing - torch.inf, nothing, nothing.flatten(1).sum(1))
@@ -78,7 +105,10 @@ def gaussian_code(
         noise = torch.randn_like(mean)
     elif noise.shape != mean.shape:
         raise ValueError(f"noise needs the shape of the mean, {tuple(mean.shape)}; got {tuple(noise.shape)}")
-    z, log_var, kl, rate = fused_code(wide, noise, scale if callable(scale) else _SCALES[scale])
+    z, log_var, kl, rate = fused_code(wide, noise, scale if callable(scale) else _SCALES[scale], dim)
+    if mask is not None:
+        kl = kl.masked_fill(~mask, 0)
+        rate = kl.flatten(1).sum(1)
     return Code((mean if z is None else z).to(moments.dtype), mean, log_var, kl, rate)
 
 
@@ -91,3 +121,28 @@ def check_scale(scale: Scale) -> Scale:
     if not callable(scale) and scale not in _SCALES:
         raise ValueError(f"scale must be one of {', '.join(map(repr, _SCALES))} or a function; got {scale!r}")
     return scale
+
+
+def _code_dim(moments: Tensor, dim: int) -> int:
+    """Return the dimension of the ``2K`` numbers, counted from the front."""
+    shape = tuple(moments.shape)
+    needed = "moments need 2 * latent_dim numbers along a dimension after the batch, which is dim"
+    if not (0 < dim < len(shape) or -len(shape) < dim < 0):
+        raise ValueError(f"{needed}; got dim={dim} and the shape {shape}")
+    if shape[dim] % 2:
+        raise ValueError(f"moments need 2 * latent_dim numbers along dimension {dim}; got the shape {shape}")
+    return dim % len(shape)
+
+
+def _whole_mask(mask: Tensor, moments: Tensor, dim: int) -> Tensor:
+    """Return a checked mask, ``(B, 1, *positions)`` with the 1 at ``dim``."""
+    needed = (*moments.shape[:dim], *moments.shape[dim + 1 :])
+    if mask.shape != needed:
+        raise ValueError(f"mask needs the shape (batch, *positions), {needed}; got {tuple(mask.shape)}")
+    if mask.is_floating_point():
+        raise ValueError(f"mask must be true or 1 where a position counts; got {mask.dtype}")
+    if (
+        len(mask) and mask.device.type == "cpu" and not mask.any()
+    ):  # on an accelerator a look at it would wait for the device
+        raise ValueError(f"mask of the shape {tuple(mask.shape)} leaves no position")
+    return mask.bool().unsqueeze(dim)

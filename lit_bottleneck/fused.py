@@ -19,18 +19,19 @@ ScaleMap = Callable[[Tensor], Tensor]
 Parts = tuple[Tensor | None, Tensor, Tensor, Tensor]
 
 
-def plain_code(moments: Tensor, noise: Tensor | None, scale: ScaleMap) -> Parts:
+def plain_code(moments: Tensor, noise: Tensor | None, scale: ScaleMap, dim: int = 1) -> Parts:
     """Compute a code by the plain formulas.
 
     Args:
         moments: ``(B, 2K, ...)``, at least float32.
         noise: ``(B, K, ...)``, or None for no draw.
         scale: maps raw scales to log-variances.
+        dim: dimension of the ``2K`` numbers.
 
     Returns:
         ``z = mean + sigma noise`` (None without noise), ``log_var``, ``kl`` and ``rate``.
     """
-    mean, raw = moments.chunk(2, dim=1)
+    mean, raw = moments.chunk(2, dim)
     log_var = scale(raw)
     kl = kl_per_dimension(mean, log_var)
     return None if noise is None else add_noise(mean, log_var, noise), log_var, kl, kl.flatten(1).sum(1)
@@ -41,7 +42,7 @@ def add_noise(mean: Tensor, log_var: Tensor, noise: Tensor) -> Tensor:
     return torch.addcmul(mean, torch.exp(0.5 * log_var), noise)
 
 
-def fused_code(moments: Tensor, noise: Tensor | None, scale: ScaleMap) -> Parts:
+def fused_code(moments: Tensor, noise: Tensor | None, scale: ScaleMap, dim: int = 1) -> Parts:
     """Compute ``plain_code``, as one operation where that is possible and faster."""
     fusible = (
         scale in _WITH_SLOPE
@@ -52,7 +53,7 @@ def fused_code(moments: Tensor, noise: Tensor | None, scale: ScaleMap) -> Parts:
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
     )
-    parts: Parts = FusedCode.apply(moments, noise, scale) if fusible else plain_code(moments, noise, scale)
+    parts: Parts = (FusedCode.apply if fusible else plain_code)(moments, noise, scale, dim)
     return parts
 
 
@@ -60,35 +61,35 @@ class FusedCode(Function):
     """``plain_code`` as one autograd function."""
 
     @staticmethod
-    def forward(ctx: Any, moments: Tensor, noise: Tensor | None, scale: ScaleMap) -> Parts:
+    def forward(ctx: Any, moments: Tensor, noise: Tensor | None, scale: ScaleMap, dim: int) -> Parts:
         """Compute the code, and save what the gradient needs."""
-        mean, raw = moments.chunk(2, dim=1)
+        mean, raw = moments.chunk(2, dim)
         log_var, slope = _WITH_SLOPE[scale](raw)
         grown = torch.expm1(log_var)
         kl = (grown - log_var).addcmul_(mean, mean).mul_(0.5)
         moved = None if noise is None else torch.exp(0.5 * log_var).mul_(noise)
         ctx.save_for_backward(moments, noise, slope, grown, moved)
-        ctx.scale = scale
+        ctx.scale, ctx.dim = scale, dim
         ctx.set_materialize_grads(False)
         return None if moved is None else mean + moved, log_var, kl, kl.flatten(1).sum(1)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None, None, None]:
         """Return the gradient of the moments."""
         moments, noise, slope, grown, moved = ctx.saved_tensors
         again = torch.is_grad_enabled()  # the gradient itself will be differentiated
         if again or any(map(_is_batch, gradients)):
             with torch.enable_grad():
-                pairs = zip(plain_code(moments, noise, ctx.scale), gradients, strict=True)
+                pairs = zip(plain_code(moments, noise, ctx.scale, ctx.dim), gradients, strict=True)
             parts, given = zip(*((part, gradient) for part, gradient in pairs if gradient is not None), strict=True)
             [of_moments] = torch.autograd.grad(parts, moments, given, create_graph=again)
-            return of_moments, None, None
+            return of_moments, None, None, None
         of_z, of_log_var, of_kl, of_rate = gradients
         if of_rate is not None:
             of_rate = of_rate.reshape(-1, *[1] * (moments.dim() - 1))
             of_kl = of_rate if of_kl is None else of_kl + of_rate
         of_moments = torch.zeros_like(moments) if of_kl is None else torch.empty_like(moments)
-        mean, of_mean, of_raw = moments.chunk(2, dim=1)[0], *of_moments.chunk(2, dim=1)
+        mean, of_mean, of_raw = moments.chunk(2, ctx.dim)[0], *of_moments.chunk(2, ctx.dim)
         if of_kl is not None:
             torch.mul(mean, of_kl, out=of_mean)
             torch.mul(grown, of_kl, out=of_raw)
@@ -99,7 +100,7 @@ class FusedCode(Function):
         if of_log_var is not None:
             of_raw.add_(of_log_var)
         of_raw.mul_(slope)
-        return of_moments, None, None
+        return of_moments, None, None, None
 
 
 def _is_batch(gradient: Tensor | None) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 RecordsT = TypeVar("RecordsT", bound="RecordsArguments")
+T = TypeVar("T")
 
 _OLD_MARK = "not stored: "  # what checkpoints before version 0.1.0 hold in the place of a network or function
 
@@ -98,7 +99,7 @@ def from_config(kind: type[RecordsT], argument: str, config: RecordsT | Mapping[
     """
     if not isinstance(config, Mapping):
         return config
-    known = {class_path(found): found for found in _subclasses(kind)}
+    known = {class_path(found): found for found in subclasses(kind)}
     path = config.get("class_path")
     if path not in known:
         raise ValueError(f"{argument} has the class_path {path!r}, which is no imported subclass of {kind.__name__}")
@@ -141,5 +142,6 @@ def class_path(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _subclasses(kind: type[RecordsT]) -> list[type[RecordsT]]:
-    return [found for child in kind.__subclasses__() for found in (child, *_subclasses(child))]
+def subclasses(kind: type[T]) -> list[type[T]]:
+    """Return the imported subclasses of a class, at any depth."""
+    return [found for child in kind.__subclasses__() for found in (child, *subclasses(child))]

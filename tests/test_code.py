@@ -1,14 +1,17 @@
 """Facts about the code: its parts, draws, rate, precision and errors."""
 
-import dataclasses
+import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lit_bottleneck.code import Code, check_scale, gaussian_code
 from lit_bottleneck.functional import bounded_log_var, gaussian_kl, softplus_log_var
@@ -131,12 +134,77 @@ def test_a_deterministic_code_is_its_mean_with_a_rate_of_zero(dtype: torch.dtype
     assert torch.equal(gradient, torch.cat([torch.ones(3, 4, 2), torch.zeros(3, 4, 2)], 1).to(dtype))
 
 
-def test_a_code_is_frozen() -> None:
-    code = gaussian_code(torch.zeros(2, 4), sample=False)
-    assert isinstance(code, Code)
-    for field in dataclasses.fields(code):
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(code, field.name, torch.zeros(2))
+def test_a_code_is_a_collection_of_tensors() -> None:
+    code = gaussian_code(torch.randn(5, 4), sample=True)
+    halved = apply_to_collection(code, Tensor, lambda field: field / 2)
+    leaves, spec = tree_flatten(code)
+    assert isinstance(halved, Code)
+    assert torch.equal(halved.kl, code.kl / 2)
+    assert tree_unflatten(leaves, spec).rate is code.rate
+    assert torch.equal(pickle.loads(pickle.dumps(code)).z, code.z)
+
+
+def test_rows_casts_and_a_code_without_a_graph() -> None:
+    moments = torch.randn(5, 4, 3, requires_grad=True)
+    code = gaussian_code(moments, sample=True)
+    rows = torch.tensor([3, 0])
+    for index in (slice(1, 3), rows, 2, rows.new_tensor([True, False, True, False, False], dtype=torch.bool)):
+        part = code[index]
+        assert isinstance(part, Code)
+        for field, whole in zip(part, code, strict=True):
+            assert torch.equal(field, whole[index])
+    assert code[:2].sample(7).shape == (7, 2, 2, 3)
+    assert code.to(torch.float64).rate.dtype == code.to("cpu", torch.float64).z.dtype == torch.float64
+    assert not any(field.requires_grad for field in code.detach())
+    assert code.rate.requires_grad
+
+
+@pytest.mark.parametrize("scale", ["bounded", "softplus", "exp"])
+@pytest.mark.parametrize("dim", [2, -1, -2, 1])
+def test_a_code_along_another_dimension_is_that_of_the_moved_moments(scale: Any, dim: int) -> None:
+    moments = torch.randn(3, 8, 6, requires_grad=True)
+    noise = torch.randn_like(moments.chunk(2, dim)[0])
+    code = gaussian_code(moments, True, noise, scale, dim=dim)
+    moved = gaussian_code(moments.movedim(dim, 1), True, noise.movedim(dim, 1), scale)
+    for field, other in zip(code, moved, strict=True):
+        torch.testing.assert_close(field.movedim(dim, 1) if field.dim() > 1 else field, other)
+    gradients = [torch.autograd.grad(each.z.square().sum() + each.rate.sum(), moments)[0] for each in (code, moved)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
+def test_masked_positions_cost_nothing(dtype: torch.dtype) -> None:
+    moments, lengths = torch.randn(4, 6, 10, requires_grad=True), torch.tensor([6, 1, 3, 0])
+    mask = torch.arange(6) < lengths[:, None]
+    code, whole = gaussian_code(moments, False, dim=-1, mask=mask.to(dtype)), gaussian_code(moments, False, dim=-1)
+    per_position = Normal(whole.mean, (whole.log_var / 2).exp())
+    kl = kl_divergence(per_position, Normal(torch.zeros(()), torch.ones(()))).sum(-1)
+    expected = torch.stack([row[:length].sum() for row, length in zip(kl, lengths, strict=True)])
+    torch.testing.assert_close(code.rate, expected)
+    assert torch.equal(code.z, whole.z)
+    [gradient] = torch.autograd.grad(code.rate.sum(), moments)
+    assert gradient[~mask].abs().max() == 0
+    assert gradient[mask].abs().min() > 0
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (torch.ones(4, 5), r"shape .*\(4, 6\); got \(4, 5\)"),
+        (torch.ones(4, 6, 1), r"shape .*\(4, 6\); got \(4, 6, 1\)"),
+        (torch.ones(4, 6), "true or 1.*float32"),
+        (torch.zeros(4, 6, dtype=torch.bool), "leaves no position"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(mask: Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        gaussian_code(torch.randn(4, 6, 10), False, dim=-1, mask=mask)
+
+
+@pytest.mark.parametrize("dim", [0, 3, -3, -4])
+def test_a_dimension_out_of_range_is_refused(dim: int) -> None:
+    with pytest.raises(ValueError, match=rf"dim={dim} and the shape \(4, 6, 10\)"):
+        gaussian_code(torch.randn(4, 6, 10), False, dim=dim)
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 5), (2, 3, 4)])

@@ -1,14 +1,19 @@
 """Base of the controllers of beta, and the constant beta."""
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from lit_bottleneck.checks import ConfigurationError, is_number, not_negative
 from lit_bottleneck.hparams import RecordsArguments, from_config
+
+_AFRESH = "the state of beta is not loaded, and {} starts afresh"
 
 
 class BetaController(RecordsArguments, nn.Module, ABC):
@@ -28,6 +33,7 @@ class BetaController(RecordsArguments, nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.skipped_updates = 0
+        self.register_load_state_dict_pre_hook(_settle_state)  # type: ignore[no-untyped-call]
 
     @property
     @abstractmethod
@@ -70,23 +76,36 @@ class BetaController(RecordsArguments, nn.Module, ABC):
         """The kind of controller that the state belongs to."""
         return type(self).__name__
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the state, in numbers and strings."""
-        names = (*self.state_names, "skipped_updates")
-        return {"kind": self.state_kind} | {name: getattr(self, name) for name in names}
+    def get_extra_state(self) -> Tensor:
+        """Return the state as one float64 tensor, which neither a cast nor a moving average of the module touches.
 
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Load the state of a controller of the same kind.
-
-        Raises:
-            ConfigurationError: for the state of another kind.
+        It holds how many numbers there are, the numbers (-inf for None), and ``state_kind`` in UTF-8.
         """
-        names = (*self.state_names, "skipped_updates")
-        if set(state) != {"kind", *names} or state["kind"] != self.state_kind:
-            got = f"the checkpoint holds another state of beta, {dict(state)}; got {self.state_kind}"
-            raise ConfigurationError(f"beta must be the controller that the model was trained with: {got}")
-        for name in names:
-            setattr(self, name, state[name])
+        numbers = [-math.inf if value is None else float(value) for value in self._state().values()]
+        return torch.tensor([len(numbers), *numbers, *self.state_kind.encode()], dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor | Mapping[str, Any]) -> None:
+        """Load the state of a controller of the same kind; start afresh, with a warning, at that of another.
+
+        Args:
+            state: as ``get_extra_state`` returns it, or a dictionary, of checkpoints before version 0.2.0.
+        """
+        own = self._state()
+        if isinstance(state, Tensor):
+            count, *numbers = state.tolist()
+            kind = bytes(map(int, numbers[int(count) :])).decode()
+            state = dict(zip(own, numbers[: int(count)], strict=False)) if count == len(own) else {}
+        else:
+            kind, state = state["kind"], {name: value for name, value in state.items() if name != "kind"}
+        if kind != self.state_kind or state.keys() != own.keys():
+            warnings.warn(f"{_AFRESH.format(self.state_kind)}: the checkpoint holds that of {kind}", stacklevel=2)
+            return
+        for name, value in state.items():
+            whole = isinstance(own[name], int)
+            setattr(self, name, None if value in (None, -math.inf) else int(value) if whole else value)
+
+    def _state(self) -> dict[str, float | None]:
+        return {name: getattr(self, name) for name in (*self.state_names, "skipped_updates")}
 
 
 class ConstantBeta(BetaController):
@@ -114,23 +133,57 @@ class ConstantBeta(BetaController):
 
 
 def controller_from(beta: float | BetaController | Mapping[str, Any]) -> BetaController:
-    """Build the controller from a model's ``beta``.
+    """Build the controller from a module's ``beta``.
 
     Args:
-        beta: a number, for a constant beta; a controller, which is returned as it is; or its description in a
-            checkpoint, ``{"class_path": "lit_bottleneck.beta.DualBeta", "init_args": {"capacity": 8.0}}``.
+        beta: a number, for a constant beta; a controller, which is copied, so that no two modules move the same; or
+            its description in a checkpoint,
+            ``{"class_path": "lit_bottleneck.beta.DualBeta", "init_args": {"capacity": 8.0}}``.
 
     Raises:
         ConfigurationError: for anything else.
         ValueError: for the description of a class that is not an imported ``BetaController``.
     """
-    if isinstance(beta, (BetaController, Mapping)):
+    if isinstance(beta, BetaController):
+        return deepcopy(beta)
+    if isinstance(beta, Mapping):
         return from_config(BetaController, "beta", beta)  # type: ignore[type-abstract]
     if not is_number(beta):
         raise ConfigurationError(f"beta must be a number or a BetaController; got {beta!r}")
     return ConstantBeta(beta)
 
 
+def controllers_from(beta: Mapping[str, Any]) -> nn.ModuleDict:
+    """Build the controllers of several prices from a module's ``beta``, see ``controller_from``.
+
+    Raises:
+        ConfigurationError: for no price at all, or a name that torch does not take for a submodule.
+    """
+    if not beta:
+        raise ConfigurationError("beta must have at least one price; got an empty dictionary")
+    controllers = nn.ModuleDict()
+    for name, price in beta.items():
+        try:
+            controllers[name] = controller_from(price)
+        except (KeyError, TypeError) as error:
+            raise ConfigurationError(f"beta needs names that can name a submodule; got {name!r}: {error}") from error
+    return controllers
+
+
 def mean_over_examples(values: Tensor) -> Tensor:
     """Return the mean of ``(B,)`` values (or of one); 0, not NaN, for an empty batch."""
     return values.sum() / max(values.numel(), 1)
+
+
+def _settle_state(controller: BetaController, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Let a checkpoint load that has a state where the controller has none, or the reverse, with a warning."""
+    key, kind = f"{prefix}_extra_state", type(controller)
+    has_state = kind.get_extra_state is not nn.Module.get_extra_state
+    if key in state_dict and not has_state:
+        del state_dict[key]
+        warnings.warn(f"the checkpoint holds a state of beta, which a {kind.__name__} has not", stacklevel=2)
+    elif has_state and key not in state_dict:
+        state_dict[key] = controller.get_extra_state()
+        _, strict, *_ = rest
+        if strict:
+            warnings.warn(f"{_AFRESH.format(controller.state_kind)}: the checkpoint holds none", stacklevel=2)

@@ -1,12 +1,16 @@
 """``BottleneckLayer``, a bottleneck to drop into an ``nn.Sequential``."""
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_bottleneck.code import Scale, check_scale, gaussian_code
+from lit_bottleneck.bottleneck.root import name_of
+from lit_bottleneck.bottleneck.step import is_in_backward
+from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
+from lit_bottleneck.code import Code, Scale, check_scale, gaussian_code
 
 _CALLS_WITHOUT_A_PICKUP = 100  # before a warning
 
@@ -14,15 +18,22 @@ _CALLS_WITHOUT_A_PICKUP = 100  # before a warning
 class BottleneckLayer(nn.Module):
     """A linear layer to a Gaussian code, to drop into an ``nn.Sequential``: noise in training, the mean in evaluation.
 
-    The rate waits in the layer until ``GaussianBottleneck.rate_penalty`` of the module around it (or ``take_rate``)
-    picks it up. A layer that is called several times before that returns the rates of all calls, one after another. In
-    evaluation only the last call is remembered.
+    The rate of each training pass with a graph waits in the layer until ``GaussianBottleneck.rate_penalty`` of the
+    module around it (or ``take_rate``) picks it up; passes under ``no_grad`` and the recomputation of activation
+    checkpoints add none. In evaluation the rates of the last calls wait, as many as the last pick-up in training found.
 
     Args:
         in_features: width of the input.
         latent_dim: width of the code.
         deterministic: pass on the mean, at no cost.
         scale: how a raw scale becomes a log-variance, see ``gaussian_code``.
+        dim: dimension of the input's features. Default: the last, or, of ``(B, in_features, H, W)``, dimension 1.
+        reduction: of the rates of several calls before a pick-up, as of a siamese network: ``"sum"`` adds them up, so
+            that an example pays for all its codes; ``"none"`` returns them one after another, as those of other
+            examples. Default: ``"none"``, with a warning where they have the same number of examples.
+
+    Attributes:
+        code: of the last call; without its graph once the rate is picked up.
 
     >>> layer = BottleneckLayer(8, 3)
     >>> layer(torch.zeros(5, 8)).shape, layer.take_rate().shape
@@ -30,55 +41,131 @@ class BottleneckLayer(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, latent_dim: int, deterministic: bool = False, scale: Scale = "bounded"
+        self,
+        in_features: int,
+        latent_dim: int,
+        deterministic: bool = False,
+        scale: Scale = "bounded",
+        *,
+        dim: int | None = None,
+        reduction: Literal["sum", "none"] | None = None,
     ) -> None:
         super().__init__()
-        self.in_features, self.latent_dim = in_features, latent_dim
+        self.in_features = whole_number("in_features", in_features, at_least=1)
+        self.latent_dim = whole_number("latent_dim", latent_dim, at_least=1)
         self.deterministic = deterministic
         self.scale: Scale = check_scale(scale)
+        if dim == 0:
+            raise ConfigurationError("dim must be a dimension after the batch; got 0")
+        self.dim = dim
+        self.reduction = None if reduction is None else one_of("reduction", reduction, ("sum", "none"))
         self.moments = nn.Linear(in_features, 2 * latent_dim)
-        self._rates: list[Tensor] = []
-        self._in_training = True
+        self.code: Code | None = None
+        self._rates: list[Tensor] = []  # with a graph
+        self._evaluated: list[Tensor] = []
+        self._calls = 1  # that the last pick-up in training found
+        self._unpriced = False  # a gradient has passed the code of a rate that waits
+        self._has_warned = False
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Code a batch: ``(B, in_features)`` to ``(B, latent_dim)``."""
-        if x.dim() != 2:
-            raise ValueError(f"BottleneckLayer needs a batch of vectors, (B, {self.in_features}); got {tuple(x.shape)}")
-        code = gaussian_code(self.moments(x), self.training, None, self.scale, self.deterministic)
-        if not (self.training and self._in_training):
-            self.forget()
-        self._in_training = self.training
-        self._rates.append(code.rate)
-        if len(self._rates) > _CALLS_WITHOUT_A_PICKUP:
-            self.forget()
-            add = "add rate_penalty() of the module around it, or beta * take_rate().mean(), to the loss"
-            warnings.warn(f"nothing picks up the rate of a BottleneckLayer: {add}", stacklevel=2)
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Code a batch.
+
+        Args:
+            x: ``(B, in_features)``, ``(B, ..., in_features)`` or ``(B, in_features, H, W)``.
+            mask: ``(B, ...)``, false at positions that cost nothing.
+
+        Returns:
+            The codes: ``x`` with ``latent_dim`` in the place of ``in_features``.
+
+        Raises:
+            ValueError: for another shape.
+        """
+        dim = self._feature_dim(x)
+        moments = F.linear(x.movedim(dim, -1), self.moments.weight, self.moments.bias).movedim(-1, dim)
+        code = gaussian_code(moments, self.training, None, self.scale, self.deterministic, dim, mask)
+        if not is_in_backward():
+            self._keep(code)
         return code.z
 
     @property
     def has_rate(self) -> bool:
         """Whether a forward pass has left a rate."""
-        return bool(self._rates)
+        return bool(self._waiting)
 
     def take_rate(self) -> Tensor:
         """Return the rate, nats per example ``(B,)``, and forget it.
 
         Raises:
-            RuntimeError: if there was no forward pass since the last time.
+            RuntimeError: if there was no forward pass since the last time, or calls of different numbers of examples
+                are to be added.
         """
-        if not self._rates:
-            raise RuntimeError("this BottleneckLayer has no rate: it was taken already, or no forward pass came before")
-        rate = torch.cat(self._rates)
+        if not self.has_rate:
+            raise RuntimeError(
+                "this BottleneckLayer has no rate: it was taken already, or no forward pass (in training: with a "
+                "graph, which torch.utils.checkpoint needs use_reentrant=False for) came before"
+            )
+        rates = self._waiting
+        lengths = {len(rate) for rate in rates}
+        if self.training:
+            self._calls = len(rates)
+        if self.reduction == "sum" and len(lengths) > 1:
+            raise RuntimeError(f"reduction='sum' needs calls of as many examples; they coded {sorted(lengths)}")
+        if self.reduction is None and len(rates) > 1 and len(lengths) == 1:
+            self._warn("was called several times, and each example pays the mean of its codes: set reduction='sum'")
+        rate = torch.stack(rates).sum(0) if self.reduction == "sum" else torch.cat(rates)
         self.forget()
         return rate
 
     def forget(self) -> None:
-        """Drop the rate, and the graph that it holds."""
-        self._rates.clear()
+        """Drop the rates that wait, and the graphs that they hold."""
+        self._rates, self._evaluated, self._unpriced = [], [], False
+        self.code = None if self.code is None else self.code.detach()
 
     def extra_repr(self) -> str:
         """Return the arguments, for printing."""
         return f"in_features={self.in_features}, latent_dim={self.latent_dim}, deterministic={self.deterministic}"
 
+    @property
+    def _waiting(self) -> list[Tensor]:
+        return self._rates if self.training and not self.deterministic else self._evaluated
+
+    def _feature_dim(self, x: Tensor) -> int:
+        likely = [-1, 1] if x.dim() == 4 else [-1]
+        dims = range(-x.dim() + 1, x.dim()) if x.dim() > 1 else []
+        fits = [dim for dim in (likely if self.dim is None else [self.dim]) if dim in dims]
+        fits = [dim for dim in fits if x.shape[dim] == self.in_features]
+        if len(fits) != 1:
+            needed = f"a batch (B, ..., {self.in_features}) or (B, {self.in_features}, H, W)"
+            way_out = ": set dim=1 or dim=-1" if fits else "" if self.dim is None else f" for dim={self.dim}"
+            raise ValueError(f"{self} needs {needed}; got {tuple(x.shape)}{way_out}")
+        return fits[0] % x.dim()
+
+    def _keep(self, code: Code) -> None:
+        if self._unpriced:
+            self._warn("has a rate that nothing priced before the gradient of its code was taken")
+            self.forget()
+        self.code = code
+        if not self.training or self.deterministic:
+            self._evaluated = [*self._evaluated, code.rate][-self._calls :]
+        elif torch.is_grad_enabled():
+            self._rates.append(code.rate)
+            if not torch.compiler.is_compiling():
+                if code.z.requires_grad:
+                    code.z.register_hook(self._note_gradient)
+                if len(self._rates) > _CALLS_WITHOUT_A_PICKUP:
+                    self._warn(f"keeps the graphs of {len(self._rates)} calls whose rate nothing picked up")
+
+    def _note_gradient(self, gradient: Tensor) -> None:
+        self._unpriced = bool(self._rates)
+
+    def _warn(self, what: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            advice = (
+                "add rate_penalty() of the module around it, or beta * take_rate().mean(), to the loss; or forget()"
+            )
+            warnings.warn(f"{name_of(self)} {what} ({advice})", stacklevel=4)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_rates": []}  # a tensor with a graph can be neither copied nor pickled
+        # a tensor with a graph can be neither copied nor pickled
+        return {**self.__dict__, "code": None, "_rates": [], "_evaluated": [], "_unpriced": False}

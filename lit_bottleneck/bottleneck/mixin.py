@@ -1,26 +1,24 @@
 """``GaussianBottleneck``, the mixin that all models share.
 
 A network returns moments, ``bottleneck`` makes a ``Code`` of them, ``rate_penalty`` prices its rate, and after the
-optimizer's step ``step_beta`` moves the price. The last of these happens by itself under a Lightning trainer:
-``rate_penalty`` registers a hook on the trainer's optimizers.
+optimizer's step ``step_beta`` moves the price. The last of these happens by itself, in any loop: after each step of any
+optimizer torch calls a hook, which moves the prices whose rates depend on the optimizer's parameters.
 """
 
 import inspect
-import math
-import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from lit_bottleneck.beta import BetaController, controller_from
+from lit_bottleneck.beta import BetaController, controller_from, controllers_from
 from lit_bottleneck.bottleneck.layer import BottleneckLayer
-from lit_bottleneck.bottleneck.step import StepWindow, call_after_steps
+from lit_bottleneck.bottleneck.prices import Prices, by_name
+from lit_bottleneck.bottleneck.root import is_trained, store_live_prices, writes_this_step
+from lit_bottleneck.bottleneck.step import is_in_backward, watch, watched
 from lit_bottleneck.code import Code, Scale, check_scale, gaussian_code
-from lit_bottleneck.training.precision import loss_scale
-
-_CONTROLLER_STATE = "beta_controller._extra_state"
-_PENALTIES_WITHOUT_A_STEP = 100  # before a warning
 
 
 class GaussianBottleneck:
@@ -28,15 +26,20 @@ class GaussianBottleneck:
 
     It stands before the module in the bases: ``class Mine(GaussianBottleneck, LightningModule)``.
 
-    Under a Lightning trainer beta moves after each optimizer step by the mean rate over all processes and accumulated
-    batches, is logged as ``train/beta`` beside ``train/rate``, and is in the checkpoint. Over a bare ``nn.Module``, or
-    in a loop of your own, call ``step_beta`` after each optimizer step.
+    Beta moves after each optimizer step that changes a parameter on which the rate depends, in any loop, by the mean
+    rate over all processes and accumulated batches. It is in the state dict. Under a Lightning trainer it is logged as
+    ``train/beta`` beside ``train/rate``; that of a module inside another by its path, as ``train/beta/encoder.code``.
+
+    A module may have several prices: ``beta={"shared": DualBeta(4.0), "private": 1e-3}``, each paid by
+    ``rate_penalty(rate, name="shared")`` and logged as ``train/rate/shared`` and ``train/beta/shared``. Then ``beta``
+    and ``beta_controller`` hold one of each by name.
 
     Args:
         *args: passed on to the next class.
-        beta: the price of a nat: a number, or a ``BetaController``.
+        beta: the price of a nat: a number, or a ``BetaController`` (which is copied); or several of these by name.
         deterministic: the plain twin of the module: the code is the mean, rate and penalty are 0.
         scale: how a raw scale becomes a log-variance, see ``gaussian_code``.
+        latent_dim: width K of the code, which then is checked. Default: any.
         **kwargs: passed on to the next class.
 
     Raises:
@@ -50,16 +53,21 @@ class GaussianBottleneck:
     def __init__(
         self,
         *args: Any,
-        beta: float | BetaController,
+        beta: float | BetaController | Mapping[str, Any],
         deterministic: bool = False,
         scale: Scale = "bounded",
+        latent_dim: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        setattr(self, "beta_controller", controller_from(beta))  # noqa: B010  (a property for mypy, a submodule for torch)
+        several = isinstance(beta, Mapping) and "class_path" not in beta
+        make: Any = controllers_from if several else controller_from
+        setattr(self, "beta_controller", make(beta))  # noqa: B010  (a property for mypy, a submodule for torch)
         self._bottleneck_deterministic = deterministic
         self._bottleneck_scale: Scale = check_scale(scale)
-        self._bottleneck_window = StepWindow()
+        self._bottleneck_width = latent_dim
+        self._bottleneck_prices = Prices(by_name(self.beta_controller))
+        watch(self)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -76,26 +84,34 @@ class GaussianBottleneck:
             raise TypeError(f"{overwrites}: choose another name (or for another price write a BetaController)")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _RESERVED and not (name == "beta_controller" and isinstance(value, BetaController)):
+        if name == "beta_controller" and isinstance(value, (BetaController, nn.ModuleDict)):
+            if any(other is not self and value is other.__dict__["_modules"].get(name) for other in watched()):
+                raise TypeError("another module moves this controller: give each its own, such as copy.deepcopy of it")
+        elif name in _RESERVED:
             belongs = f"{name} belongs to GaussianBottleneck and cannot be set to {type(value).__name__}"
             raise TypeError(f"{belongs}: choose another name (for another price assign to beta_controller)")
         super().__setattr__(name, value)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Watch the optimizers for a copy too."""
+        super().__setstate__(state)  # type: ignore[misc]
+        watch(self)
+
     @property
-    def beta_controller(self) -> BetaController:
-        """The controller of beta."""
+    def beta_controller(self) -> Any:
+        """The controller of beta; of several prices, a ``ModuleDict`` of them by name."""
         modules: dict[str, Any] = self.__dict__.get("_modules", {})
         if "beta_controller" not in modules:
             # Not an AttributeError: nn.Module.__getattr__ would replace it by a message of its own.
             call = f"{type(self).__name__}.__init__ must call super().__init__(beta=...)"
             raise RuntimeError(f"GaussianBottleneck was not initialised: {call} first")
-        controller: BetaController = modules["beta_controller"]
-        return controller
+        return modules["beta_controller"]
 
     @property
-    def beta(self) -> float:
-        """The current price of a nat."""
-        return self.beta_controller.beta
+    def beta(self) -> Any:
+        """The current price of a nat, a float; of several prices, a dictionary of them by name."""
+        betas = {name: controller.beta for name, controller in by_name(self.beta_controller).items()}
+        return betas.get("", betas)
 
     @property
     def deterministic(self) -> bool:
@@ -103,27 +119,47 @@ class GaussianBottleneck:
         self.beta_controller  # noqa: B018  (raises if the mixin was not initialised)
         return self._bottleneck_deterministic
 
-    def bottleneck(self, moments: Tensor, sample: bool | None = None, noise: Tensor | None = None) -> Code:
+    def bottleneck(
+        self,
+        moments: Tensor,
+        sample: bool | None = None,
+        noise: Tensor | None = None,
+        dim: int = 1,
+        mask: Tensor | None = None,
+    ) -> Code:
         """Make a code of a network's output.
 
         Args:
-            moments: ``(B, 2K)`` or ``(B, 2K, *spatial)``, means and raw scales along dimension 1.
+            moments: ``(B, 2K)`` or ``(B, 2K, *spatial)``, means and raw scales along dimension 1, or along ``dim``.
             sample: whether ``z`` is a draw or the mean. Default: a draw in training and where ``noise`` is given.
             noise: ``(B, K, ...)``, in place of the drawn noise.
+            dim: dimension of the ``2K`` numbers: -1 for sequences ``(B, T, 2K)``.
+            mask: ``(B, *positions)``: positions where it is false, such as padding, cost nothing.
 
         Raises:
-            ValueError: for moments that cannot be halved, or noise that does not fit.
+            ValueError: for moments that cannot be halved along ``dim`` or are not of ``latent_dim``, or noise or a mask
+                that does not fit.
         """
         deterministic = self.deterministic
         if sample is None:
             sample = self.training or noise is not None
         elif noise is not None and not sample:
             raise ValueError("noise was given with sample=False: there is nothing to add it to")
-        return gaussian_code(moments, sample, noise, self._bottleneck_scale, deterministic)
+        code = gaussian_code(moments, sample, noise, self._bottleneck_scale, deterministic, dim, mask)
+        width = code.mean.shape[dim]
+        if self._bottleneck_width not in (None, width):
+            needs = f"needs moments of {2 * self._bottleneck_width} numbers along dimension {dim}"
+            got = f"got {2 * width}, of the shape {tuple(moments.shape)}"
+            raise ValueError(f"latent_dim={self._bottleneck_width} {needs}; {got} (dim=-1 is for sequences)")
+        return code
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def rate_penalty(
-        self, rate: Tensor | None = None, distortion: Tensor | None = None, priced_rate: Tensor | None = None
+        self,
+        rate: Tensor | None = None,
+        distortion: Tensor | None = None,
+        priced_rate: Tensor | None = None,
+        name: str | None = None,
     ) -> Tensor:
         """Price the rate; in training, also remember it for the next update of beta.
 
@@ -133,62 +169,55 @@ class GaussianBottleneck:
             distortion: ``(B,)`` or their mean, nats, for a controller that is driven by it.
             priced_rate: ``(B,)``, a transform of the rate that is priced in its place, such as
                 ``functional.free_bits_rate``. Beta moves by ``rate``, which is also what is logged.
+            name: which of several prices.
 
         Returns:
             A scalar to add to the loss.
 
         Raises:
             RuntimeError: without ``rate``, if no ``BottleneckLayer`` has one, or one adds noise in a deterministic
-                module.
-            ValueError: if ``rate`` is not one number per example.
+                module. At a second call for the same price within one ``training_step`` of a trainer, unless the
+                gradient of the first was taken before.
+            ValueError: if ``rate`` is not one number per example, or ``name`` is none of the prices.
         """
-        controller = self.beta_controller
+        controllers, key = by_name(self.beta_controller), name or ""
+        if key not in controllers:
+            known = (
+                "which is one without a name" if "" in controllers else f"one of {', '.join(map(repr, controllers))}"
+            )
+            raise ValueError(f"name must be that of a price of {type(self).__name__}, {known}; got {name!r}")
         if rate is None:
             rate = self._rate_of_layers()
         elif rate.dim() != 1:
             raise ValueError(f"rate must be (B,), nats per example, such as code.rate; got shape {tuple(rate.shape)}")
         if self._bottleneck_deterministic:
             return rate.detach().new_zeros(())
-        if self.training:
-            self._remember(rate, distortion)
-        penalty: Tensor = controller(rate if priced_rate is None else priced_rate)
+        penalty: Tensor = controllers[key](rate if priced_rate is None else priced_rate)
+        if self.training and not is_in_backward():
+            self._bottleneck_prices.remember(self, key, rate, distortion, penalty)
         return penalty
 
     def step_beta(self) -> None:
         """Move beta by one step, by the rates since the last; without any, do nothing.
 
-        Called for you after each step of the trainer's optimizers. With several processes all of them must call it.
+        Called for you after each step of an optimizer of torch. With several processes all of them must call it.
         """
-        controller, window = self.beta_controller, self._bottleneck_window
-        if not window.penalties:
-            return
-        self._bottleneck_window = StepWindow()
-        for layer in self._layers():
-            layer.forget()
-        logs = self.logs_this_step
-        if controller.constant and not logs:
-            return
-        mean_rate, mean_distortion = window.global_means()
-        applied = controller.beta
-        controller.update(mean_rate, mean_distortion)
-        if not math.isfinite(mean_rate):
-            step = f"an optimizer step of {type(self).__name__}"
-            warnings.warn(f"the mean rate of {step} is {mean_rate}: beta has not moved", stacklevel=2)
-        if logs:
-            self.log_dict({"train/rate": mean_rate, "train/beta": applied}, prog_bar=True)  # type: ignore[attr-defined]
+        self.beta_controller  # noqa: B018  (raises if the mixin was not initialised)
+        self._bottleneck_prices.step(self)
+
+    def end_step(self, optimizer: Optimizer, skipped: bool) -> None:
+        """Move each price whose rate ``optimizer`` trains; called after each step of any optimizer.
+
+        Args:
+            optimizer: the one that has stepped.
+            skipped: whether it is known to have done nothing; then the rates are forgotten.
+        """
+        if not self._bottleneck_deterministic:
+            self._bottleneck_prices.end_step(self, optimizer, skipped)
 
     def discard_step(self) -> None:
         """Forget the rates of an optimizer step that is skipped, so that beta does not move by them; count it."""
-        if self._bottleneck_window.penalties:
-            self._bottleneck_window = StepWindow()
-            self.beta_controller.skipped_updates += 1
-
-    def end_step(self, skipped: bool) -> None:
-        """Move beta after an optimizer step, or discard the rates of one that a gradient scaler skipped."""
-        if skipped or self._bottleneck_window.was_skipped(loss_scale(getattr(self, "_trainer", None))):
-            self.discard_step()
-        else:
-            self.step_beta()
+        self._bottleneck_prices.discard(self)
 
     @property
     def logs_this_step(self) -> bool:
@@ -196,21 +225,14 @@ class GaussianBottleneck:
 
         In other steps a logged value would be thrown away, and logging costs as much as the rest of Lightning's loop.
         """
-        trainer = getattr(self, "_trainer", None)
-        if trainer is None or not trainer.training or trainer.lightning_module is not self:
-            return False
-        # The loggers' count of steps, which has no public name: global_step counts the steps of every optimizer.
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
-        every = trainer.log_every_n_steps
-        return bool(trainer.is_last_batch or (every and step % every == 0))
+        return is_trained(self) and writes_this_step(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the live state of beta: a weight-averaging callback has put in that of its copy, which never moves."""
         parent = getattr(super(), "on_save_checkpoint", None)
         if parent is not None:
             parent(checkpoint)
-        if _CONTROLLER_STATE in checkpoint.get("state_dict", {}):
-            checkpoint["state_dict"][_CONTROLLER_STATE] = self.beta_controller.get_extra_state()
+        store_live_prices(self, checkpoint)
 
     def _layers(self) -> list[BottleneckLayer]:
         return [module for module in self.modules() if isinstance(module, BottleneckLayer)]  # type: ignore[attr-defined]
@@ -229,26 +251,6 @@ class GaussianBottleneck:
             numbers = f"the BottleneckLayer modules coded different numbers of examples, {sorted(lengths)}"
             raise RuntimeError(f"{numbers}, whose rates cannot be added: price them yourself with rate_penalty(rate)")
         return torch.stack(rates).sum(0)
-
-    def _remember(self, rate: Tensor, distortion: Tensor | None) -> None:
-        trainer, window = getattr(self, "_trainer", None), self._bottleneck_window
-        if trainer is not None:
-            if window.was_skipped(loss_scale(trainer)):
-                self.discard_step()
-            for optimizer in trainer.optimizers:
-                if call_after_steps(optimizer, self):
-                    self.discard_step()  # of another fit
-            window = self._bottleneck_window
-            window.loss_scale = loss_scale(trainer)
-        window.add(rate.detach(), None if distortion is None else distortion.detach())
-        steps_by_itself = trainer is not None and trainer.training and self.automatic_optimization
-        if window.penalties == _PENALTIES_WITHOUT_A_STEP and not steps_by_itself and not self.beta_controller.constant:
-            warnings.warn(
-                f"{type(self).__name__}.rate_penalty() was called {window.penalties} times and beta has not moved: "
-                "outside a Lightning trainer, or with an optimizer that configure_optimizers did not return, call "
-                "step_beta() after each optimizer step",
-                stacklevel=4,
-            )
 
 
 # What a subclass may not overwrite: everything but the hook that each class may extend.

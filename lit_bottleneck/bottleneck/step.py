@@ -1,83 +1,173 @@
 """The rates and distortions between two optimizer steps, and the hook that ends a step."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakValueDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.module_tracker import ModuleTracker
 
-from lit_bottleneck.training.distributed import are_several_processes, sum_over_processes
+from lit_bottleneck.training.precision import loss_scale
 
 
 class Steps(Protocol):
-    """Something that an optimizer step ends for."""
+    """A module for which an optimizer step ends."""
 
-    def end_step(self, skipped: bool) -> None:
+    def end_step(self, optimizer: Optimizer, skipped: bool) -> None:
         """End the step; ``skipped`` if the optimizer is known to have done nothing."""
 
 
-_CALLED: WeakKeyDictionary[Optimizer, WeakSet[Steps]] = WeakKeyDictionary()
+# In the order of their construction, which is the same on all processes.
+_MODULES: WeakValueDictionary[int, Steps] = WeakValueDictionary()
+_NUMBERS = itertools.count()
 
 
-def call_after_steps(optimizer: Optimizer, module: Steps) -> bool:
-    """Call ``end_step`` of a module after each step of an optimizer from now on; return whether that is new."""
-    if optimizer not in _CALLED:
-        _CALLED[optimizer] = WeakSet()
-        # Lightning has no hook after a step that fires under manual optimization too; torch has:
-        # https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.register_step_post_hook.html
-        optimizer.register_step_post_hook(_after_step)
-    is_new = module not in _CALLED[optimizer]
-    _CALLED[optimizer].add(module)
-    return is_new
+def watch(module: Steps) -> None:
+    """Call ``end_step`` of a module after each step of any optimizer of the process from now on."""
+    _MODULES[next(_NUMBERS)] = module
+
+
+def watched() -> Iterator[Any]:
+    """Return the living modules that are watched."""
+    return iter(list(_MODULES.values()))
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     found_inf = getattr(optimizer, "found_inf", None)  # a gradient scaler tells a fused optimizer to do nothing
-    for module in list(_CALLED.get(optimizer, ())):
-        module.end_step(skipped=found_inf is not None and bool(found_inf))
+    skipped = found_inf is not None and bool(found_inf)
+    for module in watched():
+        module.end_step(optimizer, skipped)
+
+
+register_optimizer_step_post_hook(_after_step)
+
+_TRACKER = ModuleTracker()
 
 
 class StepWindow:
-    """Sums and counts over the examples since the last optimizer step, without a graph.
+    """Sums and counts over the examples of one price since the last optimizer step, without a graph.
+
+    Batches whose rate or distortion is not finite are left out of the sums: a gradient scaler skips their step. A copy,
+    or an unpickled one, is empty.
 
     Attributes:
         penalties: how many penalties were computed.
-        loss_scale: scale of the trainer's gradient scaler when they were.
+        sources: the parameters that the rates depend on.
     """
 
     def __init__(self) -> None:
         self.penalties = 0
-        self.loss_scale = 0.0
-        self._rate_sum, self._rates = torch.zeros(()), 0
-        self._distortion_sum, self._distortions = torch.zeros(()), 0
+        self.sources: list[Tensor] = []
+        self._sums: Tensor | None = None
+        self._loss_scale = 0.0
+        self._optimizers: list[Optimizer] = []
+        self._unpriced_batch: Any = None
 
-    def was_skipped(self, loss_scale: float) -> bool:
-        """Return whether a gradient scaler skipped the step: its scale falls with each step that it skips."""
-        return self.penalties > 0 and loss_scale < self.loss_scale
+    def __reduce__(self) -> Any:
+        return StepWindow, ()
 
-    def add(self, rate: Tensor, distortion: Tensor | None) -> None:
+    def is_stale(self, trainer: Any) -> bool:
+        """Return whether the rates are those of another fit, or of a step that a gradient scaler skipped.
+
+        The scale of the scaler falls with each step that it skips.
+        """
+        if not self.penalties:
+            return False
+        optimizers = [] if trainer is None else trainer.optimizers
+        return optimizers != self._optimizers or loss_scale(trainer) < self._loss_scale
+
+    def add(self, rate: Tensor, distortion: Tensor | None, trainer: Any) -> None:
         """Add the rates ``(B,)`` of a penalty, and the distortions ``(B,)`` or their mean."""
         self.penalties += 1
-        self._rate_sum, self._rates = self._rate_sum.to(rate.device) + _sum(rate), self._rates + rate.numel()
+        self.sources = sources(rate)
+        self._loss_scale, self._optimizers = loss_scale(trainer), [] if trainer is None else list(trainer.optimizers)
+        rates, distortions = rate.numel(), 0
+        total = _sum(rate.detach())
+        of_distortion = torch.zeros_like(total)
         if distortion is not None:
-            total, examples = _sum(distortion), distortion.numel()
+            of_distortion, distortions = _sum(distortion.detach()).to(total), distortion.numel()
             if distortion.dim() == 0:  # their mean already
-                total, examples = total * rate.numel(), rate.numel()
-            self._distortion_sum = self._distortion_sum.to(rate.device) + total
-            self._distortions += examples
+                of_distortion, distortions = of_distortion * rates, rates
+        counts = (torch.full_like(total, number) for number in (rates, distortions))
+        sums = torch.stack([total, of_distortion, *counts])
+        sums = sums.where(sums.isfinite().all(), 0)
+        self._sums = sums if self._sums is None else self._sums.to(sums.device) + sums
 
-    def global_means(self) -> tuple[float, float | None]:
-        """Return mean rate and mean distortion over the examples of all processes, by one all-reduce."""
-        values: Sequence[Tensor | float] = (self._rate_sum, self._rates, self._distortion_sum, self._distortions)
-        if are_several_processes():
-            like = self._rate_sum
-            totals = torch.stack([torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in values])
-            values = sum_over_processes(totals).tolist()
-        rate, rates, distortion, distortions = (float(value) for value in values)
-        return rate / rates if rates else math.nan, distortion / distortions if distortions else None
+    def totals(self, device: torch.device) -> Tensor:
+        """Return the number of penalties, the sums of rates and distortions, and how many of each there were."""
+        sums = torch.zeros(4, dtype=torch.float64, device=device) if self._sums is None else self._sums
+        return torch.cat([torch.full_like(sums[:1], self.penalties), sums])
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the sums are; None without any."""
+        return None if self._sums is None else self._sums.device
+
+    def check_priced(self, penalty: Tensor, trainer: Any, of: str) -> None:
+        """Refuse a second penalty for a batch of the trainer before the gradient of the first was taken."""
+        if trainer is None or not penalty.requires_grad:
+            return
+        batch = trainer.current_epoch, trainer.fit_loop.batch_idx
+        if self._unpriced_batch == batch:
+            raise RuntimeError(
+                f"{of} was called twice for the same price in one training_step, which would average the rates of both "
+                "calls: add the rates and call it once, or give each its own price by name "
+                '(beta={"first": ..., "second": ...}, rate_penalty(rate, name="first"))'
+            )
+        self._unpriced_batch = batch
+        penalty.register_hook(self._note_gradient)
+
+    def _note_gradient(self, gradient: Tensor) -> None:
+        self._unpriced_batch = None
+
+
+def means(totals: list[float]) -> tuple[float, float | None]:
+    """Return mean rate and mean distortion of ``StepWindow.totals``, perhaps summed over processes."""
+    _, rate, distortion, rates, distortions = totals
+    return rate / rates if rates else math.nan, distortion / distortions if distortions else None
+
+
+def sources(rate: Tensor) -> list[Tensor]:
+    """Return the parameters that a tensor depends on: the leaves of its graph."""
+    waiting, seen = [rate.grad_fn], set()
+    found: list[Tensor] = []
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            if hasattr(node, "variable"):  # https://docs.pytorch.org/docs/stable/notes/autograd.html
+                found.append(node.variable)
+            waiting += [before for before, _ in node.next_functions]
+    return found
+
+
+def trains(optimizer: Optimizer, module: nn.Module, sources: list[Tensor]) -> bool:
+    """Return whether an optimizer holds one of the sources of a rate, or, if the module has none of them, of its own.
+
+    (None of them is the module's where the rate has no graph, or one of copies, as of sharded weights.)
+    """
+    held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    if any(id(source) in held for source in sources):
+        return True
+    own = {id(weight) for weight in module.parameters()}
+    return not held.isdisjoint(own) and not any(id(source) in own for source in sources)
+
+
+def may_train(optimizer: Optimizer, module: nn.Module) -> bool:
+    """Return whether an optimizer holds a parameter of a module, or the module has none: the same on all processes."""
+    held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    own = {id(weight) for weight in module.parameters()}
+    return not own or not held.isdisjoint(own)
+
+
+def is_in_backward() -> bool:
+    """Return whether gradients are computed now: then a forward pass is the recomputation of a checkpoint."""
+    return not torch.compiler.is_compiling() and _TRACKER.is_bw
 
 
 def _sum(values: Tensor) -> Tensor:

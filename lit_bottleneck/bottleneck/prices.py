@@ -1,0 +1,116 @@
+"""The prices of a module: remembered when they are paid, moved when an optimizer step ends."""
+
+import math
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lit_bottleneck.beta import BetaController
+from lit_bottleneck.bottleneck.root import is_last_step_of_epoch, log_price, root_of, writes_this_step
+from lit_bottleneck.bottleneck.step import StepWindow, may_train, means, trains
+from lit_bottleneck.training.distributed import are_several_processes, sum_over_processes
+
+_PENALTIES_WITHOUT_A_STEP = 100  # before a warning
+
+
+def by_name(controller: BetaController | nn.ModuleDict) -> dict[str, BetaController]:
+    """Return the controllers of a module by the name of their price, which is ``""`` for one without a name."""
+    if isinstance(controller, nn.ModuleDict):
+        return dict(controller.items())  # type: ignore[arg-type]
+    return {"": controller}
+
+
+class Prices:
+    """What a module has paid since the last optimizer step, by the name of the price.
+
+    Args:
+        names: of the prices.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._windows = {name: StepWindow() for name in names}
+        self._never_paid = set(self._windows)
+
+    def remember(self, module: Any, name: str, rate: Tensor, distortion: Tensor | None, penalty: Tensor) -> None:
+        """Add the rates ``(B,)`` that a penalty was computed of."""
+        trainer = getattr(root_of(module)[0], "trainer", None)
+        if self._windows[name].is_stale(trainer):
+            self._discard(module, name)
+        window = self._windows[name]
+        window.check_priced(penalty, trainer, f"rate_penalty of {type(module).__name__}")
+        window.add(rate, distortion, trainer)
+        self._never_paid.discard(name)
+        steps_by_itself = trainer is not None and trainer.lightning_module.automatic_optimization
+        is_constant = by_name(module.beta_controller)[name].constant
+        if window.penalties == _PENALTIES_WITHOUT_A_STEP and not steps_by_itself and not is_constant:
+            warnings.warn(
+                f"{type(module).__name__}.rate_penalty() was called {window.penalties} times and beta has not moved: "
+                "no optimizer of torch that holds the parameters of this rate has stepped; with another, call "
+                "step_beta() after each of its steps",
+                stacklevel=4,
+            )
+
+    def end_step(self, module: Any, optimizer: Optimizer, skipped: bool) -> None:
+        """Move the prices whose rates an optimizer trains after it has stepped, or discard them if it was skipped."""
+        ended = [
+            name
+            for name, window in self._windows.items()
+            if window.penalties and trains(optimizer, module, window.sources)
+        ]
+        for name in ended:
+            if skipped or self._windows[name].is_stale(getattr(root_of(module)[0], "trainer", None)):
+                self._discard(module, name)
+        if ended or (are_several_processes() and may_train(optimizer, module)):
+            self._move(module, ended)
+        if self._never_paid and is_last_step_of_epoch(root_of(module)[0]):
+            calls = [f"rate_penalty(rate, name={name!r})" if name else "rate_penalty" for name in self._never_paid]
+            never = f"{type(module).__name__} has not called {' or '.join(calls)} in the first epoch"
+            warnings.warn(f"{never}: this code costs nothing", stacklevel=2)
+            self._never_paid.clear()
+
+    def step(self, module: Any) -> None:
+        """Move all prices that were paid."""
+        self._move(module, [name for name, window in self._windows.items() if window.penalties])
+
+    def discard(self, module: Any) -> None:
+        """Forget what was paid for a step that is skipped, and count it."""
+        for name, window in self._windows.items():
+            if window.penalties:
+                self._discard(module, name)
+
+    def _discard(self, module: Any, name: str) -> None:
+        self._windows[name] = StepWindow()
+        by_name(module.beta_controller)[name].skipped_updates += 1
+
+    def _move(self, module: Any, ended: list[str]) -> None:
+        """Move the prices ``ended``, and those that only another process has paid, by the rates of all processes."""
+        windows = {name: self._windows[name] for name in ended}
+        self._windows |= {name: StepWindow() for name in ended}
+        controllers = by_name(module.beta_controller)
+        root, path = root_of(module)
+        logs = root is not None and writes_this_step(root)
+        concerned = controllers if are_several_processes() else windows
+        if not concerned or not (logs or any(not controllers[name].constant for name in concerned)):
+            return
+        device = next((window.device for window in windows.values() if window.device), _device(module, root))
+        totals = torch.stack([windows.get(name, StepWindow()).totals(device) for name in controllers])
+        for (name, controller), sums in zip(controllers.items(), sum_over_processes(totals).tolist(), strict=True):
+            if not sums[0]:  # no process has paid it
+                continue
+            mean_rate, mean_distortion = means(sums)
+            applied = controller.beta
+            controller.update(mean_rate, mean_distortion)
+            if not math.isfinite(mean_rate):
+                step = f"an optimizer step of {type(module).__name__}"
+                warnings.warn(f"no rate of {step} is finite: beta has not moved", stacklevel=2)
+            if logs:
+                log_price(root, path, name, mean_rate, applied)
+
+
+def _device(module: nn.Module, root: Any) -> torch.device:
+    weight = next(module.parameters(), None)
+    return weight.device if weight is not None else torch.device("cpu") if root is None else root.device
