@@ -91,12 +91,12 @@ class BetaController(RecordsArguments, nn.Module, ABC):
             state: as ``get_extra_state`` returns it, or a dictionary, of checkpoints before version 0.2.0.
         """
         own = self._state()
-        if isinstance(state, Tensor):
-            count, *numbers = state.tolist()
+        if isinstance(state, Mapping):
+            kind, state = state["kind"], {name: value for name, value in state.items() if name != "kind"}
+        else:  # flatten loads what a sharded strategy has not loaded yet
+            count, *numbers = torch.flatten(state).tolist()
             kind = bytes(map(int, numbers[int(count) :])).decode()
             state = dict(zip(own, numbers[: int(count)], strict=False)) if count == len(own) else {}
-        else:
-            kind, state = state["kind"], {name: value for name, value in state.items() if name != "kind"}
         if kind != self.state_kind or state.keys() != own.keys():
             warnings.warn(f"{_AFRESH.format(self.state_kind)}: the checkpoint holds that of {kind}", stacklevel=2)
             return

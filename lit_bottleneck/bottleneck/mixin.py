@@ -145,6 +145,8 @@ class GaussianBottleneck:
             sample = self.training or noise is not None
         elif noise is not None and not sample:
             raise ValueError("noise was given with sample=False: there is nothing to add it to")
+        if sample and self.training:
+            self._bottleneck_prices.has_coded = True
         code = gaussian_code(moments, sample, noise, self._bottleneck_scale, deterministic, dim, mask)
         width = code.mean.shape[dim]
         if self._bottleneck_width not in (None, width):

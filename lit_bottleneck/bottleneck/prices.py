@@ -29,11 +29,15 @@ class Prices:
 
     Args:
         names: of the prices.
+
+    Attributes:
+        has_coded: whether the module has drawn a code in training, for which somebody should pay.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         self._windows = {name: StepWindow() for name in names}
         self._never_paid = set(self._windows)
+        self.has_coded = False
 
     def remember(self, module: Any, name: str, rate: Tensor, distortion: Tensor | None, penalty: Tensor) -> None:
         """Add the rates ``(B,)`` that a penalty was computed of."""
@@ -66,7 +70,7 @@ class Prices:
                 self._discard(module, name)
         if ended or (are_several_processes() and may_train(optimizer, module)):
             self._move(module, ended)
-        if self._never_paid and is_last_step_of_epoch(root_of(module)[0]):
+        if self._never_paid and self.has_coded and is_last_step_of_epoch(root_of(module)[0]):
             calls = [f"rate_penalty(rate, name={name!r})" if name else "rate_penalty" for name in self._never_paid]
             never = f"{type(module).__name__} has not called {' or '.join(calls)} in the first epoch"
             warnings.warn(f"{never}: this code costs nothing", stacklevel=2)

@@ -57,8 +57,9 @@ class SkipNonFinite(Callback):
         broken = ", ".join(sorted(networks)) or "the network on another process"
         for weight in weights:
             weight.grad = None
-        if isinstance(pl_module, GaussianBottleneck):
-            pl_module.discard_step()
+        for module in pl_module.modules():
+            if isinstance(module, GaussianBottleneck):
+                module.discard_step()
         self.skipped += 1
         self._in_a_row[place] = in_a_row = self._in_a_row.get(place, 0) + 1
         step, complaint = trainer.global_step, f"the gradient of {broken} is not finite"

@@ -164,13 +164,15 @@ class AlternatingModule(BottleneckDiscriminator, ABC):
         """Step the schedulers that follow a metric of the validation."""
         self._move_schedulers(following=True)
 
-    def get_extra_state(self) -> dict[Player, int]:
-        """Return ``steps_taken`` for the checkpoint."""
-        return dict(self.steps_taken)
+    def get_extra_state(self) -> Tensor:
+        """Return the steps of generator and discriminator for the checkpoint."""
+        return torch.tensor([self.steps_taken["generator"], self.steps_taken["discriminator"]])
 
-    def set_extra_state(self, state: dict[Player, int]) -> None:
-        """Restore ``steps_taken``."""
-        self.steps_taken = {"generator": state["generator"], "discriminator": state["discriminator"]}
+    def set_extra_state(self, state: Tensor | dict[Player, int]) -> None:
+        """Restore ``steps_taken``, also from the dictionary of checkpoints before version 0.2.0."""
+        old = isinstance(state, dict)
+        counts = (state["generator"], state["discriminator"]) if old else torch.flatten(state).tolist()
+        self.steps_taken = dict(zip(("generator", "discriminator"), counts, strict=True))
 
     def _step(self, player: Player, optimizer: Any) -> None:
         if self.gradient_clip_val is not None:

@@ -92,7 +92,7 @@ def test_a_step_that_is_not_finite_changes_nothing(make: Any, value: float, in_g
     alike.encoder = Bad(alike.encoder, value, in_gradient, calls=set())
     two, _ = train(alike, steps=2)
     for name, weight in model.state_dict().items():
-        if isinstance(weight, Tensor):
+        if not name.endswith("_extra_state"):
             torch.testing.assert_close(weight, alike.state_dict()[name], rtol=0, atol=0)
     for mine, theirs in zip(run.optimizers[0].state.values(), two.optimizers[0].state.values(), strict=True):
         assert mine["step"] == theirs["step"] == 2
