@@ -1,5 +1,6 @@
 """Callbacks for any LightningModule: measurements, pictures, progress, averages, compilation, and exact resume."""
 
+from lit_bottleneck.bottleneck.trainer import NestedPrices as NestedPrices
 from lit_bottleneck.callbacks.compile import Compile as Compile
 from lit_bottleneck.callbacks.factors import Factors as Factors
 from lit_bottleneck.callbacks.information import Information as Information

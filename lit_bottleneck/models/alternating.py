@@ -170,9 +170,10 @@ class AlternatingModule(BottleneckDiscriminator, ABC):
 
     def set_extra_state(self, state: Tensor | dict[Player, int]) -> None:
         """Restore ``steps_taken``, also from the dictionary of checkpoints before version 0.2.0."""
-        old = isinstance(state, dict)
-        counts = (state["generator"], state["discriminator"]) if old else torch.flatten(state).tolist()
-        self.steps_taken = dict(zip(("generator", "discriminator"), counts, strict=True))
+        if not isinstance(state, dict):
+            generator, discriminator = torch.flatten(state).tolist()
+            state = {"generator": generator, "discriminator": discriminator}
+        self.steps_taken = {"generator": state["generator"], "discriminator": state["discriminator"]}
 
     def _step(self, player: Player, optimizer: Any) -> None:
         if self.gradient_clip_val is not None:
