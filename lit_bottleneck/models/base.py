@@ -90,6 +90,8 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
             ConfigurationError: if the encoder does not return ``2 * latent_dim`` numbers per example, or takes floats
                 and ``x`` is of whole numbers.
         """
+        if x.dtype == torch.float64:
+            x = x.to(self.weights_dtype)
         try:
             moments = self.encoder(x)
         except (RuntimeError, IndexError) as error:

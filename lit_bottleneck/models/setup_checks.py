@@ -1,7 +1,7 @@
 """Dry-run networks on dummy inputs, so that shape errors surface before training."""
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -12,10 +12,27 @@ from torch import Tensor, nn
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.code import Code
 from lit_bottleneck.likelihoods import Likelihood
+from lit_bottleneck.models.batch import described
 
 Result = TypeVar("Result")
 
+_WITHOUT_A_BATCH = ": is x one example without a batch dimension? x[None] has one"
 OF_THE_MACHINE = (torch.OutOfMemoryError, torch.distributed.DistError)  # errors that say nothing about an input
+
+
+@contextmanager
+def refusing(complaint: str, x: Tensor) -> Iterator[None]:
+    """Refuse what a network fails on.
+
+    Raises:
+        ConfigurationError: with the complaint and the network's reason.
+    """
+    try:
+        yield
+    except (*OF_THE_MACHINE, ConfigurationError):
+        raise
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise ConfigurationError(f"{complaint}; got {described(x)}: {error}") from error
 
 
 def try_forward(complaint: str, network: Callable[[Tensor], Result], x: Tensor) -> Result:
@@ -97,7 +114,7 @@ def likelihood_parameters(output: Tensor, likelihood: Likelihood, dims: Sequence
         raise ConfigurationError(
             f"data of the shape {tuple(dims)} under {type(likelihood).__name__}, which needs {numbers} "
             f"number{'s' * (numbers > 1)} per output, need a decoder that returns {wanted} per example; got "
-            f"{tuple(output.shape[1:])}"
+            f"{tuple(output.shape[1:])}{_WITHOUT_A_BATCH * (tuple(output.shape[2:]) == tuple(dims))}"
         )
     return output.reshape(len(output), *wanted)
 

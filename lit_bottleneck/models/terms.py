@@ -14,12 +14,13 @@ def check_terms(hook: str, terms: dict[str, Tensor], taken: Collection[str]) -> 
     """Return the terms that a user's hook adds to a loss, if they are scalars under names of their own.
 
     Raises:
-        ConfigurationError: with the hook's name, for other values and for names in ``taken``.
+        ConfigurationError: with the hook's name, for other values, and for names of the price or in ``taken``.
     """
     if not isinstance(terms, Mapping):
         raise ConfigurationError(f"{hook} must return a dictionary of scalars; got {described(terms)}")
     for name, value in terms.items():
-        if name in taken or "." in name or hasattr(nn.ModuleDict, name):  # as a key of which each has a metric
+        is_key = "." not in name and not hasattr(nn.ModuleDict, name)  # of the metrics of a split
+        if name in {"beta", "rate_penalty", *taken} or not is_key:
             raise ConfigurationError(f"{hook} must return terms of other names than the model's own; got {name!r}")
         if not isinstance(value, Tensor) or value.dim():
             raise ConfigurationError(f"{hook} must return scalars, as tensors; got {name}: {described(value)}")

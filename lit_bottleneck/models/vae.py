@@ -1,7 +1,7 @@
 """The variational autoencoder."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -13,9 +13,9 @@ from lit_bottleneck.checks import not_negative, whole_number
 from lit_bottleneck.code import Code
 from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpolate, log_ratio
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from
+from lit_bottleneck.models import setup_checks
 from lit_bottleneck.models.base import BottleneckModule, evaluating
 from lit_bottleneck.models.export_parts import ExportPart, call, mean_code
-from lit_bottleneck.models.setup_checks import check_decoder, dummy_batch, dummy_code, likelihood_parameters, try_decode
 from lit_bottleneck.models.terms import check_terms
 from lit_bottleneck.objectives import ELBO, CodedBatch, Objective, objective_from
 from lit_bottleneck.training.distributed import mean_over_processes
@@ -86,7 +86,7 @@ class VAE(BottleneckModule):
         self.free_bits = not_negative("free_bits", free_bits)
         self.eval_samples = whole_number("eval_samples", eval_samples, at_least=1)
         self.likelihood_samples = whole_number("likelihood_samples", likelihood_samples, at_least=0)
-        check_decoder(decoder, self.latent_dim, self.likelihood)
+        setup_checks.check_decoder(decoder, self.latent_dim, self.likelihood)
         self.objective.check(self.beta_controller, self.deterministic, self.free_bits)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,12 +156,14 @@ class VAE(BottleneckModule):
             ValueError: for batches of different length, fewer than two steps, or an unknown mode.
         """
         whole_number("steps", steps, at_least=2)
+        x1, x2 = self.encoder_inputs(x1), self.encoder_inputs(x2)
         if x1.shape != x2.shape:
             raise ValueError(f"x1 and x2 need the same shape; got {tuple(x1.shape)} and {tuple(x2.shape)}")
         with evaluating(self):
-            first, last = self.encode(x1, sample=False).mean, self.encode(x2, sample=False).mean
+            with setup_checks.refusing("x1 and x2 must be batches (B, ...) of what the encoder takes", x1):
+                first, last = self.encode(x1, sample=False).mean, self.encode(x2, sample=False).mean
             at = torch.linspace(0, 1, steps, device=first.device, dtype=first.dtype)
-            path = torch.stack([interpolate(first, last, t, mode) for t in at]).to(x1.dtype)
+            path = torch.stack([interpolate(first, last, t, mode) for t in at]).to(self.weights_dtype)
             parameters = self._decoded(path.flatten(0, 1), x1.shape[1:])
             return self.likelihood.mean(parameters).reshape(steps, *x1.shape)
 
@@ -191,11 +193,11 @@ class VAE(BottleneckModule):
 
     def setup(self, stage: str) -> None:
         """Dry-run the networks on the ``dims`` of the datamodule."""
-        x = dummy_batch(self)
+        x = setup_checks.dummy_batch(self)
         if x is not None:
             with torch.no_grad(), evaluating(self):
-                decode = partial(self._decoded, dims=x.shape[1:])
-                self.likelihood.mean(try_decode(self.decoder, decode, dummy_code(self, x).z))
+                z, decode = setup_checks.dummy_code(self, x).z, partial(self._decoded, dims=x.shape[1:])
+                self.likelihood.mean(setup_checks.try_decode(self.decoder, decode, z))
 
     def extra_terms(self, code: Code, batch: Any) -> dict[str, Tensor]:
         """Return further terms of the loss by name, scalars; override it, for a head on the code and the like.
@@ -221,7 +223,8 @@ class VAE(BottleneckModule):
             mean = distortion.mean()
             measured = {"elbo": -(mean + code.rate.mean()), "distortion": mean}
             self.log_dict({f"train/{name}": value for name, value in measured.items() if name not in terms})
-        return self.training_loss(**terms, **self._extra_terms(code, batch, terms))
+        extra = check_terms("extra_terms", self.extra_terms(code, batch), {*self.mean_names, *terms})
+        return self.training_loss(**terms, **extra)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Take a batch into the metrics."""
@@ -259,14 +262,10 @@ class VAE(BottleneckModule):
         x = self._supported(batch)
         code = self.encode(x, sample=True)
         distortion = self.distortion(self._draws(code), x).mean(0)
-        extra = self._extra_terms(code, batch)
+        extra = check_terms("extra_terms", self.extra_terms(code, batch), self.mean_names)
         elbo, loss = -(distortion + code.rate), distortion.mean() + self._price(code, distortion) + sum(extra.values())
         self.measure(stage, len(x), loss=loss, elbo=elbo, distortion=distortion, rate=code.rate, **extra)
         return x
-
-    def _extra_terms(self, code: Code, batch: Any, terms: Collection[str] = ()) -> dict[str, Tensor]:
-        taken = {*self.mean_names, "beta", "rate_penalty", *terms}
-        return check_terms("extra_terms", self.extra_terms(code, batch), taken)
 
     def _price(self, code: Code, distortion: Tensor) -> Tensor:
         priced_rate = None
@@ -282,7 +281,7 @@ class VAE(BottleneckModule):
 
     def _decoded(self, z: Tensor, dims: Sequence[int]) -> Tensor:
         """Decode codes into the parameters of the likelihood of data of shape ``dims``."""
-        return likelihood_parameters(self.decoder(z), self.likelihood, dims)
+        return setup_checks.likelihood_parameters(self.decoder(z), self.likelihood, dims)
 
     def _log_likelihood(self, x: Tensor, num_samples: int, rows: int) -> Tensor:
         code = self.encode(x, sample=False)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from lit_bottleneck import VAE, VDBGAN, VIBClassifier
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.models.base import BottleneckModule
-from lit_bottleneck.networks import MLP, MLPDecoder, TextEncoder
+from lit_bottleneck.networks import MLP, ConvEncoder, MLPDecoder, TextEncoder
 from tests.models.runs import batches, fit
 from tests.models.test_vib import blobs
 from tests.quiet import trainer
@@ -154,6 +154,54 @@ def test_data_without_a_dimension_beside_the_batch_is_refused() -> None:
     model = vae(encoder=nn.Sequential(nn.Unflatten(0, (-1, 1)), nn.Linear(1, 8)), decoder=nn.Linear(4, 1))
     with pytest.raises(ConfigurationError, match=r"x of a batch must have the shape \(B, ...\), such as \(B, 1\)"):
         model.training_step(torch.randn(8), 0)
+
+
+def images(flat: bool = False) -> VAE:
+    decoder = MLP(4, [8], 16) if flat else MLPDecoder(4, [8], (1, 4, 4))
+    return vae(encoder=MLP(16, [8], 8), decoder=decoder)
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "words"),
+    [
+        (
+            images(),
+            torch.zeros(1, 4, 4),
+            r"is x one example without a batch dimension\? x\[None\] has one",
+        ),
+        (
+            images(flat=True),
+            torch.zeros(4, 4),
+            r"x1 and x2 must be batches .*; got .* \(4, 4\): mat1",
+        ),
+        (
+            vae(encoder=ConvEncoder((1, 8, 8), 8)),
+            torch.zeros(1, 8, 8),
+            r"must be batches .*; got .* \(1, 8, 8\): exp",
+        ),
+        (images(), "picture", "x of a batch must be a tensor or a NumPy array of numbers; got a str"),
+    ],
+)
+def test_an_interpolation_between_what_is_no_batch_is_refused(model: VAE, x: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        model.interpolate(x, x, steps=3)
+
+
+def test_an_interpolation_takes_arrays_and_float64_and_whole_numbers() -> None:
+    model, x = images(), torch.rand(2, 1, 4, 4)
+    expected = model.interpolate(x, 1 - x, steps=3)
+    assert torch.equal(model.interpolate(x.numpy(), (1 - x).numpy(), steps=3), expected)
+    torch.testing.assert_close(model.interpolate(x.double(), 1 - x.double(), steps=3), expected)
+    tokens = vae(encoder=nn.EmbeddingBag(7, 8), decoder=MLP(4, [], 5))
+    first, last = torch.arange(10).reshape(2, 5) % 7, torch.arange(1, 11).reshape(2, 5) % 7
+    middle = (tokens.encode(first, sample=False).mean + tokens.encode(last, sample=False).mean) / 2
+    torch.testing.assert_close(tokens.interpolate(first, last, steps=3)[1], tokens.decode(middle).detach())
+
+
+def test_calls_by_hand_take_float64() -> None:
+    for model in (vib(), vae()):
+        torch.testing.assert_close(model(X.double()), model(X))
+    assert vib(encoder=MLP(6, [16], 8).double(), decoder=nn.Linear(4, 3).double())(X.double()).dtype == torch.float64
 
 
 def test_labels_that_a_model_does_not_use_are_not_looked_at() -> None:
