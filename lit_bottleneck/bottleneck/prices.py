@@ -11,10 +11,8 @@ from torch.optim import Optimizer
 
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.bottleneck.root import is_last_step_of_epoch, log_price, root_of, writes_this_step
-from lit_bottleneck.bottleneck.step import StepWindow, may_train, means, trains
+from lit_bottleneck.bottleneck.step import StepWindow, may_train, means, trained_by
 from lit_bottleneck.training.distributed import are_several_processes, sum_over_processes
-
-_PENALTIES_WITHOUT_A_STEP = 100  # before a warning
 
 
 def by_name(controller: BetaController | nn.ModuleDict) -> dict[str, BetaController]:
@@ -48,9 +46,9 @@ class Prices:
         window.check_priced(penalty, trainer, f"rate_penalty of {type(module).__name__}")
         window.add(rate, distortion, trainer)
         self._never_paid.discard(name)
-        steps_by_itself = trainer is not None and trainer.lightning_module.automatic_optimization
         is_constant = by_name(module.beta_controller)[name].constant
-        if window.penalties == _PENALTIES_WITHOUT_A_STEP and not steps_by_itself and not is_constant:
+        if window.should_have_ended(trainer) and not window.has_warned and not is_constant:
+            window.has_warned = True
             warnings.warn(
                 f"{type(module).__name__}.rate_penalty() was called {window.penalties} times and beta has not moved: "
                 "no optimizer of torch that holds the parameters of this rate has stepped; with another, call "
@@ -60,14 +58,14 @@ class Prices:
 
     def end_step(self, module: Any, optimizer: Optimizer, skipped: bool) -> None:
         """Move the prices whose rates an optimizer trains after it has stepped, or discard them if it was skipped."""
-        ended = [
-            name
-            for name, window in self._windows.items()
-            if window.penalties and trains(optimizer, module, window.sources)
-        ]
-        for name in ended:
-            if skipped or self._windows[name].is_stale(getattr(root_of(module)[0], "trainer", None)):
-                self._discard(module, name)
+        ended = []
+        for name, window in self._windows.items():
+            weights = trained_by(optimizer, module, window.sources) if window.penalties else []
+            if weights:
+                ended.append(name)
+                has_stepped = not skipped and any(weight.grad is not None for weight in weights)
+                if not has_stepped or window.is_stale(getattr(root_of(module)[0], "trainer", None)):
+                    self._discard(module, name)
         if ended or (are_several_processes() and may_train(optimizer, module)):
             self._move(module, ended)
         if self._never_paid and self.has_coded and is_last_step_of_epoch(root_of(module)[0]):

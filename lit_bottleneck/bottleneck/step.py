@@ -47,6 +47,7 @@ def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
 register_optimizer_step_post_hook(_after_step)
 
 _TRACKER = ModuleTracker()
+_MANY = 100  # penalties without an optimizer step
 
 
 class StepWindow:
@@ -58,12 +59,15 @@ class StepWindow:
     Attributes:
         penalties: how many penalties were computed.
         sources: the parameters that the rates depend on.
+        has_warned: whether somebody said that nothing ends it.
     """
 
     def __init__(self) -> None:
         self.penalties = 0
         self.sources: list[Tensor] = []
         self._sums: Tensor | None = None
+        self.has_warned = False
+        self._first_step = 0
         self._loss_scale = 0.0
         self._optimizers: list[Optimizer] = []
         self._unpriced_batch: Any = None
@@ -83,6 +87,8 @@ class StepWindow:
 
     def add(self, rate: Tensor, distortion: Tensor | None, trainer: Any) -> None:
         """Add the rates ``(B,)`` of a penalty, and the distortions ``(B,)`` or their mean."""
+        if not self.penalties:
+            self._first_step = 0 if trainer is None else trainer.global_step
         self.penalties += 1
         self.sources = sources(rate)
         self._loss_scale, self._optimizers = loss_scale(trainer), [] if trainer is None else list(trainer.optimizers)
@@ -107,6 +113,11 @@ class StepWindow:
     def device(self) -> torch.device | None:
         """Where the sums are; None without any."""
         return None if self._sums is None else self._sums.device
+
+    def should_have_ended(self, trainer: Any) -> bool:
+        """Return whether there are many penalties, and the optimizer of a trainer, if there is one, has stepped."""
+        waits = trainer is not None and trainer.lightning_module.automatic_optimization
+        return self.penalties >= _MANY and not (waits and trainer.global_step == self._first_step)
 
     def check_priced(self, penalty: Tensor, trainer: Any, of: str) -> None:
         """Refuse a second penalty for a batch of the trainer before the gradient of the first was taken."""
@@ -146,23 +157,28 @@ def sources(rate: Tensor) -> list[Tensor]:
     return found
 
 
-def trains(optimizer: Optimizer, module: nn.Module, sources: list[Tensor]) -> bool:
-    """Return whether an optimizer holds one of the sources of a rate, or, if the module has none of them, of its own.
+def trained_by(optimizer: Optimizer, module: nn.Module, sources: list[Tensor]) -> list[Tensor]:
+    """Return the sources of a rate that an optimizer holds, or, if the module has none of them, what it holds of it.
 
     (None of them is the module's where the rate has no graph, or one of copies, as of sharded weights.)
     """
-    held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
-    if any(id(source) in held for source in sources):
-        return True
-    own = {id(weight) for weight in module.parameters()}
-    return not held.isdisjoint(own) and not any(id(source) in own for source in sources)
+    held = _held(optimizer)
+    found = [source for source in sources if id(source) in held]
+    if found:
+        return found
+    own = {id(weight): weight for weight in module.parameters()}
+    is_of_another = any(id(source) in own for source in sources)
+    return [] if is_of_another else [weight for number, weight in own.items() if number in held]
 
 
 def may_train(optimizer: Optimizer, module: nn.Module) -> bool:
     """Return whether an optimizer holds a parameter of a module, or the module has none: the same on all processes."""
-    held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
     own = {id(weight) for weight in module.parameters()}
-    return not own or not held.isdisjoint(own)
+    return not own or not own.isdisjoint(_held(optimizer))
+
+
+def _held(optimizer: Optimizer) -> set[int]:
+    return {id(weight) for group in optimizer.param_groups for weight in group["params"]}
 
 
 def is_in_backward() -> bool:
