@@ -166,6 +166,7 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
         metric = cast(Metric, self.split_metrics(stage)[name])
         self.log(f"{stage}/{name}", metric, prog_bar=shown, metric_attribute=place)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def log(self, name: str, *args: Any, **kwargs: Any) -> None:
         """Log a value under its name in ``log_names``; everything that is logged comes through here.
 
