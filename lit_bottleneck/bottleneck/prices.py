@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.bottleneck.root import is_last_step_of_epoch, log_price, root_of, writes_this_step
-from lit_bottleneck.bottleneck.step import StepWindow, may_train, means, trained_by
+from lit_bottleneck.bottleneck.step import StepWindow, has_trained, may_train, means
 from lit_bottleneck.training.distributed import are_several_processes, sum_over_processes
 
 
@@ -39,7 +39,7 @@ class Prices:
 
     def remember(self, module: Any, name: str, rate: Tensor, distortion: Tensor | None, penalty: Tensor) -> None:
         """Add the rates ``(B,)`` that a penalty was computed of."""
-        trainer = getattr(root_of(module)[0], "trainer", None)
+        trainer = _trainer_of(root_of(module)[0])
         if self._windows[name].is_stale(trainer):
             self._discard(module, name)
         window = self._windows[name]
@@ -58,16 +58,18 @@ class Prices:
 
     def end_step(self, module: Any, optimizer: Optimizer, skipped: bool) -> None:
         """Move the prices whose rates an optimizer trains after it has stepped, or discard them if it was skipped."""
-        ended = []
-        for name, window in self._windows.items():
-            weights = trained_by(optimizer, module, window.sources) if window.penalties else []
-            if weights:
-                ended.append(name)
-                has_stepped = not skipped and any(weight.grad is not None for weight in weights)
-                if not has_stepped or window.is_stale(getattr(root_of(module)[0], "trainer", None)):
-                    self._discard(module, name)
+        trained = {
+            name: has_trained(optimizer, module, window.sources)
+            for name, window in self._windows.items()
+            if window.penalties
+        }
+        ended = [name for name, has in trained.items() if has is not None]
         if ended or (are_several_processes() and may_train(optimizer, module)):
-            self._move(module, ended)
+            root, path = root_of(module)
+            for name in ended:
+                if skipped or not trained[name] or self._windows[name].is_stale(_trainer_of(root)):
+                    self._discard(module, name)
+            self._move(module, ended, root, path)
         if self._never_paid and self.has_coded and is_last_step_of_epoch(root_of(module)[0]):
             calls = [f"rate_penalty(rate, name={name!r})" if name else "rate_penalty" for name in self._never_paid]
             never = f"{type(module).__name__} has not called {' or '.join(calls)} in the first epoch"
@@ -76,7 +78,7 @@ class Prices:
 
     def step(self, module: Any) -> None:
         """Move all prices that were paid."""
-        self._move(module, [name for name, window in self._windows.items() if window.penalties])
+        self._move(module, [name for name, window in self._windows.items() if window.penalties], *root_of(module))
 
     def discard(self, module: Any) -> None:
         """Forget what was paid for a step that is skipped, and count it."""
@@ -88,19 +90,20 @@ class Prices:
         self._windows[name] = StepWindow()
         by_name(module.beta_controller)[name].skipped_updates += 1
 
-    def _move(self, module: Any, ended: list[str]) -> None:
+    def _move(self, module: Any, ended: list[str], root: Any, path: str) -> None:
         """Move the prices ``ended``, and those that only another process has paid, by the rates of all processes."""
         windows = {name: self._windows[name] for name in ended}
         self._windows |= {name: StepWindow() for name in ended}
         controllers = by_name(module.beta_controller)
-        root, path = root_of(module)
         logs = root is not None and writes_this_step(root)
         concerned = controllers if are_several_processes() else windows
         if not concerned or not (logs or any(not controllers[name].constant for name in concerned)):
             return
-        device = next((window.device for window in windows.values() if window.device), _device(module, root))
-        totals = torch.stack([windows.get(name, StepWindow()).totals(device) for name in controllers])
-        for (name, controller), sums in zip(controllers.items(), sum_over_processes(totals).tolist(), strict=True):
+        totals = [windows.get(name, StepWindow()).totals() for name in controllers]
+        if are_several_processes():
+            local = torch.tensor(totals, dtype=torch.float64, device=_device(module, root))
+            totals = sum_over_processes(local).tolist()
+        for (name, controller), sums in zip(controllers.items(), totals, strict=True):
             if not sums[0]:  # no process has paid it
                 continue
             mean_rate, mean_distortion = means(sums)
@@ -111,6 +114,10 @@ class Prices:
                 warnings.warn(f"no rate of {step} is finite: beta has not moved", stacklevel=2)
             if logs:
                 log_price(root, path, name, mean_rate, applied)
+
+
+def _trainer_of(root: Any) -> Any:
+    return None if root is None else root.trainer
 
 
 def _device(module: nn.Module, root: Any) -> torch.device:

@@ -23,7 +23,9 @@ def root_of(module: nn.Module) -> tuple[Any, str]:
 
     Without one, ``(None, "")``.
     """
-    trainer = getattr(module, "_trainer", None)
+    if is_trained(module):
+        return module, ""
+    trainer = vars(module).get("_trainer")
     candidates: Iterable[Any] = (module if trainer is None else trainer.lightning_module, *watched(), *_NOTED)
     for root in candidates:
         if is_trained(root):
@@ -35,7 +37,7 @@ def root_of(module: nn.Module) -> tuple[Any, str]:
 
 def is_trained(root: Any) -> bool:
     """Return whether a trainer is training this very module."""
-    trainer = getattr(root, "_trainer", None)
+    trainer = vars(root).get("_trainer")  # a LightningModule's, which raises where there is none
     return trainer is not None and trainer.training and trainer.lightning_module is root
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -58,14 +58,15 @@ class StepWindow:
 
     Attributes:
         penalties: how many penalties were computed.
-        sources: the parameters that the rates depend on.
+        sources: the parameters that the last rate depends on, by their ``id``.
         has_warned: whether somebody said that nothing ends it.
     """
 
     def __init__(self) -> None:
         self.penalties = 0
-        self.sources: list[Tensor] = []
-        self._sums: Tensor | None = None
+        self.sources: dict[int, Tensor] = {}
+        self._batches: list[tuple[list[Tensor], tuple[int, int], int]] = []
+        self._totals = [0.0] * 4
         self.has_warned = False
         self._first_step = 0
         self._loss_scale = 0.0
@@ -92,27 +93,30 @@ class StepWindow:
         self.penalties += 1
         self.sources = sources(rate)
         self._loss_scale, self._optimizers = loss_scale(trainer), [] if trainer is None else list(trainer.optimizers)
-        rates, distortions = rate.numel(), 0
-        total = _sum(rate.detach())
-        of_distortion = torch.zeros_like(total)
+        sums, counts = [_sum(rate)], (rate.numel(), 0)
         if distortion is not None:
-            of_distortion, distortions = _sum(distortion.detach()).to(total), distortion.numel()
-            if distortion.dim() == 0:  # their mean already
-                of_distortion, distortions = of_distortion * rates, rates
-        counts = (torch.full_like(total, number) for number in (rates, distortions))
-        sums = torch.stack([total, of_distortion, *counts])
-        sums = sums.where(sums.isfinite().all(), 0)
-        self._sums = sums if self._sums is None else self._sums.to(sums.device) + sums
+            sums.append(_sum(distortion).to(sums[0]))
+            counts = rate.numel(), distortion.numel() if distortion.dim() else rate.numel()
+        is_mean = distortion is not None and not distortion.dim()
+        self._batches.append((sums, counts, rate.numel() if is_mean else 1))
+        if len(self._batches) >= _MANY:
+            self._read()
 
-    def totals(self, device: torch.device) -> Tensor:
+    def totals(self) -> list[float]:
         """Return the number of penalties, the sums of rates and distortions, and how many of each there were."""
-        sums = torch.zeros(4, dtype=torch.float64, device=device) if self._sums is None else self._sums
-        return torch.cat([torch.full_like(sums[:1], self.penalties), sums])
+        if self._batches:
+            self._read()
+        return [self.penalties, *self._totals]
 
-    @property
-    def device(self) -> torch.device | None:
-        """Where the sums are; None without any."""
-        return None if self._sums is None else self._sums.device
+    def _read(self) -> None:
+        """Add the sums of the batches to the totals; this waits for an accelerator once."""
+        values = iter(torch.stack([value for sums, _, _ in self._batches for value in sums]).tolist())
+        for sums, counts, weight in self._batches:
+            rate, distortion = next(values), next(values) * weight if len(sums) > 1 else 0.0
+            if math.isfinite(rate) and math.isfinite(distortion):
+                batch = (rate, distortion, *counts)
+                self._totals = [total + value for total, value in zip(self._totals, batch, strict=True)]
+        self._batches = []
 
     def should_have_ended(self, trainer: Any) -> bool:
         """Return whether there are many penalties, and the optimizer of a trainer, if there is one, has stepped."""
@@ -143,42 +147,49 @@ def means(totals: list[float]) -> tuple[float, float | None]:
     return rate / rates if rates else math.nan, distortion / distortions if distortions else None
 
 
-def sources(rate: Tensor) -> list[Tensor]:
-    """Return the parameters that a tensor depends on: the leaves of its graph."""
+def sources(rate: Tensor) -> dict[int, Tensor]:
+    """Return the parameters that a tensor depends on, the leaves of its graph, by their ``id``."""
     waiting, seen = [rate.grad_fn], set()
-    found: list[Tensor] = []
+    found: dict[int, Tensor] = {}
     while waiting:
         node = waiting.pop()
         if node is not None and node not in seen:
             seen.add(node)
-            if hasattr(node, "variable"):  # https://docs.pytorch.org/docs/stable/notes/autograd.html
-                found.append(node.variable)
+            weight = getattr(node, "variable", None)  # https://docs.pytorch.org/docs/stable/notes/autograd.html
+            if weight is not None:
+                found[id(weight)] = weight
             waiting += [before for before, _ in node.next_functions]
     return found
 
 
-def trained_by(optimizer: Optimizer, module: nn.Module, sources: list[Tensor]) -> list[Tensor]:
-    """Return the sources of a rate that an optimizer holds, or, if the module has none of them, what it holds of it.
+def has_trained(optimizer: Optimizer, module: nn.Module, sources: Mapping[int, Tensor]) -> bool | None:
+    """Return whether an optimizer's step trained a rate, or was one without a gradient; None if it holds no weight.
 
-    (None of them is the module's where the rate has no graph, or one of copies, as of sharded weights.)
+    The weights are the sources of the rate; if the module has none of these, all of the module: where the rate has no
+    graph, or one of copies, as of sharded weights.
     """
-    held = _held(optimizer)
-    found = [source for source in sources if id(source) in held]
-    if found:
-        return found
+    trained = _has_trained_any(optimizer, sources)
+    if trained is not None:
+        return trained
     own = {id(weight): weight for weight in module.parameters()}
-    is_of_another = any(id(source) in own for source in sources)
-    return [] if is_of_another else [weight for number, weight in own.items() if number in held]
+    return None if any(number in own for number in sources) else _has_trained_any(optimizer, own)
 
 
 def may_train(optimizer: Optimizer, module: nn.Module) -> bool:
     """Return whether an optimizer holds a parameter of a module, or the module has none: the same on all processes."""
-    own = {id(weight) for weight in module.parameters()}
-    return not own or not own.isdisjoint(_held(optimizer))
+    own = {id(weight): weight for weight in module.parameters()}
+    return not own or _has_trained_any(optimizer, own) is not None
 
 
-def _held(optimizer: Optimizer) -> set[int]:
-    return {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+def _has_trained_any(optimizer: Optimizer, weights: Mapping[int, Tensor]) -> bool | None:
+    trained = None
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            if id(weight) in weights:
+                if weight.grad is not None:
+                    return True
+                trained = False
+    return trained
 
 
 def is_in_backward() -> bool:
@@ -187,4 +198,4 @@ def is_in_backward() -> bool:
 
 
 def _sum(values: Tensor) -> Tensor:
-    return values.sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+    return values.detach().sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
