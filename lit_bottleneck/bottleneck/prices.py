@@ -64,8 +64,9 @@ class Prices:
             if window.penalties
         }
         ended = [name for name, has in trained.items() if has is not None]
-        if ended or (are_several_processes() and may_train(optimizer, module)):
-            root, path = root_of(module)
+        several = are_several_processes()
+        root, path = root_of(module) if ended or several else (None, "")
+        if ended or (several and may_train(optimizer, module, root)):
             for name in ended:
                 if skipped or not trained[name] or self._windows[name].is_stale(_trainer_of(root)):
                     self._discard(module, name)

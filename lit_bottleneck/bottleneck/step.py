@@ -175,10 +175,15 @@ def has_trained(optimizer: Optimizer, module: nn.Module, sources: Mapping[int, T
     return None if any(number in own for number in sources) else _has_trained_any(optimizer, own)
 
 
-def may_train(optimizer: Optimizer, module: nn.Module) -> bool:
-    """Return whether an optimizer holds a parameter of a module, or the module has none: the same on all processes."""
+def may_train(optimizer: Optimizer, module: nn.Module, root: Any) -> bool:
+    """Return whether another process may have paid for what an optimizer trained; the same on all processes.
+
+    It may if the optimizer holds a parameter of the module; for a module without parameters, if it is the trainer's.
+    """
     own = {id(weight): weight for weight in module.parameters()}
-    return not own or _has_trained_any(optimizer, own) is not None
+    if not own:
+        return root is None or optimizer in root.trainer.optimizers
+    return _has_trained_any(optimizer, own) is not None
 
 
 def _has_trained_any(optimizer: Optimizer, weights: Mapping[int, Tensor]) -> bool | None:
