@@ -88,10 +88,12 @@ def gaussian_code(
             padding, cost nothing: their ``kl`` is 0.
 
     Raises:
-        ValueError: if ``moments`` cannot be halved along ``dim``, ``noise`` has not the shape of the mean, or ``mask``
-            has another shape or type or leaves no position.
+        ValueError: if ``moments`` cannot be halved along ``dim`` or are of whole numbers, ``noise`` has not the shape
+            of the mean, or ``mask`` has another shape or type or leaves no position.
     """
     dim = _code_dim(moments, dim)
+    if not moments.is_floating_point():
+        raise ValueError(f"moments must be of floats; got {moments.dtype}")
     wide = at_least_float32(moments)
     mean = wide.chunk(2, dim)[0]
     if mask is not None:
@@ -123,15 +125,38 @@ def check_scale(scale: Scale) -> Scale:
     return scale
 
 
-def _code_dim(moments: Tensor, dim: int) -> int:
+def check_width(moments: Tensor, dim: int, latent_dim: int) -> None:
+    """Check that moments have ``2 * latent_dim`` numbers along ``dim``.
+
+    Raises:
+        ValueError: if they have not.
+    """
+    width = moments.shape[_dim_of_width(moments, dim)]
+    if width != 2 * latent_dim:
+        needs = f"latent_dim={latent_dim} needs moments of {2 * latent_dim} numbers along dimension {dim}"
+        raise ValueError(f"{needs}; got {width}, of {_shape_of(moments, dim)}")
+
+
+def _dim_of_width(moments: Tensor, dim: int) -> int:
     """Return the dimension of the ``2K`` numbers, counted from the front."""
-    shape = tuple(moments.shape)
-    needed = "moments need 2 * latent_dim numbers along a dimension after the batch, which is dim"
-    if not (0 < dim < len(shape) or -len(shape) < dim < 0):
-        raise ValueError(f"{needed}; got dim={dim} and the shape {shape}")
-    if shape[dim] % 2:
-        raise ValueError(f"moments need 2 * latent_dim numbers along dimension {dim}; got the shape {shape}")
-    return dim % len(shape)
+    dims = moments.dim()
+    if not (0 < dim < dims or -dims < dim < 0):
+        needed = "moments need 2 * latent_dim numbers along a dimension after the batch, which is dim"
+        raise ValueError(f"{needed}; got dim={dim} and {_shape_of(moments, dim)}")
+    return dim % dims
+
+
+def _code_dim(moments: Tensor, dim: int) -> int:
+    """Return the dimension of the ``2K`` numbers, counted from the front, of moments that can be halved along it."""
+    place = _dim_of_width(moments, dim)
+    if moments.shape[place] % 2:
+        raise ValueError(f"moments need 2 * latent_dim numbers along dimension {dim}; got {_shape_of(moments, dim)}")
+    return place
+
+
+def _shape_of(moments: Tensor, dim: int) -> str:
+    way_out = " (sequences (B, T, 2K) need dim=-1)" if moments.dim() == 3 and dim == 1 else ""
+    return f"the shape {tuple(moments.shape)}{way_out}"
 
 
 def _whole_mask(mask: Tensor, moments: Tensor, dim: int) -> Tensor:
@@ -140,9 +165,8 @@ def _whole_mask(mask: Tensor, moments: Tensor, dim: int) -> Tensor:
     if mask.shape != needed:
         raise ValueError(f"mask needs the shape (batch, *positions), {needed}; got {tuple(mask.shape)}")
     if mask.is_floating_point():
-        raise ValueError(f"mask must be true or 1 where a position counts; got {mask.dtype}")
-    if (
-        len(mask) and mask.device.type == "cpu" and not mask.any()
-    ):  # on an accelerator a look at it would wait for the device
+        raise ValueError(f"mask must be of bool or whole numbers, true or 1 where a position counts; got {mask.dtype}")
+    # On an accelerator a look at the mask would wait for the device.
+    if len(mask) and mask.device.type == "cpu" and not mask.any():
         raise ValueError(f"mask of the shape {tuple(mask.shape)} leaves no position")
     return mask.bool().unsqueeze(dim)

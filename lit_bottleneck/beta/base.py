@@ -157,7 +157,8 @@ def controllers_from(beta: Mapping[str, Any]) -> nn.ModuleDict:
     """Build the controllers of several prices from a module's ``beta``, see ``controller_from``.
 
     Raises:
-        ConfigurationError: for no price at all, or a name that torch does not take for a submodule.
+        ConfigurationError: for no price at all, a name that torch does not take for a submodule, or what
+            ``controller_from`` refuses, with the name.
     """
     if not beta:
         raise ConfigurationError("beta must have at least one price; got an empty dictionary")
@@ -167,6 +168,8 @@ def controllers_from(beta: Mapping[str, Any]) -> nn.ModuleDict:
             controllers[name] = controller_from(price)
         except (KeyError, TypeError) as error:
             raise ConfigurationError(f"beta needs names that can name a submodule; got {name!r}: {error}") from error
+        except ValueError as error:
+            raise ConfigurationError(f"price {name!r}: {error}") from error
     return controllers
 
 

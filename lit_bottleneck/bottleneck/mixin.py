@@ -15,10 +15,11 @@ from torch.optim import Optimizer
 
 from lit_bottleneck.beta import BetaController, controller_from, controllers_from
 from lit_bottleneck.bottleneck.layer import BottleneckLayer
-from lit_bottleneck.bottleneck.prices import Prices, by_name
+from lit_bottleneck.bottleneck.prices import Prices, by_name, has_controllers
 from lit_bottleneck.bottleneck.root import is_trained, store_live_prices, writes_this_step
 from lit_bottleneck.bottleneck.step import is_in_backward, watch, watched
-from lit_bottleneck.code import Code, Scale, check_scale, gaussian_code
+from lit_bottleneck.checks import whole_number
+from lit_bottleneck.code import Code, Scale, check_scale, check_width, gaussian_code
 
 
 class GaussianBottleneck:
@@ -65,8 +66,7 @@ class GaussianBottleneck:
         setattr(self, "beta_controller", make(beta))  # noqa: B010  (a property for mypy, a submodule for torch)
         self._bottleneck_deterministic = deterministic
         self._bottleneck_scale: Scale = check_scale(scale)
-        self._bottleneck_width = latent_dim
-        self._bottleneck_prices = Prices(by_name(self.beta_controller))
+        self._bottleneck_width = None if latent_dim is None else whole_number("latent_dim", latent_dim, at_least=1)
         watch(self)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -84,9 +84,13 @@ class GaussianBottleneck:
             raise TypeError(f"{overwrites}: choose another name (or for another price write a BetaController)")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "beta_controller" and isinstance(value, (BetaController, nn.ModuleDict)):
-            if any(other is not self and value is other.__dict__["_modules"].get(name) for other in watched()):
+        if name == "beta_controller" and has_controllers(value):
+            others = [by_name(other.beta_controller).values() for other in watched() if other is not self]
+            if any(controller in theirs for theirs in others for controller in by_name(value).values()):
                 raise TypeError("another module moves this controller: give each its own, such as copy.deepcopy of it")
+            prices: Prices | None = self.__dict__.get("_bottleneck_prices")
+            if prices is None or prices.names != by_name(value).keys():
+                self._bottleneck_prices = Prices(by_name(value))
         elif name in _RESERVED:
             belongs = f"{name} belongs to GaussianBottleneck and cannot be set to {type(value).__name__}"
             raise TypeError(f"{belongs}: choose another name (for another price assign to beta_controller)")
@@ -147,13 +151,9 @@ class GaussianBottleneck:
             raise ValueError("noise was given with sample=False: there is nothing to add it to")
         if sample and self.training:
             self._bottleneck_prices.has_coded = True
-        code = gaussian_code(moments, sample, noise, self._bottleneck_scale, deterministic, dim, mask)
-        width = code.mean.shape[dim]
-        if self._bottleneck_width not in (None, width):
-            needs = f"needs moments of {2 * self._bottleneck_width} numbers along dimension {dim}"
-            got = f"got {2 * width}, of the shape {tuple(moments.shape)}"
-            raise ValueError(f"latent_dim={self._bottleneck_width} {needs}; {got} (dim=-1 is for sequences)")
-        return code
+        if self._bottleneck_width is not None:
+            check_width(moments, dim, self._bottleneck_width)
+        return gaussian_code(moments, sample, noise, self._bottleneck_scale, deterministic, dim, mask)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def rate_penalty(
@@ -190,8 +190,9 @@ class GaussianBottleneck:
             raise ValueError(f"name must be that of a price of {type(self).__name__}, {known}; got {name!r}")
         if rate is None:
             rate = self._rate_of_layers()
-        elif rate.dim() != 1:
-            raise ValueError(f"rate must be (B,), nats per example, such as code.rate; got shape {tuple(rate.shape)}")
+        elif not isinstance(rate, Tensor) or rate.dim() != 1:
+            got = f"shape {tuple(rate.shape)}" if isinstance(rate, Tensor) else type(rate).__name__
+            raise ValueError(f"rate must be (B,), nats per example, such as code.rate; got {got}")
         if self._bottleneck_deterministic:
             return rate.detach().new_zeros(())
         penalty: Tensor = controllers[key](rate if priced_rate is None else priced_rate)
@@ -218,7 +219,11 @@ class GaussianBottleneck:
             self._bottleneck_prices.end_step(self, optimizer, skipped)
 
     def discard_step(self) -> None:
-        """Forget the rates of an optimizer step that is skipped, so that beta does not move by them; count it."""
+        """Forget the rates of an optimizer step that is skipped, so that beta does not move by them; count it.
+
+        Called for you where a trainer's gradient scaler skips a step. In a loop by hand with a scaler call it where the
+        scale has fallen: beta stays either way, but the next step would take the rates of both.
+        """
         self._bottleneck_prices.discard(self)
 
     @property

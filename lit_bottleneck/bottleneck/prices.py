@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 import torch
@@ -22,8 +22,14 @@ def by_name(controller: BetaController | nn.ModuleDict) -> dict[str, BetaControl
     return {"": controller}
 
 
+def has_controllers(value: Any) -> bool:
+    """Return whether a value is a controller, or a ``ModuleDict`` of some."""
+    several = isinstance(value, nn.ModuleDict) and len(value) > 0
+    return all(isinstance(part, BetaController) for part in (value.values() if several else [value]))
+
+
 class Prices:
-    """What a module has paid since the last optimizer step, by the name of the price.
+    """The rates that a module has paid for since the last optimizer step, by the name of the price.
 
     Args:
         names: of the prices.
@@ -36,6 +42,11 @@ class Prices:
         self._windows = {name: StepWindow() for name in names}
         self._never_paid = set(self._windows)
         self.has_coded = False
+
+    @property
+    def names(self) -> Set[str]:
+        """The names of the prices."""
+        return self._windows.keys()
 
     def remember(self, module: Any, name: str, rate: Tensor, distortion: Tensor | None, penalty: Tensor) -> None:
         """Add the rates ``(B,)`` that a penalty was computed of."""

@@ -47,7 +47,7 @@ def writes_this_step(root: Any) -> bool:
     # The loggers' count of steps, which has no public name: global_step counts the steps of every optimizer.
     step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
     every = trainer.log_every_n_steps
-    return bool(trainer.is_last_batch or (every and step % every == 0))
+    return not trainer.barebones and bool(trainer.is_last_batch or (every and step % every == 0))
 
 
 def is_last_step_of_epoch(root: Any) -> bool:
