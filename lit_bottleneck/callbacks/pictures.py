@@ -153,13 +153,14 @@ def image_grid(rows: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> I
 
     Args:
         rows: ``(rows, columns, C, H, W)``, 1 or 3 channels.
-        value_range: black and white; pixels outside are clamped.
+        value_range: black and white; pixels outside are clamped, and rounded to the nearest of 256 levels.
     """
     low, high = value_range
     images = ((rows.flatten(0, 1).float().cpu() - low) / (high - low)).clamp(0, 1)
     magnification = math.ceil(_SMALLEST_TILE / min(images.shape[-2:]))
     images = images.repeat_interleave(magnification, -2).repeat_interleave(magnification, -1)
-    return cast(Image, to_pil_image(make_grid(images, nrow=rows.shape[1], pad_value=0.5)))
+    grid = make_grid(images, nrow=rows.shape[1], pad_value=0.5)
+    return cast(Image, to_pil_image(grid.mul(255).round().to(torch.uint8)))  # of floats it drops the fraction
 
 
 def point_plot(samples: Tensor, examples: Tensor | None = None) -> Image:

@@ -140,19 +140,25 @@ class LabelledDataModule(ExamplesDataModule):
     """Data module of examples with one class label each; the training-validation split is stratified by class.
 
     Args:
-        num_classes: labels are 0 to ``num_classes`` - 1.
+        num_classes: labels are 0 to ``num_classes`` - 1. None: there are none (and no attribute ``num_classes``).
         **kwargs: arguments of ``ExamplesDataModule``.
 
     Raises:
         ConfigurationError: if an argument is out of its range.
     """
 
-    def __init__(self, *, num_classes: int, **kwargs: Any) -> None:
+    num_classes: int
+
+    def __init__(self, *, num_classes: int | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
+        self.has_labels = num_classes is not None
+        if num_classes is not None:
+            self.num_classes = num_classes
 
     def check(self, examples: Examples) -> None:
         """Raise ConfigurationError for labels out of range."""
+        if not self.has_labels:
+            return
         labels, most = examples.labels, self.num_classes - 1
         outside = sorted(set(labels[(labels < 0) | (labels > most)].tolist()))
         if outside:

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from lit_bottleneck.checks import ConfigurationError
 
-Batch = tuple[Tensor, ...]  # inputs, labels, and factors where there are any
+Batch = Tensor | tuple[Tensor, ...]  # inputs alone; or inputs, labels, and factors where there are any
 BatchT = TypeVar("BatchT")
 
 
@@ -92,7 +92,8 @@ class BatchedDataset(Dataset[Batch]):
         """Return the parts of one example (input, label, ...), or the batch of several indices."""
         if isinstance(index, Sequence):
             return self.__getitems__(index)
-        return tuple(part[0] for part in self.__getitems__([index]))
+        batch = self.__getitems__([index])
+        return batch[0] if isinstance(batch, Tensor) else tuple(part[0] for part in batch)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Return the inputs ``(B, ...)`` and labels ``(B, ...)`` at ``indices``."""

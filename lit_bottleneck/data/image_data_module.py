@@ -17,16 +17,16 @@ Binarization = Literal["dynamic", "static"]
 
 
 class ImageDataModule(LabelledDataModule):
-    """Labelled data module of images; the subclass loads them as uint8 ``(N, C, H, W)``.
+    """Data module of images, mostly labelled; the subclass loads them as uint8 ``(N, C, H, W)``.
 
     Args:
         dims: ``(C, H, W)``.
-        max_value: the largest grey level of the uint8 images.
+        max_value: the largest grey level of the uint8 images; 1 for images that are loaded as float32 in [0, 1].
         value_range: the grey levels from 0 to ``max_value`` are mapped to it linearly.
         binarize: none; "dynamic": training images are drawn anew at each visit, black or white with the grey level
             as probability of white, and validation and test images once from ``seed``; "static": all once.
         augment: torchvision.transforms.v2 transforms, applied in this order to each training image on its own, as
-            uint8 and before scaling (after a "static" draw). They must keep the image's shape and type.
+            loaded and before scaling (after a "static" draw). They must keep the image's shape and type.
         nuisance: rotates or shifts the images, and makes batches ``(images, labels, factors)``: the factors of training
             images are drawn anew at each visit, those of validation images once from ``seed``, those of test images
             are the same for every seed. See ``lit_bottleneck.data.nuisance``.
@@ -63,6 +63,8 @@ class ImageDataModule(LabelledDataModule):
                 raise ConfigurationError(f"binarize={binarize!r} and nuisance cannot go together: choose one of them")
         self.binarize = binarize
         self.augment = _checked_transforms(augment)
+        if nuisance is not None and not self.has_labels:
+            raise ConfigurationError("nuisance makes batches (x, y, factors): without classes there is no y")
         self.nuisance = _checked_nuisance(nuisance, dims)
         self.factor_names: tuple[str, ...] = () if nuisance is None else tuple(nuisance.factor_names)
 
@@ -77,11 +79,12 @@ class ImageDataModule(LabelledDataModule):
         """Return the images of a part as a model sees them.
 
         Args:
-            examples: images uint8 ``(M, C, H, W)`` and labels.
+            examples: images ``(M, C, H, W)`` and labels.
             part: "train", "val" or "test"; only "train" is augmented or drawn anew.
 
         Returns:
-            A dataset of float32 ``(C, H, W)`` in ``value_range``, int64 labels, and with a nuisance factors ``(F,)``.
+            A dataset of float32 ``(C, H, W)`` in ``value_range``, int64 labels (without classes, none), and with a
+            nuisance factors ``(F,)``.
         """
         training = part == "train"
         dynamic = training and self.binarize == "dynamic"
@@ -93,7 +96,9 @@ class ImageDataModule(LabelledDataModule):
             seed = self.NUISANCE_TEST_SEED if part == "test" else self.seed
             one_seed_each = len(get_args(Part)) * seed + get_args(Part).index(part)
             factors = self.nuisance.draw(len(examples), torch.Generator().manual_seed(one_seed_each))
-        return ImageDataset(examples, self.max_value, self.value_range, augment, dynamic, self.nuisance, factors)
+        return ImageDataset(
+            examples, self.max_value, self.value_range, augment, dynamic, self.nuisance, factors, self.has_labels
+        )
 
     def _binarize(self, examples: Examples, part: Part) -> Examples:
         draws = FixedDraws(examples.inputs, self.max_value, self.seed, stream=get_args(Part).index(part))

@@ -12,17 +12,19 @@ from lit_bottleneck.data.nuisance import Nuisance
 
 
 class ImageDataset(BatchedDataset):
-    """Images held as uint8 and returned as float32 in ``value_range``.
+    """Images held as uint8 (or float32) and returned as float32 in ``value_range``.
 
     Args:
-        examples: images uint8 ``(M, C, H, W)`` with grey levels from 0 to ``max_value``, and their labels.
+        examples: images uint8 ``(M, C, H, W)`` with grey levels from 0 to ``max_value``, and their labels; or images
+            float32 in [0, 1], with ``max_value`` 1.
         max_value: the grey level that becomes the upper end of ``value_range``.
         value_range: the lower and upper end; [0, ``max_value``] is mapped to it linearly.
-        augment: applied to each uint8 image ``(C, H, W)`` on its own, before scaling. It keeps shape and type.
+        augment: applied to each held image ``(C, H, W)`` on its own, before scaling. It keeps shape and type.
         dynamic: draw each pixel anew at each visit, 0 or 1, with its value as probability (``value_range`` is (0, 1)).
         nuisance: transforms the images, after augmentation; their factors are then the third part of a batch.
         factors: float32 ``(N, F)``, the factors of each image at every visit. None: drawn anew at each visit, from
             torch's global generator.
+        has_labels: False makes batches of images alone.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class ImageDataset(BatchedDataset):
         dynamic: bool = False,
         nuisance: Nuisance | None = None,
         factors: Tensor | None = None,
+        has_labels: bool = True,
     ) -> None:
         super().__init__(examples)
         self.max_value = max_value
@@ -42,9 +45,10 @@ class ImageDataset(BatchedDataset):
         self.dynamic = dynamic
         self.nuisance = nuisance
         self.factors = factors
+        self.has_labels = has_labels
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return images float32 ``(B, C, H, W)``, labels ``(B,)`` and with a nuisance factors ``(B, F)``."""
+        """Return images float32 ``(B, C, H, W)``, labels ``(B,)`` if any, and with a nuisance factors ``(B, F)``."""
         positions = torch.as_tensor(indices, dtype=torch.int64)
         images, labels = self.examples.take(positions)
         if self.augment is not None:
@@ -58,7 +62,9 @@ class ImageDataset(BatchedDataset):
             pixels = self.nuisance.apply(pixels, factors).clamp(0, 1)  # interpolation may round beyond 0 and 1
             others.append(factors)
         low, high = self.value_range
-        return pixels if (low, high) == (0, 1) else pixels.mul_(high - low).add_(low), *others
+        if (low, high) != (0, 1):
+            pixels = pixels.mul_(high - low).add_(low)
+        return (pixels, *others) if self.has_labels else pixels
 
 
 class FixedDraws:
@@ -68,7 +74,7 @@ class FixedDraws:
     process, whether the images are in memory or decoded on request.
 
     Args:
-        images: uint8 ``(M, C, H, W)``, grey levels from 0 to ``max_value``.
+        images: uint8 or float32 ``(M, C, H, W)``, grey levels from 0 to ``max_value``.
         max_value: the grey level of white.
         seed: seed of the draws.
         stream: another number gives other draws with the same seed.

@@ -1,146 +1,175 @@
-"""A user's own images, in one folder per class."""
+"""A user's own images in a folder, with or without folders of classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
-from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional
 
-from lit_bottleneck.checks import ConfigurationError, whole_number
+from lit_bottleneck.checks import ConfigurationError, is_number, whole_number, whole_numbers
 from lit_bottleneck.data.dataset import Examples
-from lit_bottleneck.data.downloads import GIVE_ROOT
+from lit_bottleneck.data.downloads import GIVE_ROOT, MissingDataError
+from lit_bottleneck.data.folder_files import LAYOUT, Listing, list_images
+from lit_bottleneck.data.image_modes import read_header, read_image
 from lit_bottleneck.data.splits import stratified_split, validation_count
 
-LAYOUT = "expected root/train/<class>/* and root/test/<class>/*, or root/<class>/* alone"
-MEMORY_LIMIT = 2 * 1024**3  # bytes of uint8 pixels that are held in memory by default
+MEMORY_LIMIT = 2 * 1024**3  # bytes of pixels that are held in memory by default
 TEST_SIZE = 0.2  # without a test folder
 TEST_SEED = 0  # a constant: runs with different seeds are tested on the same images
 
 
 class DecodedImages:
-    """Image files as rows of a tensor, decoded when indexed.
+    """Image files as rows of a tensor, decoded when indexed (see ``image_modes.read_image``).
 
     Args:
         paths: n image files.
-        dims: ``(C, H, W)`` of every row; C is 1 (grey) or 3 (RGB).
-        resize: bring images of another size to ``(H, W)``: shorter edge resized, centre cropped. False: refuse them.
+        dims: ``(C, H, W)`` of every row. C is 3, or 1 if all images are grey.
+        resize: bring images of another size to ``(H, W)``: the smallest size of the same proportions that covers it,
+            centre cropped. False: refuse them.
+        background: grey level, in [0, 1], behind transparent pixels.
+        dtype: uint8, levels from 0 to 255; or float32, from 0 to 1.
     """
 
-    def __init__(self, paths: Sequence[str], dims: tuple[int, int, int], resize: bool) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        dims: tuple[int, int, int],
+        resize: bool,
+        background: float = 1.0,
+        dtype: torch.dtype = torch.uint8,
+    ) -> None:
         self.paths = paths
         self.dims = dims
         self.resize = resize
+        self.background = background
+        self.dtype = dtype
 
     def __len__(self) -> int:
         """Return N."""
         return len(self.paths)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """Return the images in ``rows`` ``(B,)``: uint8 ``(B, C, H, W)``."""
-        images = torch.empty(len(rows), *self.dims, dtype=torch.uint8)
+        """Return the images in ``rows`` ``(B,)``: ``(B, C, H, W)``; a grey image has equal channels."""
+        images = torch.empty(len(rows), *self.dims, dtype=self.dtype)
         for position, row in enumerate(rows.tolist()):
             images[position] = self._decode(self.paths[row])
         return images
 
     def _decode(self, path: str) -> Tensor:
-        channels, height, width = self.dims
-        image = read_image(path).convert("L" if channels == 1 else "RGB")
+        _, height, width = self.dims
+        image = read_image(path, self.background)
         if self.resize:
-            image = functional.center_crop(functional.resize(image, [min(height, width)]), [height, width])
+            covering = _covering((image.height, image.width), (height, width))
+            image = functional.center_crop(functional.resize(image, covering), [height, width])
         elif (image.height, image.width) != (height, width):
             sizes = f"{image.height} x {image.width} pixels, the first image {height} x {width}"
             raise ConfigurationError(f"{path} has {sizes}; image_size=... brings all images to one size")
         pixels: Tensor = functional.pil_to_tensor(image)
-        return pixels
+        return pixels / 255 if self.dtype.is_floating_point and image.mode != "F" else pixels
 
 
 class FolderSource:
-    """Images in ``root/train/<class>/*`` and ``root/test/<class>/*``, or in ``root/<class>/*`` alone.
+    """Images in ``root/train``, ``root/test`` and perhaps ``root/val``, or in ``root`` alone; classes are folders.
 
     Classes are numbered in alphabetical order. Without a test folder, a fixed stratified fifth of the images is the
-    test set.
+    test set. If all images are grey there is one channel, else three. If one has grey levels of more than 8 bits, all
+    are held as float32 in [0, 1], else as uint8.
 
     Args:
-        root: the folder.
-        image_size: height and width of the images, resized and cropped. None: those of the first image, which all must
-            have.
+        root: the folder; see ``folder_files`` for what counts as an image.
+        image_size: height and width of the images, resized and cropped; one number for both. None: those of the first
+            image, which all must have.
         in_memory: hold the pixels in memory. None: if they take at most 2 GiB.
+        background: grey level, in [0, 1], behind transparent pixels.
+
+    Attributes:
+        num_classes: None if the images are in no folders of classes.
+        num_val: the number of images in ``root/val``: the last rows of the training examples.
 
     Raises:
-        FileNotFoundError: if the folder does not exist.
-        ConfigurationError: if it is not laid out as above, train and test have different classes, or the first image is
-            unreadable.
+        MissingDataError: if the folder does not exist.
+        ConfigurationError: if an argument is out of its range, or the folder is not laid out as above, has no images,
+            or has a file that is no image.
     """
 
-    def __init__(self, root: Path, image_size: int | None = None, in_memory: bool | None = None) -> None:
-        self.image_size = None if image_size is None else whole_number("image_size", image_size, at_least=1)
+    def __init__(
+        self,
+        root: Path,
+        image_size: int | Sequence[int] | None = None,
+        in_memory: bool | None = None,
+        background: float = 1.0,
+    ) -> None:
+        self.image_size = _checked_size(image_size)
+        if not is_number(background) or not 0 <= background <= 1:
+            raise ConfigurationError(f"background must be from 0 (black) to 1 (white); got {background!r}")
+        self.background = background
         if not root.is_dir():
-            raise FileNotFoundError(f"{root.absolute()} is not a folder; {LAYOUT}. {GIVE_ROOT}")
-        self.root = root
-        self.parts = self._list_parts()
-        self.num_classes = len(self.parts[0].classes)
-        self.dims = self._first_dims()
-        total = sum(map(len, self.parts)) * self.dims[0] * self.dims[1] * self.dims[2]
+            raise MissingDataError(f"{root.absolute()} is not a folder; {LAYOUT}. {GIVE_ROOT}")
+        parts = list_images(root)
+        self.training = parts.get("all") or parts["train"]
+        self.test, val = parts.get("test"), parts.get("val") or Listing([], [])
+        self.classes = sorted(set(self.training.classes))
+        self.num_classes = len(self.classes) if self.classes != [""] else None
+        self.num_val = len(val.paths)
+        self.training = Listing(self.training.paths + val.paths, self.training.classes + val.classes)
+        paths = self.training.paths + (self.test.paths if self.test else [])
+        self.dtype, self.dims = self._look_at(paths)
+        self.max_value = 1 if self.dtype.is_floating_point else 255
+        total = len(paths) * self.dims[0] * self.dims[1] * self.dims[2] * self.dtype.itemsize
         self.in_memory = total <= MEMORY_LIMIT if in_memory is None else in_memory
 
     def download(self) -> None:
         """Do nothing: the images are the user's."""
 
     def load(self) -> tuple[Examples, Examples]:
-        """Return the training and the test examples: uint8 ``(N, C, H, W)``, int64 ``(N,)``.
+        """Return the training examples (at the end those of ``val``) and the test examples.
 
         Raises:
             ConfigurationError: if an image is unreadable, or of another size than the first (without ``image_size``).
         """
-        if len(self.parts) == 2:
-            return self._examples(self.parts[0]), self._examples(self.parts[1])
-        everything = self._examples(self.parts[0])
-        test_total = validation_count(TEST_SIZE, len(everything))
-        training_rows, test_rows = stratified_split(everything.labels, test_total, TEST_SEED)
-        return everything.select(training_rows), everything.select(test_rows)
+        training = self._examples(self.training)
+        if self.test is not None:
+            return training, self._examples(self.test)
+        test_total = validation_count(TEST_SIZE, len(training))
+        training_rows, test_rows = stratified_split(training.labels, test_total, TEST_SEED)
+        return training.select(training_rows), training.select(test_rows)
 
-    def _examples(self, part: ImageFolder) -> Examples:
-        paths = [path for path, _ in part.samples]
-        images = DecodedImages(paths, self.dims, resize=self.image_size is not None)
-        labels = torch.tensor(part.targets, dtype=torch.int64)
+    def _examples(self, part: Listing) -> Examples:
+        resize = self.image_size is not None
+        images = DecodedImages(part.paths, self.dims, resize, self.background, self.dtype)
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        labels = torch.tensor([numbers[name] for name in part.classes], dtype=torch.int64)
         return Examples.of(images[torch.arange(len(images))] if self.in_memory else images, labels)
 
-    def _list_parts(self) -> list[ImageFolder]:
-        train, test = self.root / "train", self.root / "test"
-        if train.is_dir() != test.is_dir():
-            there, missing = (train, test) if train.is_dir() else (test, train)
-            raise ConfigurationError(f"{there} exists but {missing} does not; {LAYOUT}")
-        parts = [_list_images(folder) for folder in ((train, test) if train.is_dir() else (self.root,))]
-        differing = sorted(set(parts[0].classes) ^ set(parts[-1].classes))
-        if differing:
-            raise ConfigurationError(f"{train} and {test} must have the same classes; they differ in {differing}")
-        return parts
-
-    def _first_dims(self) -> tuple[int, int, int]:
-        first = read_image(self.parts[0].samples[0][0])
-        side = self.image_size
-        return 1 if first.mode == "L" else 3, side or first.height, side or first.width
+    def _look_at(self, paths: Sequence[str]) -> tuple[torch.dtype, tuple[int, int, int]]:
+        """Return dtype and dims of all images by their headers; the size is that of the first."""
+        headers = [read_header(path, self.background) for path in paths]
+        frames = [path for path, header in zip(paths, headers, strict=True) if header.has_frames]
+        if frames:
+            rank_zero_info(f"{len(frames)} files have several frames, such as {frames[0]}: the first frame is read")
+        modes = {header.mode for header in headers}
+        first = read_image(paths[0], self.background)
+        height, width = self.image_size or (first.height, first.width)
+        return torch.float32 if "F" in modes else torch.uint8, (3 if "RGB" in modes else 1, height, width)
 
 
-def read_image(path: str) -> Image.Image:
-    """Return the image in a file, fully decoded.
-
-    Raises:
-        ConfigurationError: if the file is not a readable image.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ConfigurationError(f"{path} is not a readable image: {error}") from error
+def _checked_size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    if image_size is None:
+        return None
+    if not isinstance(image_size, (list, tuple)):
+        side = whole_number("image_size", image_size, at_least=1)  # type: ignore[arg-type]
+        return side, side
+    if len(image_size) != 2:
+        raise ConfigurationError(f"image_size must be one number, or height and width; got {image_size!r}")
+    height, width = whole_numbers("image_size", image_size, at_least=1)
+    return height, width
 
 
-def _list_images(folder: Path) -> ImageFolder:
-    try:
-        return ImageFolder(str(folder))
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{folder.absolute()} has no folders of images; {LAYOUT} ({error})") from error
+def _covering(size: tuple[int, int], target: tuple[int, int]) -> list[int]:
+    """Return the smallest height and width, in the proportions of ``size``, that cover ``target``."""
+    (height, width), (target_height, target_width) = size, target
+    if target_height * width >= target_width * height:
+        return [target_height, target_height * width // height]
+    return [target_width * height // width, target_width]

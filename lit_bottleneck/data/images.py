@@ -1,10 +1,11 @@
 """Image data sets by name, and folders of images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torchvision import datasets
 
 from lit_bottleneck.checks import ConfigurationError, one_of
@@ -17,9 +18,17 @@ from lit_bottleneck.data.image_folder import FolderSource
 class Images(ImageDataModule):
     """MNIST, FashionMNIST, KMNIST, CIFAR10, CIFAR100 or SVHN by name; or "folder", a folder of your own images.
 
-    ``prepare_data`` (which Lightning calls) downloads a named set that is not in ``root``; it is held in memory. A
-    folder has ``root/train/<class>/*`` and ``root/test/<class>/*``, or ``root/<class>/*`` alone: then a fixed
-    stratified fifth of the images, the same for every seed, is the test set.
+    ``prepare_data`` (which Lightning calls) downloads a named set that is not in ``root``; it is held in memory.
+
+    A folder has ``root/train/<class>/*`` and ``root/test/<class>/*``, and may have ``root/val/<class>/*``; or
+    ``root/<class>/*`` alone: then a fixed stratified fifth of the images, the same for every seed, is the test set.
+    Without folders of classes, as for a VAE or a GAN, a batch is ``x`` alone. Each real file counts once, links are
+    followed, names that begin with a dot and empty folders are no data.
+
+    Images of a folder come as a viewer shows them: upright by their EXIF orientation, the first frame of an animation
+    or of several pages, transparency in front of ``background``, colours of any mode as RGB. They have one channel if
+    all are grey, else three, in which a grey image is grey. 16-bit grey levels keep their precision (16-bit colours
+    their upper 8 bits), floats must lie in [0, 1], and 32-bit integers are refused (see ``image_modes.read_image``).
 
     >>> cifar = Images("CIFAR10", val_size=5000)
     >>> cifar.dims, cifar.num_classes
@@ -29,16 +38,19 @@ class Images(ImageDataModule):
         name: one of the names above.
         root: folder where files are or go.
         batch_size: examples per batch and process.
-        image_size: for a folder: height and width of the images (shorter edge resized, centre cropped). None: the size
-            of the first image, which all must have.
+        image_size: for a folder: the images' height and width, or one number for both (resized to cover it, then
+            centre cropped). None: the size of the first image, which all must have.
         in_memory: for a folder: hold all pixels in memory, or (False) decode each batch. None: in memory up to 2 GiB.
+        background: for a folder: the grey level behind transparent pixels, from 0 (black) to 1 (white).
+        val_size: as for ``ImageDataModule``. None: 0.1, or for a folder with ``root/val`` the images there, with which
+            no other ``val_size`` goes together.
         **kwargs: ``num_workers`` (of use where images are augmented, or decoded batch by batch), ``seed``,
-            ``val_size``, ``value_range``, ``binarize``, ``augment`` and ``nuisance``, as for ``ImageDataModule``.
+            ``value_range``, ``binarize``, ``augment`` and ``nuisance``, as for ``ImageDataModule``.
 
     Raises:
         ConfigurationError: if an argument is out of its range, or a folder is not laid out as above. From
             ``prepare_data`` and ``setup``: if files are missing (and cannot be downloaded) or damaged.
-        FileNotFoundError: if a folder does not exist.
+        MissingDataError: if a folder does not exist.
     """
 
     def __init__(
@@ -47,14 +59,26 @@ class Images(ImageDataModule):
         root: str | Path = "data",
         batch_size: int = 128,
         *,
-        image_size: int | None = None,
+        image_size: int | tuple[int, int] | None = None,
         in_memory: bool | None = None,
+        background: float = 1.0,
+        val_size: int | float | None = None,
         **kwargs: Any,
     ) -> None:
         self.name = name
-        self.source = _source(name, Path(root).expanduser(), image_size, in_memory)
-        dims, num_classes = self.source.dims, self.source.num_classes
-        super().__init__(root=root, dims=dims, num_classes=num_classes, max_value=255, batch_size=batch_size, **kwargs)
+        self.source = _source(name, Path(root).expanduser(), image_size, in_memory, background)
+        if self.source.num_val and val_size is not None:
+            wanted = f"val_size={val_size!r} must be None (null in a recipe)"
+            raise ConfigurationError(f"{wanted} for a folder that has images to validate on: {Path(root) / 'val'}")
+        super().__init__(
+            root=root,
+            dims=self.source.dims,
+            num_classes=self.source.num_classes,
+            max_value=self.source.max_value,
+            batch_size=batch_size,
+            val_size=self.source.num_val or (0.1 if val_size is None else val_size),
+            **kwargs,
+        )
 
     def prepare_data(self) -> None:
         """Download a named set if its files are missing.
@@ -67,6 +91,13 @@ class Images(ImageDataModule):
     def load(self) -> tuple[Examples, Examples]:
         """Return the examples to train and validate on, and the test examples."""
         return self.source.load()
+
+    def split(self, training: Examples, held_out: int) -> tuple[Tensor, Tensor]:
+        """Return the positions to train on and those to validate on, int64: stratified, or as the folder has them."""
+        if not self.source.num_val:
+            return super().split(training, held_out)
+        kept, held = torch.arange(len(training)).tensor_split([-held_out])
+        return kept, held
 
 
 def _mnist_downloads(dataset: Any) -> list[Download]:
@@ -121,6 +152,9 @@ class TorchvisionSource:
         name: a key of ``NAMED_DATASETS``, which is the name of torchvision's class.
         root: torchvision's ``root``.
     """
+
+    max_value = 255
+    num_val = 0  # their authors hold out none
 
     def __init__(self, name: str, root: Path) -> None:
         self.name = name
@@ -180,10 +214,12 @@ class TorchvisionSource:
         )
 
 
-def _source(name: str, root: Path, image_size: int | None, in_memory: bool | None) -> TorchvisionSource | FolderSource:
+def _source(
+    name: str, root: Path, image_size: int | Sequence[int] | None, in_memory: bool | None, background: float
+) -> TorchvisionSource | FolderSource:
     one_of("name", name, (*NAMED_DATASETS, "folder"))
     if name == "folder":
-        return FolderSource(root, image_size, in_memory)
+        return FolderSource(root, image_size, in_memory, background)
     if image_size is not None:
         dims = NAMED_DATASETS[name].dims
         raise ConfigurationError(f"image_size={image_size!r} is for name='folder'; {name} has dims={dims}")
