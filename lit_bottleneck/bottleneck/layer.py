@@ -61,10 +61,9 @@ class BottleneckLayer(nn.Module):
         self.reduction = None if reduction is None else one_of("reduction", reduction, ("sum", "none"))
         self.moments = nn.Linear(in_features, 2 * latent_dim)
         self.code: Code | None = None
-        self._rates: list[Tensor] = []  # with a graph
+        self._calls: list[_Call] = []  # in training
         self._evaluated: list[Tensor] = []
-        self._calls = 1  # that the last pick-up in training found
-        self._unpriced = False  # a gradient has passed the code of a rate that waits
+        self._calls_of_a_pickup = 1  # of the last in training
         self._has_warned = False
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -107,7 +106,7 @@ class BottleneckLayer(nn.Module):
         rates = self._waiting
         lengths = {len(rate) for rate in rates}
         if self.training:
-            self._calls = len(rates)
+            self._calls_of_a_pickup = len(rates)
         if self.reduction == "sum" and len(lengths) > 1:
             raise RuntimeError(f"reduction='sum' needs calls of as many examples; they coded {sorted(lengths)}")
         if self.reduction is None and len(rates) > 1 and len(lengths) == 1:
@@ -118,7 +117,7 @@ class BottleneckLayer(nn.Module):
 
     def forget(self) -> None:
         """Drop the rates that wait, and the graphs that they hold."""
-        self._rates, self._evaluated, self._unpriced = [], [], False
+        self._calls, self._evaluated = [], []
         self.code = None if self.code is None else self.code.detach()
 
     def extra_repr(self) -> str:
@@ -127,7 +126,8 @@ class BottleneckLayer(nn.Module):
 
     @property
     def _waiting(self) -> list[Tensor]:
-        return self._rates if self.training and not self.deterministic else self._evaluated
+        in_training = self.training and not self.deterministic
+        return [call.rate for call in self._calls] if in_training else self._evaluated
 
     def _feature_dim(self, x: Tensor) -> int:
         likely = [-1, 1] if x.dim() == 4 else [-1]
@@ -137,26 +137,22 @@ class BottleneckLayer(nn.Module):
         if len(fits) != 1:
             needed = f"a batch (B, ..., {self.in_features}) or (B, {self.in_features}, H, W)"
             way_out = ": set dim=1 or dim=-1" if fits else "" if self.dim is None else f" for dim={self.dim}"
-            raise ValueError(f"{self} needs {needed}; got {tuple(x.shape)}{way_out}")
+            raise ValueError(f"{name_of(self)} needs {needed}; got {tuple(x.shape)}{way_out}")
         return fits[0] % x.dim()
 
     def _keep(self, code: Code) -> None:
-        if self._unpriced:
-            self._warn("has a rate that nothing priced before the gradient of its code was taken")
-            self.forget()
         self.code = code
         if not self.training or self.deterministic:
-            self._evaluated = [*self._evaluated, code.rate][-self._calls :]
-        elif torch.is_grad_enabled():
-            self._rates.append(code.rate)
-            if not torch.compiler.is_compiling():
-                if code.z.requires_grad:
-                    code.z.register_hook(self._note_gradient)
-                if len(self._rates) > _CALLS_WITHOUT_A_PICKUP:
-                    self._warn(f"keeps the graphs of {len(self._rates)} calls whose rate nothing picked up")
-
-    def _note_gradient(self, gradient: Tensor) -> None:
-        self._unpriced = bool(self._rates)
+            self._evaluated = [*self._evaluated, code.rate][-self._calls_of_a_pickup :]
+            return
+        if not torch.is_grad_enabled():
+            return
+        if any(call.code_has_gradient and not call.rate_has_gradient for call in self._calls):
+            self._warn("has a rate that nothing priced before the gradient of its code was taken")
+        self._calls = [call for call in self._calls if not (call.code_has_gradient or call.rate_has_gradient)]
+        self._calls.append(_Call(code))
+        if len(self._calls) > _CALLS_WITHOUT_A_PICKUP:
+            self._warn(f"keeps the graphs of {len(self._calls)} calls whose rate nothing picked up")
 
     def _warn(self, what: str) -> None:
         if not self._has_warned:
@@ -168,4 +164,22 @@ class BottleneckLayer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # a tensor with a graph can be neither copied nor pickled
-        return {**self.__dict__, "code": None, "_rates": [], "_evaluated": [], "_unpriced": False}
+        return {**self.__dict__, "code": None, "_calls": [], "_evaluated": []}
+
+
+class _Call:
+    """The rate of a call in training, and whether the gradients of code and rate were taken since."""
+
+    def __init__(self, code: Code) -> None:
+        self.rate = code.rate
+        self.code_has_gradient = self.rate_has_gradient = False
+        if code.z.requires_grad and not torch.compiler.is_compiling():
+            code.z.register_hook(self._note_code)
+            code.rate.register_hook(self._note_rate)
+
+    # torch calls the hooks of all results of one operation, with None where no gradient came
+    def _note_code(self, gradient: Tensor | None) -> None:
+        self.code_has_gradient |= gradient is not None
+
+    def _note_rate(self, gradient: Tensor | None) -> None:
+        self.rate_has_gradient |= gradient is not None

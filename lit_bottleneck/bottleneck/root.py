@@ -56,9 +56,10 @@ def is_last_step_of_epoch(root: Any) -> bool:
 
 
 def name_of(module: nn.Module) -> str:
-    """Return a module's path in the largest known module around it; without one, the module in words."""
+    """Return a module's path in the largest known module around it; without one, its arguments."""
     paths = [path for root in (*watched(), *_NOTED) for path, part in root.named_modules() if part is module]
-    return f"{type(module).__name__} {max(paths, key=len)}" if any(paths) else repr(module)
+    kind = type(module).__name__
+    return f"{kind} {max(paths, key=len)}" if any(paths) else f"{kind}({module.extra_repr()})"
 
 
 def log_price(root: Any, path: str, name: str, rate: float, beta: float) -> None:

@@ -180,7 +180,11 @@ def test_the_recomputation_of_a_checkpoint_leaves_no_rate(reentrant: bool) -> No
 )
 def test_a_rate_that_nothing_prices_is_a_warning_once_with_the_layers_name(module: nn.Module) -> None:
     layer = next(part for part in module.modules() if isinstance(part, BottleneckLayer))
-    name = "BottleneckLayer first" if layer.latent_dim == 3 and not isinstance(module, nn.Sequential) else repr(layer)
+    name = (
+        "BottleneckLayer first"
+        if layer.latent_dim == 3 and not isinstance(module, nn.Sequential)
+        else f"BottleneckLayer({layer.extra_repr()})"
+    )
 
     def loop() -> None:
         for _ in range(20):
@@ -191,6 +195,17 @@ def test_a_rate_that_nothing_prices_is_a_warning_once_with_the_layers_name(modul
     with pytest.warns(UserWarning, match="nothing priced") as caught:
         loop()
     assert [str(warning.message).startswith(name) for warning in caught] == [True]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_rate_that_is_priced_by_hand_waits_no_longer() -> None:
+    layer = BottleneckLayer(4, 3)
+    for _ in range(3):
+        z = layer(torch.randn(5, 4))
+        assert layer.code is not None
+        (z.sum() + 0.1 * layer.code.rate.mean()).backward()
+    layer(torch.randn(2, 4))
+    assert layer.take_rate().shape == (2,)
 
 
 def test_a_rate_may_be_priced_after_a_gradient_of_the_code() -> None:
