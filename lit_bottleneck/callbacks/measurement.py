@@ -2,15 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from lit_bottleneck.checks import ConfigurationError, whole_number
-from lit_bottleneck.code import Code
+from lit_bottleneck.checks import whole_number
 
 _KEY = "measured_epochs"  # in a checkpoint: the last measured epoch of each of the trainer's measurements
 
@@ -43,8 +42,11 @@ class Measurement(Callback):
     def compute(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Tensor]:
         """Return the results by name, the same on all processes."""
 
-    def check_batch(self, trainer: Trainer, batch: Any) -> None:
-        """Refuse a batch that cannot be measured. Called in the sanity check, if validation is measured."""
+    def check_batch(self, trainer: Trainer, module: LightningModule, batch: Any) -> None:
+        """Refuse a batch that cannot be measured.
+
+        Called with the first batch of each validation of a training that is not measured, as is the sanity check.
+        """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Count epochs from the start."""
@@ -73,10 +75,10 @@ class Measurement(Callback):
         """Measure a batch of the first dataloader (``loader`` is empty with one), if the epoch is measured."""
         if any(loader):
             return
-        if trainer.sanity_checking and self.every_n_epochs:
-            self.check_batch(trainer, batch)
-        elif self.is_due(trainer):
+        if self.is_due(trainer):
             self.update(trainer, pl_module, batch, batch_idx)
+        elif batch_idx == 0 and trainer.state.fn == TrainerFn.FITTING:
+            self.check_batch(trainer, pl_module, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the results, if the epoch is measured."""
@@ -104,29 +106,6 @@ class Measurement(Callback):
         values = {f"{stage}/{name}": value for name, value in self.compute(trainer, module).items()}
         module.log_dict(values, sync_dist=trainer.world_size > 1)
         self.reset(trainer, module)
-
-
-class CodeMeasurement(Measurement):
-    """Measurement of codes, of any module with ``encode(x, sample=False) -> Code`` or a bottleneck after its encoder.
-
-    Raises:
-        ConfigurationError: in ``setup``, for another module.
-    """
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a module without codes."""
-        super().setup(trainer, pl_module, stage)
-        has_codes = hasattr(pl_module, "encode") or (hasattr(pl_module, "bottleneck") and hasattr(pl_module, "encoder"))
-        if stage != "predict" and not has_codes:
-            needed = "a module with encode(x, sample=False) -> Code, or with a bottleneck after its encoder"
-            raise ConfigurationError(f"{type(self).__name__} needs {needed}; {type(pl_module).__name__} has neither")
-
-    def code(self, trainer: Trainer, module: Any, x: Tensor) -> Code:
-        """Return the codes of inputs, each at its mean, in the trainer's precision."""
-        with trainer.precision_plugin.val_step_context():
-            if hasattr(module, "encode"):
-                return cast(Code, module.encode(x, sample=False))
-            return cast(Code, module.bottleneck(module.encoder(x), sample=False))
 
 
 def _measurements(trainer: Any) -> list[Measurement]:

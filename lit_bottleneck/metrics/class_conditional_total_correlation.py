@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lit_bottleneck.checks import whole_number
 from lit_bottleneck.metrics.base import check_labels
-from lit_bottleneck.metrics.code_metric import CodeMetric, checked_codes, sums_of
+from lit_bottleneck.metrics.code_metric import CodeMetric, checked_codes, checked_mask, sums_of
 from lit_bottleneck.metrics.marginal_moments import correlations_of
 
 
@@ -42,22 +42,30 @@ class ClassConditionalTotalCorrelation(CodeMetric):
         super().__init__(joint=True, **kwargs)
         self.num_classes = whole_number("num_classes", num_classes, at_least=1)
 
-    def update(self, mean: Tensor, log_var: Tensor, labels: Tensor) -> None:  # type: ignore[override]
-        """Add codes and their classes.
+    def update(  # type: ignore[override]
+        self, mean: Tensor, log_var: Tensor, labels: Tensor, mask: Tensor | None = None, dim: int = 1
+    ) -> None:
+        """Add codes and their classes, see ``CodeMetric.update``.
 
         Args:
             mean: ``(B, K, ...)``.
             log_var: the shape of ``mean``; ``-inf`` where a code has no noise.
-            labels: integers ``(B,)``.
+            labels: integers ``(B,)``; all positions of an example have its class.
+            mask: ``(B, *positions)``: each position where it is true has a code of width K.
+            dim: dimension of the K numbers, where there is a mask.
 
         Raises:
-            ValueError: for invalid codes, codes of another width than earlier ones, or other labels.
+            ValueError: for invalid codes, codes of another width than earlier ones, other labels, or a mask of another
+                shape.
         """
-        mean, log_var = checked_codes(mean, log_var)
+        means, log_vars = checked_codes(mean, log_var, mask, dim)
         check_labels(labels, (len(mean),), self.num_classes)
+        if mask is not None:
+            mask = checked_mask(mask, mean, dim)
+            labels = labels.view(-1, *[1] * (mask.dim() - 1)).expand_as(mask)[mask]
         rows = {label: labels == label for label in labels.unique().tolist()}
-        sums = {label: sums_of(mean[own], log_var[own], joint=True) for label, own in rows.items()}
-        self.add_sums(sums, mean.shape[1])
+        sums = {label: sums_of(means[own], log_vars[own], joint=True) for label, own in rows.items()}
+        self.add_sums(sums, means.shape[1])
         self.fold()
 
     def in_float64(self) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.functional import kl_per_dimension
 from lit_bottleneck.metrics.base import RowMetric, check_finite, flat
 
@@ -18,6 +19,7 @@ class CodeSums:
 
     Attributes:
         count: ``()``, the number of codes.
+        examples: ``()``, the number of examples, which have several codes each where a mask tells positions apart.
         origin: ``(K,)``, the mean of one of the codes. Offsets are measured from it, so that nothing cancels in a
             variance, which is exactly 0 in a constant dimension.
         offsets: ``(K,)``, of ``mean - origin``.
@@ -28,6 +30,7 @@ class CodeSums:
     """
 
     count: Tensor
+    examples: Tensor
     origin: Tensor
     offsets: Tensor
     squares: Tensor
@@ -57,8 +60,8 @@ class CodeSums:
     @classmethod
     def from_row(cls, row: Tensor, width: int, joint: bool) -> Self:
         """Return the sums that ``row`` made a row of."""
-        count, origin, offsets, squares, *others = row.split(_sizes(width, joint))
-        return cls(count[0], origin, offsets, squares.view(width, width) if joint else squares, *others)
+        count, examples, origin, offsets, squares, *others = row.split(_sizes(width, joint))
+        return cls(count[0], examples[0], origin, offsets, squares.view(width, width) if joint else squares, *others)
 
 
 def row_size(width: int, joint: bool) -> int:
@@ -67,21 +70,23 @@ def row_size(width: int, joint: bool) -> int:
 
 
 def _sizes(width: int, joint: bool) -> list[int]:
-    return [1, width, width, width**2 if joint else width, width, width, width]
+    return [1, 1, width, width, width**2 if joint else width, width, width, width]
 
 
-def sums_of(mean: Tensor, log_var: Tensor, joint: bool) -> CodeSums:
+def sums_of(mean: Tensor, log_var: Tensor, joint: bool, examples: int | None = None) -> CodeSums:
     """Sum over checked codes.
 
     Args:
         mean: ``(B, K)``, float64.
         log_var: the shape of ``mean``.
         joint: whether to sum outer products of the means, for their covariance, or squares only.
+        examples: the number of examples that have these codes. Default: one for each.
     """
     origin = mean[0] if len(mean) else mean.new_zeros(mean.shape[1])
     offsets = mean - origin
     return CodeSums(
         count=mean.new_tensor(len(mean)),
+        examples=mean.new_tensor(len(mean) if examples is None else examples),
         origin=origin,
         offsets=offsets.sum(0),
         squares=offsets.T @ offsets if joint else offsets.square().sum(0),
@@ -98,12 +103,14 @@ def merged(ours: CodeSums, theirs: CodeSums) -> CodeSums:
     return CodeSums(**{name: first[name] + second[name] for name in first} | {"origin": origin})
 
 
-def checked_codes(mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
-    """Return Gaussian codes ``(B, K)`` in float64, without a gradient, if they are valid.
+def checked_codes(mean: Tensor, log_var: Tensor, mask: Tensor | None = None, dim: int = 1) -> tuple[Tensor, Tensor]:
+    """Return Gaussian codes ``(N, K)`` in float64, without a gradient, if they are valid.
 
     Args:
-        mean: ``(B, K, ...)``, finite; dimensions after the second are flattened into it.
+        mean: ``(B, K, ...)``, finite. Without a mask ``N = B``, and dimensions after the second are flattened into it.
         log_var: the shape of ``mean``; ``-inf`` where a code has no noise.
+        mask: ``(B, *positions)``: each position where it is true has a code. Elsewhere codes may be anything.
+        dim: dimension of the K numbers, where there is a mask.
 
     Raises:
         ValueError: for other shapes, or values that are not finite.
@@ -112,14 +119,38 @@ def checked_codes(mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"mean and log_var need the same shape; got {tuple(mean.shape)} and {tuple(log_var.shape)}")
     if mean.dim() < 2 or 0 in mean.shape[1:]:
         raise ValueError(f"mean and log_var must be (B, K, ...), with K at least 1; got {tuple(mean.shape)}")
+    if mask is not None:
+        mask = checked_mask(mask, mean, dim)
+        mean, log_var = (codes.movedim(dim, -1)[mask] for codes in (mean, log_var))
     mean, log_var = (codes.detach().double().flatten(1) for codes in (mean, log_var))
     check_finite("mean must be finite", mean)
     check_finite("log_var must be finite, also its exponential (or -inf, for a code without noise)", log_var.exp())
     return mean, log_var
 
 
+def checked_mask(mask: Tensor, mean: Tensor, dim: int) -> Tensor:
+    """Return a mask of the positions of codes as bools, on their device.
+
+    Raises:
+        ConfigurationError: if it is not ``(B, *positions)``, the shape of ``mean`` without ``dim``, or is floating.
+    """
+    shape = tuple(mean.shape)
+    if not (0 < dim < len(shape) or -len(shape) < dim < 0):
+        raise ConfigurationError(f"dim must be a dimension of codes {shape} after the batch; got {dim}")
+    at = dim % len(shape)
+    needed = (*shape[:at], *shape[at + 1 :])
+    if not isinstance(mask, Tensor) or mask.shape != needed or mask.is_floating_point():
+        got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+        way_out = "" if dim == -1 else " (dim=-1 is for sequences)"
+        raise ConfigurationError(f"dim={dim} of codes {shape} needs a mask of bools {needed}; got {got}{way_out}")
+    return mask.to(mean.device, torch.bool)
+
+
 class CodeMetric(RowMetric):
     """Base of metrics that follow from sums over codes, however these are split into batches and processes.
+
+    With a mask, each position where it is true has a code of width K, of which all statistics are; only ``Rate`` adds
+    up the rates of an example's positions.
 
     Each process keeps one row for each group of codes: the group's number and its sums.
 
@@ -152,20 +183,23 @@ class CodeMetric(RowMetric):
     @property
     def sums(self) -> CodeSums:
         """The sums over the codes so far, where all are one group."""
-        return self.groups.get(0) or CodeSums.from_row(torch.zeros(1, dtype=torch.float64), 0, self._joint)
+        return self.groups.get(0) or CodeSums.from_row(torch.zeros(2, dtype=torch.float64), 0, self._joint)
 
-    def update(self, mean: Tensor, log_var: Tensor) -> None:
+    def update(self, mean: Tensor, log_var: Tensor, mask: Tensor | None = None, dim: int = 1) -> None:
         """Add codes.
 
         Args:
-            mean: ``(B, K, ...)``.
+            mean: ``(B, K, ...)``; without a mask, dimensions after the second are flattened into it.
             log_var: the shape of ``mean``; ``-inf`` where a code has no noise.
+            mask: ``(B, *positions)``, the shape of ``mean`` without ``dim``: each position where it is true has a code
+                of width K. Batches may then have different numbers of positions.
+            dim: dimension of the K numbers, where there is a mask: -1 for sequences ``(B, T, K)``.
 
         Raises:
-            ValueError: for invalid codes, or codes of another width than earlier ones.
+            ValueError: for invalid codes, codes of another width than earlier ones, or a mask of another shape.
         """
-        mean, log_var = checked_codes(mean, log_var)
-        self.add_sums({0: sums_of(mean, log_var, self._joint)}, mean.shape[1])
+        codes = checked_codes(mean, log_var, mask, dim)
+        self.add_sums({0: sums_of(*codes, self._joint, examples=len(mean))}, codes[0].shape[1])
         self.fold()
 
     def compute(self) -> dict[str, Tensor]:

@@ -38,8 +38,10 @@ class MarginalMoments(CodeMetric):
         return moments_of(self.sums, self.per_dimension)
 
 
-def marginal_moments(mean: Tensor, log_var: Tensor, per_dimension: bool = False) -> dict[str, Tensor]:
-    """Measure Gaussian codes by the first two moments of their marginal.
+def marginal_moments(
+    mean: Tensor, log_var: Tensor, per_dimension: bool = False, mask: Tensor | None = None, dim: int = 1
+) -> dict[str, Tensor]:
+    """Measure Gaussian codes by the first two moments of their marginal; with a mask, those of its positions.
 
     With ``m`` the mean of the codes, ``C = Cov(mean) + diag E exp(log_var)`` their covariance (divided by N) and
     ``P = C^-1 Cov(mean)``, in nats:
@@ -66,9 +68,11 @@ def marginal_moments(mean: Tensor, log_var: Tensor, per_dimension: bool = False)
     linear function of others, with an infinite total correlation.
 
     Args:
-        mean: ``(B, K, ...)``; dimensions after the second are flattened into it.
+        mean: ``(B, K, ...)``; without a mask, dimensions after the second are flattened into it.
         log_var: the shape of ``mean``; ``-inf`` where a code has no noise.
         per_dimension: whether to return ``predictability_per_dimension``, ``(K,)``, too.
+        mask: ``(B, *positions)``, see ``MarginalMoments.update``.
+        dim: dimension of the K numbers, where there is a mask.
 
     Returns:
         Nine float32 scalars by name.
@@ -80,7 +84,7 @@ def marginal_moments(mean: Tensor, log_var: Tensor, per_dimension: bool = False)
     >>> {name: round(value.item(), 4) for name, value in list(marginal_moments(*codes).items())[:4]}
     {'rate': 0.5, 'marginal_kl': 0.1534, 'marginal_kl_bias': 0.1875, 'information_upper': 0.3466}
     """
-    return in_float32(moments_of(sums_of(*checked_codes(mean, log_var), joint=True), per_dimension))
+    return in_float32(moments_of(sums_of(*checked_codes(mean, log_var, mask, dim), joint=True), per_dimension))
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,17 +53,14 @@ class MutualInformation(CodeMetric):
         # keys, at most max_codes; the others hold those of later batches.
         self.add_state("codes", [], dist_reduce_fx="cat")
 
-    def update(self, mean: Tensor, log_var: Tensor) -> None:
-        """Add codes.
-
-        Args:
-            mean: ``(B, K, ...)``.
-            log_var: the shape of ``mean``.
+    def update(self, mean: Tensor, log_var: Tensor, mask: Tensor | None = None, dim: int = 1) -> None:
+        """Add codes, see ``CodeMetric.update``.
 
         Raises:
-            ValueError: for invalid codes, codes of another width than earlier ones, or codes without noise.
+            ValueError: for invalid codes, codes of another width than earlier ones, codes without noise, or a mask of
+                another shape.
         """
-        mean, log_var = _noisy(mean, log_var)
+        mean, log_var = _noisy(mean, log_var, mask, dim)
         self.add_sums({0: sums_of(mean, log_var, joint=True)}, mean.shape[1])
         codes = _counted(mean, log_var).to(self.rows_device)
         if self.codes and len(kept := self.codes[0].view(-1, codes.shape[1])) == self.max_codes:
@@ -97,8 +94,10 @@ class MutualInformation(CodeMetric):
         self.codes = [self._kept().flatten()] if self.codes else []
 
 
-def mutual_information(mean: Tensor, log_var: Tensor, seed: int = 0, num_draws: int = 1) -> dict[str, Tensor]:
-    """Bound the mutual information of inputs and Gaussian codes, in nats.
+def mutual_information(
+    mean: Tensor, log_var: Tensor, seed: int = 0, num_draws: int = 1, mask: Tensor | None = None, dim: int = 1
+) -> dict[str, Tensor]:
+    """Bound the mutual information of inputs and Gaussian codes, in nats; with a mask, that of a position's code.
 
     Returns float32 scalars by name:
 
@@ -117,15 +116,17 @@ def mutual_information(mean: Tensor, log_var: Tensor, seed: int = 0, num_draws: 
         log_var: the shape of ``mean``.
         seed: of the noise. The global random state is neither read nor changed.
         num_draws: how many codes to draw for each input.
+        mask: ``(B, *positions)``, see ``MutualInformation.update``.
+        dim: dimension of the K numbers, where there is a mask.
 
     Raises:
-        ConfigurationError: for ``num_draws`` below 1.
+        ConfigurationError: for ``num_draws`` below 1, or a mask of another shape.
         ValueError: for fewer than 2 codes, invalid codes, or codes without noise, since their information is infinite.
 
     >>> mutual_information(torch.zeros(5, 3), torch.zeros(5, 3))["upper"]  # a collapsed code
     tensor(0.)
     """
-    mean, log_var = _noisy(mean, log_var)
+    mean, log_var = _noisy(mean, log_var, mask, dim)
     sums = sums_of(mean, log_var, joint=True)
     moments_of(sums)  # refuses too few codes
     codes = _distinct(_counted(mean, log_var), seed)
@@ -181,9 +182,9 @@ def _distinct(codes: Tensor, seed: int) -> Tensor:
     return distinct
 
 
-def _noisy(mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
+def _noisy(mean: Tensor, log_var: Tensor, mask: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
     """Return checked codes, if all of them have noise."""
-    mean, log_var = checked_codes(mean, log_var)
+    mean, log_var = checked_codes(mean, log_var, mask, dim)
     noiseless = int((log_var == -torch.inf).any(1).sum())
     if noiseless:
         words = "the information of codes without noise is infinite; MarginalMoments takes them"

@@ -87,15 +87,24 @@ def dummy_code(model: Any, x: Tensor) -> Code:
     Raises:
         ConfigurationError: with encoder, data and shape, if they do not fit.
     """
-    encoder, data = type(model.encoder).__name__, type(model.trainer.datamodule).__name__
-    complaint = f"encoder={encoder} does not take the examples of {data}, of the shape {tuple(x.shape[1:])}"
     encode: Callable[[Tensor], Code] = partial(model.encode, sample=False)
+    return try_examples(model, f"encoder={type(model.encoder).__name__}", encode, x)
+
+
+def try_examples(model: Any, who: str, network: Callable[[Tensor], Result], x: Tensor) -> Result:
+    """Return ``network(x)`` of dummy examples, which may be tokens too.
+
+    Raises:
+        ConfigurationError: with who does not take them, data and shape, if the network fails, see ``try_forward``.
+    """
+    data = type(model.trainer.datamodule).__name__
+    complaint = f"{who} does not take the examples of {data}, of the shape {tuple(x.shape[1:])}"
     try:
-        return try_forward(complaint, encode, x)
+        return try_forward(complaint, network, x)
     except ConfigurationError as error:
         if error.__cause__ is not None and x.dim() == 2 and x.is_floating_point():  # the 0s may be tokens
             with suppress(ConfigurationError):
-                return try_forward(complaint, encode, x.long())
+                return try_forward(complaint, network, x.long())
         raise
 
 

@@ -120,6 +120,7 @@ def test_a_module_without_codes_is_refused_before_training(callback: Callback) -
     [
         (classifier, Digits, Factors(["linear"], disentanglement=False, every_n_epochs=1)),
         (classifier, Digits, Information(max_codes=50, every_n_epochs=1)),
+        (classifier, Digits, Information(max_codes=50)),  # tried in validation
         (classifier, Digits, Paths(num_pairs=5)),
         (vae, Digits, Pictures(every_n_epochs=1)),
         (gan, Digits, Pictures(every_n_epochs=1)),

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from lit_bottleneck import VAE, VDBGAN, VIBClassifier
 from lit_bottleneck.callbacks import Factors, Information, Paths, SampleQuality
-from lit_bottleneck.code import Code
+from lit_bottleneck.code import Code, gaussian_code
 from lit_bottleneck.data import Ring, Shapes
 from lit_bottleneck.data.base import LabelledDataModule
 from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.metrics import RawFeatures
+from lit_bottleneck.metrics.marginal_moments import marginal_moments
 from lit_bottleneck.networks import MLP, MLPDecoder
 from tests.distributed.pool import Pool
 from tests.quiet import trainer
@@ -107,6 +108,17 @@ def rows(model: Callable[[], LightningModule], count: int, batch_size: int) -> M
     return model(), Rows(count, batch_size), [Information(every_n_epochs=1)]
 
 
+def positions(model: Any, batch: Any) -> tuple[Code, Tensor]:
+    """Code the three positions of each row by themselves; a position that begins with a negative number is padding."""
+    steps = batch[0].unflatten(1, (3, 2))
+    mask = (steps[..., 0] >= 0) | (torch.arange(3) == 0)
+    return gaussian_code(torch.cat([steps, steps / 2], -1), sample=False, dim=-1, mask=mask), mask
+
+
+def padded() -> Made:
+    return vib(), Rows(11, 5), [Information(every_n_epochs=1, code=positions, dim=-1)]
+
+
 def ring() -> Made:
     return gan(2), Ring(batch_size=7, test_size=43, num_examples=20), [SampleQuality(RawFeatures())]
 
@@ -155,6 +167,15 @@ def test_metrics_are_those_of_one_process(model: Callable[[], LightningModule], 
     assert together["metrics"] == pytest.approx(alone["metrics"], rel=1e-4, abs=1e-6)
     assert {"val/loss", "test/loss", "val/rate_real" if model is gan else "val/rate"} <= set(alone["metrics"])
     assert {"val/information_upper", "test/information_upper", "test/active_units"} <= set(alone["metrics"])
+
+
+def test_codes_of_positions_are_those_of_one_process(pool: Pool) -> None:
+    together, alone = on_both(pool, padded)
+    assert together["metrics"] == pytest.approx(alone["metrics"], rel=1e-4, abs=1e-6)
+    code, mask = positions(None, Rows(11, 5).dataset("test").__getitems__(range(11)))
+    assert 11 < mask.sum() < 33
+    expected = marginal_moments(code.mean, code.log_var, mask=mask, dim=-1)["marginal_kl"].item()
+    assert together["metrics"]["test/marginal_kl"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("model", [vib, vae, gan])

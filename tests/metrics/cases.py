@@ -19,6 +19,10 @@ LABELS, ENDS = torch.arange(ROWS) % 2, torch.stack([torch.arange(ROWS) % 4, torc
 CLASSES, NUMBERS = torch.randint(3, (ROWS, 2), generator=GENERATOR), torch.rand(ROWS, 2, generator=GENERATOR)
 LOGS, PATHS = torch.randn(5, ROWS, 4, generator=GENERATOR).log_softmax(-1), torch.randn(5, ROWS, 3, generator=GENERATOR)
 MODES = torch.eye(3) + 5
+# Sequences of 4 positions, of which one and others are padding.
+STEPS, STEP_LOG_VARS = (torch.randn(ROWS, 4, 3, generator=GENERATOR) for _ in range(2))
+MASK = (torch.rand(ROWS, 4, generator=GENERATOR) < 0.7) & (torch.arange(4) != 2)
+STEPS[~MASK] = torch.nan
 
 
 class Case(NamedTuple):
@@ -34,6 +38,14 @@ def codes(rows: Any) -> list[tuple[Any, ...]]:
 
 def labelled(rows: Any) -> list[tuple[Any, ...]]:
     return [(MEAN[rows], LOG_VAR[rows], LABELS[rows])]
+
+
+def steps(rows: Any) -> list[tuple[Any, ...]]:
+    return [(STEPS[rows], STEP_LOG_VARS[rows], MASK[rows], -1)]
+
+
+def labelled_steps(rows: Any) -> list[tuple[Any, ...]]:
+    return [(STEPS[rows], STEP_LOG_VARS[rows], LABELS[rows], MASK[rows], -1)]
 
 
 def classes(rows: Any) -> list[tuple[Any, ...]]:
@@ -54,6 +66,10 @@ CASES = {
     "information": Case(metrics.MutualInformation, codes),
     "information of some": Case(lambda: metrics.MutualInformation(max_codes=10, num_draws=2), codes),
     "by class": Case(lambda: metrics.ClassConditionalTotalCorrelation(2), labelled),
+    "rate of sequences": Case(lambda: metrics.Rate(per_dimension=True), steps),
+    "moments of sequences": Case(metrics.MarginalMoments, steps),
+    "information of sequences": Case(lambda: metrics.MutualInformation(max_codes=20), steps),
+    "by class, of sequences": Case(lambda: metrics.ClassConditionalTotalCorrelation(2), labelled_steps),
     "elbo": Case(metrics.ELBO, lambda rows: [(MEAN[rows, 0], LOG_VAR[rows, 1])]),
     "iwae": Case(lambda: metrics.ImportanceWeightedBound(3), lambda rows: [(MEAN[rows].T,)]),
     "mig": Case(lambda: metrics.MIG(names=["a", "b"]), classes),
