@@ -33,6 +33,13 @@ optimizer that trains the encoder.
 >>> model.beta == DualBeta(capacity=4.0).beta
 False
 
+**A plain** ``nn.Sequential`` with the drop-in layer, without the mixin: ``take_rate`` gives the rates ``(B,)``, to price
+as you like.
+
+>>> layer = BottleneckLayer(16, latent_dim=3)
+>>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), layer, nn.Linear(3, 1))
+>>> loss = F.mse_loss(model(x), y) + 1e-3 * layer.take_rate().mean()
+
 **Fabric, accumulated batches and a gradient scaler.** Beta moves once for the three batches, and stays where the scaler
 skips a step. (On a GPU ``precision="16-mixed"`` does for ``plugins``.)
 
