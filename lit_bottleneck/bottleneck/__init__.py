@@ -33,8 +33,7 @@ optimizer that trains the encoder.
 >>> model.beta == DualBeta(capacity=4.0).beta
 False
 
-**A plain** ``nn.Sequential`` with the drop-in layer, without the mixin: ``take_rate`` gives the rates ``(B,)``, to price
-as you like.
+**A plain** ``nn.Sequential`` with the drop-in layer, without the mixin; ``take_rate`` returns the rates ``(B,)``.
 
 >>> layer = BottleneckLayer(16, latent_dim=3)
 >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), layer, nn.Linear(3, 1))

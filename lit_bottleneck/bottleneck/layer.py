@@ -13,6 +13,7 @@ from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
 from lit_bottleneck.code import Code, Scale, check_scale, gaussian_code
 
 _CALLS_WITHOUT_A_PICKUP = 100  # before a warning
+_PRICE_IT = "add rate_penalty() of the module around it, or beta * take_rate().mean(), to the loss; or forget()"
 
 
 class BottleneckLayer(nn.Module):
@@ -148,19 +149,16 @@ class BottleneckLayer(nn.Module):
         if not torch.is_grad_enabled():
             return
         if any(call.code_has_gradient and not call.rate_has_gradient for call in self._calls):
-            self._warn("has a rate that nothing priced before the gradient of its code was taken")
+            self._warn(f"has a rate that nothing priced before the gradient of its code was taken: {_PRICE_IT}")
         self._calls = [call for call in self._calls if not (call.code_has_gradient or call.rate_has_gradient)]
         self._calls.append(_Call(code))
         if len(self._calls) > _CALLS_WITHOUT_A_PICKUP:
-            self._warn(f"keeps the graphs of {len(self._calls)} calls whose rate nothing picked up")
+            self._warn(f"keeps the graphs of {len(self._calls)} calls whose rate nothing picked up: {_PRICE_IT}")
 
     def _warn(self, what: str) -> None:
         if not self._has_warned:
             self._has_warned = True
-            advice = (
-                "add rate_penalty() of the module around it, or beta * take_rate().mean(), to the loss; or forget()"
-            )
-            warnings.warn(f"{name_of(self)} {what} ({advice})", stacklevel=4)
+            warnings.warn(f"{name_of(self)} {what}", stacklevel=4)
 
     def __getstate__(self) -> dict[str, Any]:
         # a tensor with a graph can be neither copied nor pickled
