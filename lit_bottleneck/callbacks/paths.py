@@ -12,12 +12,13 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_bottleneck.callbacks.measurement import Measurement
-from lit_bottleneck.callbacks.run import share
+from lit_bottleneck.callbacks.run import inputs_of, share
 from lit_bottleneck.callbacks.run import value_range as value_range_of
 from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
 from lit_bottleneck.functional import InterpolationMode, interpolate
 from lit_bottleneck.metrics.features import CodeFeatures, ValueRange
 from lit_bottleneck.metrics.path_quality import PathQuality, cycle_error
+from lit_bottleneck.models.batch import described, label_of, tensor_from
 from lit_bottleneck.training.precision import Mean
 
 _AT_ONCE = 64  # paths of `steps` points each
@@ -98,11 +99,17 @@ class Paths(Measurement):
         """Start a new sample of examples."""
         self._sample = _Sample(2 * share(trainer, self.num_pairs), self.seed + trainer.global_rank)
 
-    def update(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def update(self, trainer: Trainer, module: Any, batch: Any, batch_idx: int) -> None:
         """Add the examples of a batch to the sample."""
-        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-            raise ConfigurationError(f"Paths needs test batches (x, y) with labels; got a {type(batch).__name__}")
-        self._sample.add(batch[0], batch[1])
+        if hasattr(module, "labelled"):
+            _, labels = module.labelled(batch)
+        else:
+            labels = label_of(batch, getattr(module, "batch_keys", ("x", "y"))[1])
+        if labels is None:
+            raise ConfigurationError(f"Paths needs test batches (x, y) with labels; got {described(batch)}")
+        labels = tensor_from("labels", labels)
+        is_soft = labels.dim() == 2 and labels.shape[1] > 1
+        self._sample.add(inputs_of(module, batch), labels.argmax(1) if is_soft else labels.reshape(-1))
 
     def compute(self, trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
         """Measure the paths; without examples of different classes there is nothing to measure."""

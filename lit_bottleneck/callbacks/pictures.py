@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
-from lit_bottleneck.callbacks.run import run_folder, value_range
+from lit_bottleneck.callbacks.run import inputs_of, run_folder, value_range
 from lit_bottleneck.checks import one_of, whole_number
 from lit_bottleneck.functional import InterpolationMode
 from lit_bottleneck.models.base import evaluating
@@ -88,7 +88,7 @@ class Pictures(Callback):
             return
         with isolate_rng():
             torch.manual_seed(_SEED)
-            examples = batch[0] if isinstance(batch, (tuple, list)) else batch
+            examples = inputs_of(module, batch)
             pictures = self.pictures(module, examples)
         for name, rows in pictures.items():
             if rows.dim() == 2:

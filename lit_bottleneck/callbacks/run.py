@@ -5,6 +5,9 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from torch import Tensor
+
+from lit_bottleneck.models.batch import input_of, tensor_from
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -23,6 +26,18 @@ def run_folder(trainer: Trainer) -> Path:
 def of_data(trainer: Trainer, name: str) -> Any:
     """Return an attribute of the run's datamodule; None without a datamodule or the attribute."""
     return getattr(getattr(trainer, "datamodule", None), name, None)
+
+
+def inputs_of(module: Any, batch: Any) -> Tensor:
+    """Return the inputs of a batch as the module reads them, or of ``x``, ``(x, ...)`` or ``{"x": x, ...}``.
+
+    Raises:
+        ConfigurationError: if there are none.
+    """
+    reads, converts = (getattr(module, name, None) for name in ("inputs", "encoder_inputs"))
+    x = reads(batch) if callable(reads) else input_of(batch)
+    converted: Tensor = converts(x) if callable(converts) else tensor_from("x of a batch", x).to(module.device)
+    return converted
 
 
 def value_range(trainer: Trainer, module: LightningModule) -> tuple[float, float] | None:

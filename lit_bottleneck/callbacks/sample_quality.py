@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lit_bottleneck.callbacks.measurement import Measurement
-from lit_bottleneck.callbacks.run import of_data, share, value_range
+from lit_bottleneck.callbacks.run import inputs_of, of_data, share, value_range
 from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.metrics import (
     FeatureExtractor,
@@ -20,7 +20,6 @@ from lit_bottleneck.metrics import (
     ModeCoverage,
     PrecisionRecall,
 )
-from lit_bottleneck.models.base import BottleneckModule
 from lit_bottleneck.models.setup_checks import dummy_batch, try_forward
 
 
@@ -88,7 +87,7 @@ class SampleQuality(Measurement):
     ) -> None:
         """Keep the examples of a batch, if there is no validation."""
         if self.is_under_way(trainer):
-            real = BottleneckModule.inputs(batch)[: share(trainer, self.num_samples) - sum(map(len, self._kept))]
+            real = inputs_of(pl_module, batch)[: share(trainer, self.num_samples) - sum(map(len, self._kept))]
             if len(real):
                 self._kept.append(real.cpu())
 
@@ -97,7 +96,7 @@ class SampleQuality(Measurement):
         if self.is_under_way(trainer):
             with torch.no_grad():
                 for batch_idx, real in enumerate(self._kept):
-                    self.update(trainer, pl_module, real.to(trainer.strategy.root_device), batch_idx)
+                    self._compare(trainer, pl_module, real.to(trainer.strategy.root_device), batch_idx)
                 self.log_results(trainer, pl_module, "train")
 
     def is_under_way(self, trainer: Trainer) -> bool:
@@ -113,7 +112,10 @@ class SampleQuality(Measurement):
 
     def update(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Add the features of a batch and of as many samples."""
-        real = BottleneckModule.inputs(batch)[: share(trainer, self.num_samples) - sum(map(len, self._real))]
+        self._compare(trainer, module, inputs_of(module, batch), batch_idx)
+
+    def _compare(self, trainer: Trainer, module: LightningModule, real: Tensor, batch_idx: int) -> None:
+        real = real[: share(trainer, self.num_samples) - sum(map(len, self._real))]
         if not len(real):
             return
         with isolate_rng():

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sized
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial, reduce
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, cast
@@ -17,7 +17,7 @@ from lit_bottleneck.beta import BetaController
 from lit_bottleneck.bottleneck import GaussianBottleneck
 from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.code import Code, Scale
-from lit_bottleneck.models.batch import described, input_of, label_of, tensor_from
+from lit_bottleneck.models.batch import BatchReader, batch_names, described
 from lit_bottleneck.models.export_parts import ExportPart, mean_code
 from lit_bottleneck.models.setup_checks import OF_THE_MACHINE
 from lit_bottleneck.models.stored_arguments import StoredArguments
@@ -26,7 +26,7 @@ from lit_bottleneck.training.compilation import uncompiled
 from lit_bottleneck.training.precision import Mean, Move, without_casts
 
 
-class BottleneckModule(GaussianBottleneck, StoredArguments):
+class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
     """Base of the library's models: an encoder and a ``GaussianBottleneck`` over a LightningModule.
 
     The constructor's arguments are in the checkpoint, see ``StoredArguments``.
@@ -41,22 +41,23 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
         deterministic: the plain twin of the model: the code is the mean, at no cost.
         scale: how a raw scale becomes a log-variance: ``"bounded"`` (sigma = 1 at 0), ``"softplus"`` (the VIB paper's
             ``softplus(raw - 5)``), ``"exp"`` (the VDB authors'), or a function.
+        batch_keys: the names of inputs and labels in a batch that is a dictionary. Default: those of the class,
+            ``("x", "y")``.
 
     Raises:
-        ConfigurationError: for a ``latent_dim`` below 1, or an encoder that returns another number than
-            ``2 * latent_dim``: at construction where the encoder has ``out_features``, else at the first batch.
+        ConfigurationError: for a ``latent_dim`` below 1, ``batch_keys`` that are not two names, or an encoder that
+            returns another number than ``2 * latent_dim``: at construction where the encoder has ``out_features``, else
+            at the first batch.
 
     Attributes:
         log_names: other names for what is logged, such as ``{"val/loss": "val_loss"}``: for callbacks' metrics of this
             module, too. A subclass or an instance sets it; ``monitor`` then takes the new name.
-        batch_keys: the names of inputs and labels in a batch that is a dictionary.
         mean_names: what ``measure`` averages over a split, whichever batches there are.
         progress_bar_metric: which metric of the validation the progress bar shows.
         stops_at_non_finite_loss: see ``training_loss``; ``callbacks.SkipNonFinite`` sets it to False.
     """
 
     log_names: Mapping[str, str] = MappingProxyType({})
-    batch_keys: ClassVar[tuple[str, str]] = ("x", "y")
     mean_names: ClassVar[tuple[str, ...]] = ()
     progress_bar_metric: ClassVar[str] = ""
     stops_at_non_finite_loss = True
@@ -72,8 +73,11 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
         deterministic: bool = False,
         scale: Scale = "bounded",
+        batch_keys: tuple[str, str] | None = None,
     ) -> None:
         super().__init__(beta=beta, deterministic=deterministic, scale=scale)
+        if batch_keys is not None:
+            self.batch_keys = batch_names(batch_keys)
         self.encoder = encoder
         self.latent_dim = whole_number("latent_dim", latent_dim, at_least=1)
         self._check_width(output_width(encoder))
@@ -219,45 +223,6 @@ class BottleneckModule(GaussianBottleneck, StoredArguments):
     def export_parts(self) -> dict[str, ExportPart]:
         """Return the parts that can be exported, by name."""
         return {"code": ExportPart(mean_code, unused=("decoder", "metrics"))}
-
-    @property
-    def weights_dtype(self) -> torch.dtype:
-        """Precision of the encoder's weights."""
-        own = cast(torch.dtype, self.dtype)
-        return next((weight.dtype for weight in self.encoder.parameters() if weight.is_floating_point()), own)
-
-    @classmethod
-    def inputs(cls, batch: Any) -> Any:
-        """Return the ``x`` of a batch ``x``, ``(x, ...)`` or ``{"x": x, ...}``; override it for other batches.
-
-        Raises:
-            ConfigurationError: if there is none.
-        """
-        return input_of(batch, cls.batch_keys[0])
-
-    def encoder_inputs(self, x: Any) -> Tensor:
-        """Return a batch's inputs, a tensor or NumPy array, as the encoder takes them.
-
-        Returns:
-            Floats in the precision of the encoder's weights; whole numbers as they are.
-
-        Raises:
-            ConfigurationError: for anything but a tensor or an array ``(B, ...)``.
-        """
-        tensor = tensor_from("x of a batch", x)
-        if not tensor.dim():
-            raise ConfigurationError(f"x of a batch must have the shape (B, ...); got {described(x)}")
-        if tensor.is_floating_point() and tensor.dtype != self.dtype:
-            tensor = tensor.to(self.weights_dtype)
-        return tensor if isinstance(x, Tensor) else tensor.to(self.device)
-
-    @classmethod
-    def with_label(cls, prediction: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
-        """Return a prediction with the ``y`` of a batch as ``label``, if there is one: numbers as a tensor."""
-        label = label_of(batch, cls.batch_keys[1])
-        with suppress(ConfigurationError):
-            label = tensor_from("label", label)
-        return prediction if label is None else prediction | {"label": label}
 
     def _check_width(self, width: int | None) -> None:
         if width not in (None, 2 * self.latent_dim):

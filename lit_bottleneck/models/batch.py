@@ -1,16 +1,81 @@
 """The parts of a batch, and their checks: inputs and labels in whatever form they come."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_bottleneck.checks import ConfigurationError
 
 _ROUNDING = 4e-3  # of the sum of a row, to bfloat16 or to three decimals
 _NUMBERS = "biuf"  # kinds of NumPy's dtypes: bool, signed, unsigned, floating
+
+
+class BatchReader:
+    """Mixin of modules with an ``encoder``: how they read a batch.
+
+    Attributes:
+        batch_keys: the names of inputs and labels in a batch that is a dictionary.
+    """
+
+    batch_keys: tuple[str, str] = ("x", "y")
+    encoder: nn.Module
+    device: torch.device
+    dtype: Any  # of torch
+
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """Precision of the encoder's weights."""
+        return next((weight.dtype for weight in self.encoder.parameters() if weight.is_floating_point()), self.dtype)
+
+    def inputs(self, batch: Any) -> Any:
+        """Return the ``x`` of a batch ``x``, ``(x, ...)`` or ``{"x": x, ...}``; override it for other batches.
+
+        Raises:
+            ConfigurationError: if there is none.
+        """
+        return input_of(batch, self.batch_keys[0])
+
+    def encoder_inputs(self, x: Any) -> Tensor:
+        """Return a batch's inputs, a tensor or NumPy array, as the encoder takes them.
+
+        Returns:
+            Floats in the precision of the encoder's weights; whole numbers as they are.
+
+        Raises:
+            ConfigurationError: for anything but a tensor or an array ``(B, ...)``.
+        """
+        tensor = tensor_from("x of a batch", x)
+        if not tensor.dim():
+            raise ConfigurationError(f"x of a batch must have the shape (B, ...); got {described(x)}")
+        if tensor.is_floating_point() and tensor.dtype != self.dtype:
+            tensor = tensor.to(self.weights_dtype)
+        return tensor if isinstance(x, Tensor) else tensor.to(self.device)
+
+    def with_label(self, prediction: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+        """Return a prediction with the ``y`` of a batch as ``label``, if there is one: numbers as a tensor."""
+        label = label_of(batch, self.batch_keys[1])
+        with suppress(ConfigurationError):
+            label = tensor_from("label", label)
+        return prediction if label is None else prediction | {"label": label}
+
+
+def batch_names(names: Sequence[str]) -> tuple[str, str]:
+    """Return the names of inputs and labels in a batch that is a dictionary.
+
+    Raises:
+        ConfigurationError: for anything but two different strings.
+    """
+    strings = (
+        not isinstance(names, str) and isinstance(names, Sequence) and all(isinstance(name, str) for name in names)
+    )
+    if not strings or len(names) != 2 or names[0] == names[1]:
+        wanted = "batch_keys must be two names, of inputs and labels, such as ('image', 'label')"
+        raise ConfigurationError(f"{wanted}; got {names!r}")
+    return cast(tuple[str, str], tuple(names))
 
 
 def input_of(batch: Any, key: str = "x") -> Any:

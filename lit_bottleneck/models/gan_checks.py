@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.models.batch import described, tensor_from
 from lit_bottleneck.models.setup_checks import dummy_zeros, try_forward
 from lit_bottleneck.training.compilation import uncompiled
 
@@ -65,23 +66,40 @@ def check_networks(gan: Any, data: Any) -> tuple[int, ...]:
     return made
 
 
-def check_batch(real: Any, example_dims: tuple[int, ...] | None, has_batch_norm: bool) -> None:
-    """Refuse a batch that the networks cannot be trained on.
+def check_examples(real: Tensor, example_dims: tuple[int, ...] | None) -> None:
+    """Refuse real examples that no generator makes.
 
     Args:
         real: should be floats ``(B, ...)``.
         example_dims: the shape of a generated example, if it is known.
-        has_batch_norm: whether the networks have batch normalisation.
 
     Raises:
-        ConfigurationError: for anything but a tensor of floats, examples of another shape than the generator's, or a
-            single one with batch normalisation.
+        ConfigurationError: for anything but floats, and for examples of another shape than the generator's.
     """
-    if not (isinstance(real, Tensor) and real.is_floating_point()):
-        kind = str(real.dtype) if isinstance(real, Tensor) else type(real).__name__
-        raise ConfigurationError(f"a batch needs to be x, (x,) or (x, y, ...) with x a tensor of floats; x is {kind}")
+    if not real.is_floating_point():
+        raise ConfigurationError(f"x of a batch must be floats, as a generator makes them; got {described(real)}")
     if example_dims is not None:
         _check_dims(example_dims, tuple(real.shape[1:]), "the data")
+
+
+def noise_from(noise: Any, noise_dim: int) -> Tensor:
+    """Return noise as a tensor.
+
+    Raises:
+        ConfigurationError: for anything but floats ``(B, noise_dim)``, a tensor or an array.
+    """
+    tensor = tensor_from("noise", noise)
+    if not tensor.is_floating_point() or tensor.shape[1:] != (noise_dim,):
+        raise ConfigurationError(f"noise must be floats (B, noise_dim), here (B, {noise_dim}); got {described(noise)}")
+    return tensor
+
+
+def check_statistics(real: Tensor, has_batch_norm: bool) -> None:
+    """Refuse a single example, if there is batch normalisation.
+
+    Raises:
+        ConfigurationError: with what to set.
+    """
     if len(real) == 1 and has_batch_norm:
         raise ConfigurationError(_ONE_EXAMPLE.format("this batch has"))
 

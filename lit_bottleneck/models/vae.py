@@ -46,8 +46,8 @@ class VAE(BottleneckModule):
             the mean over the batches of all processes, and to each accumulated batch by itself.
         eval_samples: draws per example in validation and test.
         likelihood_samples: draws per example for the log-likelihood in test and predict; 0 leaves it out.
-        **kwargs: ``optimizer``, ``lr_scheduler``, ``lr_scheduler_interval``, ``deterministic`` (the plain autoencoder)
-            and ``scale`` of ``BottleneckModule``.
+        **kwargs: ``optimizer``, ``lr_scheduler``, ``lr_scheduler_interval``, ``deterministic`` (the plain autoencoder),
+            ``scale`` and ``batch_keys`` of ``BottleneckModule``.
 
     Raises:
         ConfigurationError: for sizes out of range, an unknown likelihood, an encoder that returns another number than

@@ -58,7 +58,7 @@ class VDBGAN(AlternatingModule):
             ``networks.add_spectral_norm``.
         **kwargs: those of ``AlternatingModule`` (``discriminator_optimizer``, ``gradient_clip_val``,
             ``gradient_clip_algorithm``, ``accumulate_grad_batches``) and of ``BottleneckModule`` (``optimizer``,
-            ``lr_scheduler``, ``lr_scheduler_interval``, ``deterministic``, ``scale``).
+            ``lr_scheduler``, ``lr_scheduler_interval``, ``deterministic``, ``scale``, ``batch_keys``).
 
     Raises:
         ConfigurationError: for sizes out of range or unknown names. For networks that do not fit each other, the noise,
@@ -152,9 +152,10 @@ class VDBGAN(AlternatingModule):
             ``(steps, B, ...)``.
 
         Raises:
-            ValueError: for noise of different shapes, fewer than two steps, or an unknown mode.
+            ValueError: for noise of different shapes or another width, fewer than two steps, or an unknown mode.
         """
         whole_number("steps", steps, at_least=2)
+        noise1, noise2 = (gan_checks.noise_from(z, self.noise_dim).to(self.device) for z in (noise1, noise2))
         at = torch.linspace(0, 1, steps, device=noise1.device)
         path = torch.stack([interpolate(noise1, noise2, t, mode) for t in at])
         return cast(Tensor, self._generated(path.flatten(0, 1)).unflatten(0, path.shape[:2]))
@@ -166,8 +167,8 @@ class VDBGAN(AlternatingModule):
 
     def training_examples(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the real examples of a batch, and as many generated ones."""
-        real = self.inputs(batch)
-        gan_checks.check_batch(real, self._example_dims, self._has_batch_norm)
+        real = self._real(batch)
+        gan_checks.check_statistics(real, self._has_batch_norm)
         if not self._range_is_checked:
             gan_checks.check_values(self.value_range, real)
             self._range_is_checked = True
@@ -203,7 +204,7 @@ class VDBGAN(AlternatingModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return ``logit (B,)`` at the mean code, ``rate (B,)``, the flattened ``mean``, and ``label`` if given."""
-        code = self.encode(self.inputs(batch), sample=False)
+        code = self.encode(self._real(batch), sample=False)
         prediction = {"logit": self.logits(code.z), "rate": self.rate(code), "mean": code.mean.flatten(1)}
         return self.with_label(prediction, batch)
 
@@ -231,8 +232,14 @@ class VDBGAN(AlternatingModule):
         with evaluating(self.averaged_generator):
             return cast(Tensor, self.averaged_generator(noise)).to(self.dtype)
 
+    def _real(self, batch: Any) -> Tensor:
+        """Return the real examples of a batch, as the encoder takes them."""
+        real = self.encoder_inputs(self.inputs(batch))
+        gan_checks.check_examples(real, self._example_dims)
+        return real
+
     def _evaluate(self, batch: Any, stage: str) -> None:
-        real = self.inputs(batch)
+        real = self._real(batch)
         codes = self.encode(real, sample=True), self.encode(self.sample(len(real)), sample=True)
         logits = self.logits(codes[0].z), self.logits(codes[1].z)
         rates = self.rate(codes[0]), self.rate(codes[1])

@@ -43,7 +43,7 @@ class VIBClassifier(BottleneckModule):
         decoder: any module from codes ``(B, K)`` to logits ``(B, num_classes)``. Default: one linear layer.
         optimizer: makes the optimizer of the parameters. Default: Adam with a learning rate of 1e-3.
         lr_scheduler: makes the learning-rate scheduler of the optimizer. Default: none.
-        **kwargs: ``lr_scheduler_interval``, ``deterministic`` and ``scale`` of ``BottleneckModule``.
+        **kwargs: ``lr_scheduler_interval``, ``deterministic``, ``scale`` and ``batch_keys`` of ``BottleneckModule``.
 
     Raises:
         ConfigurationError: for sizes below 1, or an encoder that returns another number than ``2 * latent_dim`` or a

@@ -1,18 +1,21 @@
 """Batches in the forms that people bring: each is read as ``(x, y)`` would be, or refused in words."""
 
+import warnings
 from collections import UserDict
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torchmetrics import Metric
 
 from lit_bottleneck import VAE, VDBGAN, VIBClassifier
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.models.base import BottleneckModule
 from lit_bottleneck.networks import MLP, ConvEncoder, MLPDecoder, TextEncoder
 from tests.models.runs import batches, fit
 from tests.models.test_vib import blobs
@@ -35,6 +38,12 @@ def vae(**kwargs: Any) -> VAE:
     torch.manual_seed(0)
     given = {"encoder": MLP(6, [16], 8), "decoder": MLP(4, [16], 6), "latent_dim": 4, "likelihood": "gaussian"}
     return VAE(**given | kwargs)
+
+
+def gan(**kwargs: Any) -> VDBGAN:
+    torch.manual_seed(0)
+    given = {"generator": MLPDecoder(2, [8], dims=[6]), "encoder": MLP(6, [8], 8), "latent_dim": 4, "noise_dim": 2}
+    return VDBGAN(**given | kwargs)
 
 
 def outcome(model: Any, batch: Any) -> list[Tensor]:
@@ -211,11 +220,78 @@ def test_labels_that_a_model_does_not_use_are_not_looked_at() -> None:
     assert "label" not in vae().eval().predict_step({"x": X}, 0)
 
 
-def test_a_gan_takes_dictionaries_too() -> None:
-    gan = VDBGAN(MLPDecoder(2, [8], dims=[6]), MLP(6, [8], 8), latent_dim=4, noise_dim=2)
-    assert fit(gan, DataLoader([{"x": x} for x in X], batch_size=4)).global_step == 4
+@pytest.mark.parametrize(
+    "batch",
+    [X, X.double(), X.numpy(), (X.double().numpy(), Y), {"x": X, "id": ["a"] * 8}, UserDict(x=X.numpy().astype(">f8"))],
+    ids=["x", "float64", "array", "arrays64", "dict", "big endian"],
+)
+def test_a_gan_reads_a_batch_of_any_form_as_x(batch: Any) -> None:
+    model = gan().eval()
+    assert torch.equal(model.training_examples(batch)[0], X)
+    torch.testing.assert_close(model.predict_step(batch, 0)["logit"], model.discriminate(X))
+    with warnings.catch_warnings(action="ignore"):  # that there is no trainer to log to
+        torch.testing.assert_close(validated(batch), validated(X))
 
 
-def test_the_inputs_of_a_batch_can_be_asked_of_the_class() -> None:
-    for batch in (X, (X,), [X, Y], {"x": X}):
-        assert BottleneckModule.inputs(batch) is X
+def validated(batch: Any) -> dict[str, Tensor]:
+    """Return what a GAN measures in validation."""
+    model = gan().eval()
+    torch.manual_seed(1)
+    model.validation_step(batch, 0)
+    return {name: cast(Metric, metric).compute() for name, metric in model.split_metrics("val").items()}
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        ((X.long(), Y), r"x of a batch must be floats, as a generator makes them; got a Tensor of int64 \(8, 6\)"),
+        (("text", Y), "x of a batch must be a tensor or a NumPy array of numbers; got a str"),
+        ((), "a batch must be x, .* a dictionary with 'x', .*; got an empty tuple"),
+        ({"image": X}, "with 'x', .* batch_keys .* changes; got a dictionary with 'image'"),
+    ],
+)
+def test_a_gan_refuses_other_batches_in_words(batch: Any, words: str) -> None:
+    model = gan()
+    for step in (
+        model.training_examples,
+        partial(model.validation_step, batch_idx=0),
+        partial(model.predict_step, batch_idx=0),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            step(batch)
+
+
+def test_a_gan_interpolates_between_noise_of_any_form_and_refuses_what_is_none() -> None:
+    model, noise = gan(), torch.randn(3, 2)
+    expected = model.interpolate(noise, -noise, steps=3)
+    assert torch.equal(model.interpolate(noise.numpy(), -noise.numpy(), steps=3), expected)
+    torch.testing.assert_close(model.interpolate(noise.double(), -noise.double(), steps=3), expected)
+    for wrong in (noise[0], torch.zeros(3, 4), torch.zeros(3, 2, dtype=torch.long)):
+        with pytest.raises(
+            ConfigurationError, match=r"noise must be floats \(B, noise_dim\), here \(B, 2\); got a Tensor"
+        ):
+            model.interpolate(wrong, wrong, steps=3)
+    with pytest.raises(ConfigurationError, match="noise must be a tensor or a NumPy array of numbers; got a str"):
+        model.interpolate("noise", noise, steps=3)
+
+
+@pytest.mark.parametrize("make", [vib, vae, gan])
+def test_the_names_of_a_dictionary_are_an_argument_that_the_checkpoint_holds(make: Any, tmp_path: Path) -> None:
+    model = make(batch_keys=("image", "label"))
+    data = DataLoader([{"image": x, "label": y, "x": 0} for x, y in zip(X, Y, strict=True)], batch_size=4)
+    run = fit(model, data)
+    run.test(model, data, verbose=False)
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    networks = {name: part for name, part in model.named_children() if name in ("encoder", "decoder", "generator")}
+    networks = {name: part for name, part in networks.items() if name in model._not_stored}
+    loaded = type(model).load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True, **networks)
+    assert loaded.batch_keys == ("image", "label")
+    [first, _] = trainer().predict(loaded, data)
+    assert torch.equal(first["label"], Y[:4])
+    assert (make().batch_keys, type(model).batch_keys) == (("x", "y"), ("x", "y"))
+
+
+@pytest.mark.parametrize("names", ["xy", ("x",), ("x", "x"), ("x", 1), ("x", "y", "z")])
+def test_other_names_than_two_strings_are_refused(names: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"batch_keys must be two names, .*; got"):
+        vib(batch_keys=names)

@@ -706,7 +706,11 @@ OTHER_RANGE = r"values are in \(-1.0, 1.0\) and those of Digits in \(0.0, 1.0\):
             batches(torch.tensor([[-1.0, 255.0]] * 8), size=4),
             r"in \[-1, 1\] and those .* in \[-1, 255\]",
         ),
-        ({}, batches(torch.zeros(8, 2, dtype=torch.uint8), size=4), "x a tensor of floats; x is torch.uint8"),
+        (
+            {},
+            batches(torch.zeros(8, 2, dtype=torch.uint8), size=4),
+            "must be floats, as a generator makes them; got .*uint8",
+        ),
         ({}, DataLoader([{"image": torch.zeros(2)}] * 8, batch_size=4), "with 'x'.*got a dictionary with 'image'"),
         (dcgan(), batches(torch.rand(5, 1, 8, 8) * 2 - 1, size=4), "last batch of an epoch will have one .*batch_size"),
         (dcgan(), iter([[torch.zeros(1, 1, 8, 8)]]), "this batch has one example, .*batch_size"),
