@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from lit_bottleneck.bottleneck import BottleneckLayer
 from lit_bottleneck.callbacks.measurement import Measurement
+from lit_bottleneck.callbacks.run import inputs_of
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.code import Code
 from lit_bottleneck.metrics.code_metric import checked_mask
 from lit_bottleneck.models.base import evaluating
-from lit_bottleneck.models.batch import described, input_of
+from lit_bottleneck.models.batch import described
 from lit_bottleneck.models.setup_checks import OF_THE_MACHINE, dummy_batch, try_examples
 
 # From module and batch to a ``Code``, or to a ``Code`` and the mask of its positions.
@@ -119,7 +120,7 @@ def code_of(module: Any, batch: Any) -> Code:
     These are ``module.encode(x, sample=False)``; or else the ``code`` of the ``BottleneckLayer`` whose output
     ``module.encoder`` returns; or else ``module.bottleneck`` of the encoder's moments.
     """
-    x = module.encoder_inputs(module.inputs(batch)) if hasattr(module, "encoder_inputs") else input_of(batch)
+    x = inputs_of(module, batch)
     if hasattr(module, "encode"):
         return cast(Code, module.encode(x, sample=False))
     output, layers = module.encoder(x), _layers(module.encoder)

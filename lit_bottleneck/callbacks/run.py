@@ -5,9 +5,8 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
-from torch import Tensor
 
-from lit_bottleneck.models.batch import input_of, tensor_from
+from lit_bottleneck.models.batch import input_of
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -28,16 +27,13 @@ def of_data(trainer: Trainer, name: str) -> Any:
     return getattr(getattr(trainer, "datamodule", None), name, None)
 
 
-def inputs_of(module: Any, batch: Any) -> Tensor:
+def inputs_of(module: Any, batch: Any) -> Any:
     """Return the inputs of a batch as the module reads them, or of ``x``, ``(x, ...)`` or ``{"x": x, ...}``.
 
     Raises:
         ConfigurationError: if there are none.
     """
-    reads, converts = (getattr(module, name, None) for name in ("inputs", "encoder_inputs"))
-    x = reads(batch) if callable(reads) else input_of(batch)
-    converted: Tensor = converts(x) if callable(converts) else tensor_from("x of a batch", x).to(module.device)
-    return converted
+    return module.encoder_inputs(module.inputs(batch)) if hasattr(module, "encoder_inputs") else input_of(batch)
 
 
 def value_range(trainer: Trainer, module: LightningModule) -> tuple[float, float] | None:
