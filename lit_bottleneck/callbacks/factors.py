@@ -1,6 +1,6 @@
 """Scores of codes against known factors of variation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,10 +27,10 @@ class Factors(CodeMeasurement):
     ``mig_rotation``, and ``dci_disentanglement``, ``dci_completeness``, ``dci_informativeness`` (see ``metrics.MIG``,
     ``metrics.SAP`` and ``metrics.DCI``).
 
-    Factors ``(B, F)`` or ``(B,)`` are the third element of a batch ``(x, y, factors)``, or the second of a batch ``(x,
-    factors)`` if they are floating-point and ``(B, F)``. Their names are the datamodule's ``factor_names``, if it has
-    them. If it has ``factor_indices`` (as ``data.Shapes``), this turns numbers into classes; otherwise floating-point
-    factors are numbers, and integer ones classes.
+    Factors ``(B, F)`` or ``(B,)`` are the third element of a batch ``(x, y, factors)``, or ``factors`` of a dictionary,
+    or the second of a batch ``(x, factors)`` if they are floating-point and ``(B, F)``. Their names are the
+    datamodule's ``factor_names``, if it has them. If it has ``factor_indices`` (as ``data.Shapes``), this turns numbers
+    into classes; otherwise floating-point factors are numbers, and integer ones classes.
 
     Args:
         probes: any of ``"linear"`` and ``"mlp"``.
@@ -124,6 +124,8 @@ class Factors(CodeMeasurement):
 
 def _factors(trainer: Trainer, batch: Any) -> Tensor:
     """Return the factors of a batch, as classes if the datamodule has ``factor_indices``."""
+    if isinstance(batch, Mapping) and "factors" in batch:
+        batch = (None, None, batch["factors"])
     parts = batch if isinstance(batch, (tuple, list)) else [batch]
     if len(parts) > 2 and isinstance(parts[2], Tensor) and parts[2].dim() in (1, 2):
         factors = parts[2]
@@ -131,7 +133,7 @@ def _factors(trainer: Trainer, batch: Any) -> Tensor:
         factors = parts[1]
     else:
         kinds = [f"{p.dtype} {tuple(p.shape)}" if isinstance(p, Tensor) else type(p).__name__ for p in parts]
-        needed = "batches (x, y, factors), or (x, factors) with floating factors (B, F), as of data.Shapes"
+        needed = "batches (x, y, factors), {'factors': ...}, or (x, factors) with floating (B, F), as of data.Shapes"
         raise ConfigurationError(f"Factors needs {needed}; got ({', '.join(kinds)})")
     names = _names(trainer)
     if names is not None and len(names) != (factors.shape[1] if factors.dim() == 2 else 1):

@@ -184,6 +184,8 @@ def test_factors_are_compared_with_the_average_over_positions() -> None:
     callback = Factors([], code=lambda module, batch: code_of_tokens(module, batch[0]), dim=-1)
     logged = measured(module, loader(batches), callback)
     assert logged["test/mig"] == pytest.approx(metric.compute()["mig"].item(), rel=1e-5)
+    named = [batch | {"factors": factors} for batch, _, factors in batches]
+    assert measured(module, loader(named), Factors([], code=code_of_tokens, dim=-1)) == logged
 
 
 def test_an_example_without_a_position_has_no_factors() -> None:
