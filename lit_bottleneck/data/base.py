@@ -32,6 +32,7 @@ class ExamplesDataModule(LightningDataModule):
             are the same for every seed.
         val_size: validation examples, held out of the training examples: a count (int) or a fraction (float). 0 trains
             on all of them.
+        drop_last: leave out the last training batch of an epoch where it is smaller than the others.
 
     Raises:
         ConfigurationError: if an argument is out of its range.
@@ -49,6 +50,7 @@ class ExamplesDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         val_size: int | float = 0.1,
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         self.dims = dims
@@ -57,6 +59,7 @@ class ExamplesDataModule(LightningDataModule):
         self.num_workers = whole_number("num_workers", num_workers, at_least=0)
         self.seed = whole_number("seed", seed, at_least=0, at_most=2**32 - 1)  # as scikit-learn's random_state
         self.val_size = check_val_size(val_size)
+        self.drop_last = drop_last
         self._datasets: dict[Part, BatchedDataset] = {}
 
     @abstractmethod
@@ -101,7 +104,15 @@ class ExamplesDataModule(LightningDataModule):
         return self._datasets[part]
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return shuffled batches of the training examples."""
+        """Return shuffled batches of the training examples.
+
+        Raises:
+            ConfigurationError: if ``drop_last`` leaves none.
+        """
+        rows = len(self.dataset("train"))
+        if self.drop_last and rows < self.batch_size:
+            left = f"drop_last=True leaves no batch of {rows} training examples with batch_size={self.batch_size}"
+            raise ConfigurationError(f"{left}: set a batch_size of at most {rows}")
         return self._loader("train", shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
@@ -128,6 +139,7 @@ class ExamplesDataModule(LightningDataModule):
             self.dataset(part),
             batch_size=self.batch_size if batches is None else None,
             shuffle=shuffle,
+            drop_last=shuffle and self.drop_last,
             sampler=batches,
             num_workers=self.num_workers,
             collate_fn=keep_batch,

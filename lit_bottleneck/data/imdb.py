@@ -53,7 +53,7 @@ class IMDB(LabelledDataModule):
         vocabulary_size: all tokens are below it: padding, the unknown word, and ``vocabulary_size`` - 2 words.
         max_length: tokens per review.
         batch_size: examples per batch and process.
-        **kwargs: ``num_workers``, ``seed`` and ``val_size``, as for ``ExamplesDataModule``.
+        **kwargs: ``num_workers``, ``seed``, ``val_size`` and ``drop_last``, as for ``ExamplesDataModule``.
 
     Raises:
         ConfigurationError: if an argument is out of its range. From ``prepare_data`` and ``setup``: if the reviews are

@@ -133,6 +133,7 @@ class AlternatingModule(BottleneckDiscriminator, ABC):
 
     def on_train_start(self) -> None:
         """Reset the gradients of a fit that was stopped within a step."""
+        super().on_train_start()
         for optimizer in self.trainer.optimizers:
             optimizer.zero_grad()
 

@@ -22,6 +22,7 @@ from lit_bottleneck.models.export_parts import ExportPart, mean_code
 from lit_bottleneck.models.setup_checks import OF_THE_MACHINE
 from lit_bottleneck.models.stored_arguments import StoredArguments
 from lit_bottleneck.models.terms import broken_networks, check_finite
+from lit_bottleneck.models.training_checks import check_last_batch, refuse_one_example, warn_of_warmup
 from lit_bottleneck.training.compilation import uncompiled
 from lit_bottleneck.training.precision import Mean, Move, without_casts
 
@@ -98,6 +99,9 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
             x = x.to(self.weights_dtype)
         try:
             moments = self.encoder(x)
+        except ValueError:  # such as that of a batch normalisation
+            refuse_one_example(self.encoder, len(x))
+            raise
         except (RuntimeError, IndexError) as error:
             if x.is_floating_point() or isinstance(error, OF_THE_MACHINE):
                 raise
@@ -209,10 +213,18 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
             self.double()
 
     def on_fit_start(self) -> None:
-        """Reset all metrics: ``validate`` leaves tensors of its inference mode, which training cannot change."""
+        """Reset all metrics, and warn of a warm-up that is longer than the training.
+
+        ``validate`` leaves metrics with tensors of its inference mode, which training cannot change.
+        """
         super().on_fit_start()
         for metric in (part for part in self.modules() if isinstance(part, Metric)):
             metric.reset()
+        warn_of_warmup(self)
+
+    def on_train_start(self) -> None:
+        """Refuse a loader whose last batch is one example, if a layer normalises by the batch."""
+        check_last_batch(self)
 
     @property
     def dataset_size(self) -> int | None:

@@ -1,12 +1,11 @@
 """Checks of a GAN before it trains: networks and data that do not fit."""
 
 import warnings
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.models.batch import described, tensor_from
@@ -14,7 +13,6 @@ from lit_bottleneck.models.setup_checks import dummy_zeros, try_forward
 from lit_bottleneck.training.compilation import uncompiled
 
 _TOLERANCE = 1e-3  # of the range of pixels
-_ONE_EXAMPLE = "{} one example, for which batch normalisation is undefined: set another batch_size, or drop_last=True"
 
 
 def check_noise(noise_dim: int, generator: nn.Module) -> None:
@@ -92,34 +90,6 @@ def noise_from(noise: Any, noise_dim: int) -> Tensor:
     if not tensor.is_floating_point() or tensor.shape[1:] != (noise_dim,):
         raise ConfigurationError(f"noise must be floats (B, noise_dim), here (B, {noise_dim}); got {described(noise)}")
     return tensor
-
-
-def check_statistics(real: Tensor, has_batch_norm: bool) -> None:
-    """Refuse a single example, if there is batch normalisation.
-
-    Raises:
-        ConfigurationError: with what to set.
-    """
-    if len(real) == 1 and has_batch_norm:
-        raise ConfigurationError(_ONE_EXAMPLE.format("this batch has"))
-
-
-def check_loader(loader: Any, has_batch_norm: bool) -> None:
-    """Refuse a loader whose last batch will be one example, if there is batch normalisation.
-
-    Raises:
-        ConfigurationError: at the start, rather than at the end of the first epoch.
-    """
-    size = getattr(loader, "batch_size", None)
-    sampler = getattr(loader, "sampler", None)
-    if has_batch_norm and size and not loader.drop_last and isinstance(sampler, Sized) and len(sampler) % size == 1:
-        raise ConfigurationError(_ONE_EXAMPLE.format("the last batch of an epoch will have"))
-
-
-def has_batch_norm(*networks: nn.Module) -> bool:
-    """Return whether there is batch normalisation over the batch of one process."""
-    layers = [layer for network in networks for layer in network.modules()]
-    return any(isinstance(layer, _BatchNorm) and not isinstance(layer, nn.SyncBatchNorm) for layer in layers)
 
 
 def check_values(value_range: tuple[float, float] | None, real: Tensor) -> None:

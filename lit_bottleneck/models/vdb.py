@@ -14,6 +14,7 @@ from lit_bottleneck.models.alternating import AlternatingModule
 from lit_bottleneck.models.base import evaluating
 from lit_bottleneck.models.discriminator import mixture
 from lit_bottleneck.models.export_parts import ExportPart, mean_code
+from lit_bottleneck.models.training_checks import refuse_one_example
 from lit_bottleneck.networks.layers import add_spectral_norm
 from lit_bottleneck.training.distributed import rank_and_world_size
 
@@ -115,7 +116,6 @@ class VDBGAN(AlternatingModule):
         if spectral_norm:
             add_spectral_norm(self.encoder, self.head)
         self._example_dims: tuple[int, ...] | None = None
-        self._has_batch_norm = gan_checks.has_batch_norm(self.generator, self.encoder, self.head)
         self._range_is_checked = False
 
     def forward(self, noise: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class VDBGAN(AlternatingModule):
     def training_examples(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the real examples of a batch, and as many generated ones."""
         real = self._real(batch)
-        gan_checks.check_statistics(real, self._has_batch_norm)
+        refuse_one_example(self, len(real))
         if not self._range_is_checked:
             gan_checks.check_values(self.value_range, real)
             self._range_is_checked = True
@@ -188,11 +188,6 @@ class VDBGAN(AlternatingModule):
         with torch.no_grad(), evaluating(self):
             data = getattr(self.trainer, "datamodule", None)
             self._example_dims = gan_checks.check_networks(self, data)
-
-    def on_train_start(self) -> None:
-        """Refuse a loader whose last batch is one example, if that has no batch statistics."""
-        super().on_train_start()
-        gan_checks.check_loader(self.trainer.train_dataloader, self._has_batch_norm)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Take a batch into the metrics."""
