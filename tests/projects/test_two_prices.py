@@ -38,9 +38,9 @@ class Residue(GaussianBottleneck, nn.Module):
         super().__init__(beta=beta)
         self.encoder = Scaled()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, pays: bool = True) -> tuple[Tensor, Tensor | float]:
         code = self.bottleneck(self.encoder(x), sample=False)
-        return code.z, self.rate_penalty(code.rate)
+        return code.z, self.rate_penalty(code.rate) if pays else 0.0
 
 
 class TwoViews(GaussianBottleneck, LightningModule):
@@ -55,12 +55,11 @@ class TwoViews(GaussianBottleneck, LightningModule):
         first, second = batch
         shared = self.bottleneck(self.common(first + second), sample=False)
         private = self.bottleneck(self.own(first), sample=False)
-        rest, residue_penalty = self.residue(second)
+        is_one_view = batch_idx >= self.one_view_from
+        rest, residue_penalty = self.residue(second, pays=not is_one_view)
         loss = F.mse_loss(self.head(torch.cat([shared.z, private.z, rest], 1)), first) + residue_penalty
         loss = loss + self.rate_penalty(shared.rate, name="shared")
-        if batch_idx >= self.one_view_from:
-            return loss + 0 * private.rate.sum()
-        return loss + self.rate_penalty(private.rate, name="private")
+        return loss if is_one_view else loss + self.rate_penalty(private.rate, name="private")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=self.lr)
@@ -153,21 +152,21 @@ def test_processes_that_train_hold_the_same_betas_to_the_last_bit(pool: Pool) ->
 
 
 def paid_by_one(rank: int) -> list[list[float]]:
-    """Train where from the fifth batch on the second process pays for what is shared alone."""
+    """Train where from the fifth batch on the second process pays for nothing but what is shared."""
     module = three_prices(lr=0.0, one_view_from=4 if rank else 100)
     batches = torch.arange(STEPS * ROWS).reshape(STEPS, ROWS).chunk(2, dim=1)[rank]
     trainer(devices=2, strategy="ddp", use_distributed_sampler=False).fit(module, data(batches))
     return state_of(module)
 
 
-def test_a_price_that_one_process_alone_has_paid_moves_by_its_rates_on_both(pool: Pool) -> None:
+def test_prices_that_one_process_alone_has_paid_move_by_its_rates_on_both(pool: Pool) -> None:
     first, second = pool(paid_by_one)
     assert first == second
     module = three_prices()
     references = [quick_dual(4.0), quick_dual(0.2), quick_dual(0.5)]
     for step, (one, other) in enumerate(data()):
-        paid = one if step < 4 else one[: ROWS // 2]
-        moments = module.common(one + other), module.own(paid), module.residue.encoder(other)
+        paying = ROWS if step < 4 else ROWS // 2
+        moments = module.common(one + other), module.own(one[:paying]), module.residue.encoder(other[:paying])
         for reference, of in zip(references, moments, strict=True):
             reference.update(rate_by_hand(of).mean().item())
     for found, reference in zip(first, references, strict=True):
