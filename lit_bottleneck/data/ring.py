@@ -45,7 +45,8 @@ class Ring(LabelledDataModule):
         batch_size: examples per batch and process.
         num_examples: points to train and validate on.
         test_size: points to test on.
-        **kwargs: ``num_workers``, ``seed``, ``val_size`` and ``drop_last``, as for ``ExamplesDataModule``; ``root`` is not used.
+        **kwargs: ``num_workers``, ``seed``, ``val_size`` and ``drop_last``, as for ``ExamplesDataModule``; ``root`` is
+            not used.
 
     Raises:
         ConfigurationError: if an argument is out of its range.

@@ -46,7 +46,8 @@ class Shapes(ExamplesDataModule):
         batch_size: examples per batch and process.
         num_examples: images to train and validate on.
         test_size: images to test on.
-        **kwargs: ``num_workers``, ``seed``, ``val_size`` and ``drop_last``, as for ``ExamplesDataModule``; ``root`` is not used.
+        **kwargs: ``num_workers``, ``seed``, ``val_size`` and ``drop_last``, as for ``ExamplesDataModule``; ``root`` is
+            not used.
 
     Raises:
         ConfigurationError: if an argument is out of its range, or there are fewer combinations (110592).
