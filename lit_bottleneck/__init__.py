@@ -11,6 +11,7 @@ from lit_bottleneck.moved import keep_old_names
 if TYPE_CHECKING:
     from lit_bottleneck.bottleneck import BottleneckLayer, GaussianBottleneck
     from lit_bottleneck.code import Code
+    from lit_bottleneck.models.regressor import VIBRegressor
     from lit_bottleneck.models.vae import VAE
     from lit_bottleneck.models.vdb import VDBGAN
     from lit_bottleneck.models.vib import VIBClassifier
@@ -18,11 +19,23 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["ELBO", "IWAE", "VAE", "VDBGAN", "BetaTC", "BottleneckLayer", "Code", "GaussianBottleneck", "VIBClassifier"]
+__all__ = [
+    "ELBO",
+    "IWAE",
+    "VAE",
+    "VDBGAN",
+    "BetaTC",
+    "BottleneckLayer",
+    "Code",
+    "GaussianBottleneck",
+    "VIBClassifier",
+    "VIBRegressor",
+]
 
 _MODULES = {
     "bottleneck": ("BottleneckLayer", "GaussianBottleneck"),
     "code": ("Code",),
+    "models.regressor": ("VIBRegressor",),
     "models.vae": ("VAE",),
     "models.vdb": ("VDBGAN",),
     "models.vib": ("VIBClassifier",),

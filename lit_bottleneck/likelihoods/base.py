@@ -75,12 +75,20 @@ class Likelihood(RecordsArguments, nn.Module, ABC):
         """Return the means of the outputs, ``(B, D1, ...)``."""
         return self.distribution(parameters).mean
 
+    def variance_of(self, parameters: Tensor) -> Tensor:
+        """Return the variances of the outputs, ``(B, D1, ...)``."""
+        return self.distribution(parameters).variance
+
     def sample(self, parameters: Tensor) -> Tensor:
         """Draw the outputs, ``(B, D1, ...)``."""
         return self.distribution(parameters).sample()
 
-    def check(self, x: Tensor) -> None:
+    def check(self, x: Tensor, argument: str = "x") -> None:
         """Check that data are in the support.
+
+        Args:
+            x: ``(B, ...)``.
+            argument: what errors call them.
 
         Raises:
             ConfigurationError: with the first value outside the support, and likelihoods that fit.
@@ -96,9 +104,10 @@ class Likelihood(RecordsArguments, nn.Module, ABC):
             return
         name, finite = type(self).__name__, data.isfinite()
         if not finite.all():
-            raise ConfigurationError(f"x must be finite (no nan, no inf) for {name}; got {data[~finite][0]}")
-        value = data[distance.abs() > slack][0].item()
-        raise ConfigurationError(f"x must be {self.support} for {name}; got {value:.6g}: {_advice(data, x.dtype)}")
+            came = f"got {data[~finite][0]}: leave out or fill in such examples"
+            raise ConfigurationError(f"{argument} must be finite (no nan, no inf) for {name}; {came}")
+        value, advice = data[distance.abs() > slack][0].item(), _advice(data, x.dtype)
+        raise ConfigurationError(f"{argument} must be {self.support} for {name}; got {value:.6g}: {advice}")
 
     def split(self, parameters: Tensor) -> Tensor:
         """Split the decoder's output into the numbers per output, ``(B, n, D1, ...)``, at least float32."""

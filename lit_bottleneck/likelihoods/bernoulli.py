@@ -60,6 +60,11 @@ class _ContinuousBernoulli(distributions.ContinuousBernoulli):
     def mean(self) -> Tensor:
         return 0.5 + 0.5 * _langevin(0.5 * self.logits)
 
+    @property
+    def variance(self) -> Tensor:
+        """The derivative of the mean by the logit."""
+        return 0.25 * _langevin_slope(0.5 * self.logits)
+
     def icdf(self, value: Tensor) -> Tensor:
         """Invert the CDF of the falling density, of which the rising one is the mirror image; draws use this."""
         rising, falling = self.logits > 0, -self.logits.abs()
@@ -77,3 +82,12 @@ def _langevin(x: Tensor) -> Tensor:
     square = near.square()
     series = 1 / 3 - square * (1 / 45 - square * (2 / 945 - square * (1 / 4725 - square * (2 / 93555))))
     return torch.where(small, near * series, 1 / far.tanh() - 1 / far)
+
+
+def _langevin_slope(x: Tensor) -> Tensor:
+    """Return ``1 / x^2 - 1 / sinh(x)^2``, the derivative of ``_langevin``; near 0 by its series."""
+    small = x.abs() < 0.3
+    square, far = x.clamp(-0.3, 0.3).square(), x.where(~small, 1.0).abs()
+    series = 1 / 3 - square * (1 / 15 - square * (2 / 189 - square * (1 / 675 - square * (2 / 10395))))
+    falling = torch.exp(-2 * far)  # sinh itself would overflow
+    return torch.where(small, series, far.square().reciprocal() - 4 * falling / (1 - falling).square())

@@ -68,8 +68,14 @@ class _Categorical(distributions.Categorical):
 
     @property
     def mean(self) -> Tensor:
-        levels = torch.linspace(0, 1, self.steps + 1, dtype=self.probs.dtype, device=self.probs.device)
-        return (self.probs * levels).sum(-1)  # autocast would run a matrix product in half precision
+        return (self.probs * self._levels()).sum(-1)  # autocast would run a matrix product in half precision
+
+    @property
+    def variance(self) -> Tensor:
+        return (self.probs * (self._levels() - self.mean[..., None]).square()).sum(-1)
+
+    def _levels(self) -> Tensor:
+        return torch.linspace(0, 1, self.steps + 1, dtype=self.probs.dtype, device=self.probs.device)
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         draw: Tensor = super().sample(torch.Size(sample_shape))  # type: ignore[no-untyped-call]
@@ -127,6 +133,18 @@ class _DiscretizedLogistic(Distribution):
         for edge in range(self.steps):  # one at a time: each needs the memory of an image
             total += torch.sigmoid((self.loc - (edge + 0.5) / self.steps) * precision)
         return total / self.steps
+
+    @property
+    def variance(self) -> Tensor:
+        """The second moment about the level next to ``loc``, less the square of the first; both sums over the edges."""
+        centre = (self.loc * self.steps).round().clamp(0, self.steps)
+        precision, first, second = torch.exp(-self.log_scale), torch.zeros_like(centre), torch.zeros_like(centre)
+        for edge in range(self.steps):
+            away = edge + 1 - centre  # of the level above the edge
+            beyond = torch.sigmoid((self.loc - (edge + 0.5) / self.steps) * precision * torch.where(away > 0, 1, -1))
+            first += torch.where(away > 0, beyond, -beyond)
+            second += (2 * away - 1).abs() * beyond
+        return (second - first.square()) / self.steps**2
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
