@@ -70,7 +70,7 @@ def _listing(folder: Path, places: dict[str, tuple[str, ...]]) -> Listing:
 def _check_classes(root: Path, parts: dict[str, Listing]) -> None:
     trained = set(parts["train"].classes)
     for part, listing in parts.items():
-        differing = sorted(trained ^ set(listing.classes))
+        differing = sorted(name or "no class" for name in trained ^ set(listing.classes))
         if differing:
             folders = f"{root / 'train'} and {root / part}"
             raise ConfigurationError(f"{folders} must have the same classes; they differ in {differing}")

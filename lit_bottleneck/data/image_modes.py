@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Literal, NamedTuple, cast
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lit_bottleneck.checks import ConfigurationError
 
@@ -70,12 +70,14 @@ def read_image(path: str, background: float) -> Image.Image:
 @contextmanager
 def _opened(path: str) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
+        # Given a path, Pillow maps plain TIFFs into memory, and garbles those that are stored on their side.
+        with open(path, "rb") as file, Image.open(file) as image:
             yield image
     except (ConfigurationError, MemoryError):
         raise
     except Exception as error:  # for a damaged file Pillow's readers raise almost anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "unknown format" if unknown else (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigurationError(f"{path} is not a readable image: {reason}") from error
 
 

@@ -138,7 +138,7 @@ def test_what_is_left_out_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         (["a/1.png", "b/1.heic"], "{root}/b has files but no images, such as {root}/b/1.heic; known are .jpg"),
         (["train/a/1.png", "test/b/1.png"], "must have the same classes; they differ in ['a', 'b']"),
         (["train/a/1.png", "test/a/2.png", "val/b/1.png"], "{root}/train and {root}/val must have the same classes"),
-        (["train/a/1.png", "test/2.png"], "{root}/train and {root}/test must have the same classes"),
+        (["train/a/1.png", "test/2.png"], "must have the same classes; they differ in ['a', 'no class']"),
     ],
 )
 def test_other_layouts_are_refused(tmp_path: Path, names: list[str], message: str) -> None:

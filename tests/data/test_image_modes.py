@@ -63,8 +63,9 @@ def test_colours(tmp_path: Path, suffix: str) -> None:
 def test_other_colours_as_pillow_converts_them(tmp_path: Path, monkeypatch: Any, mode: str) -> None:
     image = Image.fromarray(RGB).convert(mode)
     if mode in ("HSV", "YCbCr"):  # of which there are no files, or none that an older Pillow reads
+        (tmp_path / "a.tif").touch()
         monkeypatch.setattr(image, "close", lambda: None)
-        monkeypatch.setattr("PIL.Image.open", lambda path: image)
+        monkeypatch.setattr("PIL.Image.open", lambda file: image)
     else:
         image.save(tmp_path / "a.tif")
     shown = read(tmp_path / "a.tif")
@@ -228,6 +229,15 @@ def test_images_are_upright(tmp_path: Path, suffix: str, orientation: int) -> No
     shown = read(path)
     assert shown.shape == upright.shape
     assert np.abs(shown.astype(int) - upright).max() <= (4 if suffix == "jpg" else 0)
+
+
+@pytest.mark.parametrize(("name", "written"), [("a.png", DEEP), ("a.tif", DEEP), ("b.tif", FLOATS), ("c.tif", GREY)])
+def test_images_of_one_channel_are_upright(tmp_path: Path, name: str, written: NDArray[Any]) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(np.ascontiguousarray(written[:, ::-1].T)).save(tmp_path / name, exif=exif)
+    right = written / 65535 if written is DEEP else written
+    np.testing.assert_allclose(read(tmp_path / name), right, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("suffix", ["gif", "tif", "webp", "png"])
