@@ -19,7 +19,8 @@ class PredictionWriter(BasePredictionWriter):
 
     The arrays have the names that ``predict_step`` gives its tensors (or ``prediction``, if it returns one tensor);
     ``index`` holds the position of each row in the data set. With several processes each writes its own rows, to
-    ``predictions-0.npz``, ``predictions-1.npz``, and so on. Read them with ``numpy.load``.
+    ``predictions-0.npz``, ``predictions-1.npz``, and so on. Each of several dataloaders has its own files:
+    ``predictions_dataloader_idx_0.npz``, and so on. Read them with ``numpy.load``.
     """
 
     def __init__(self) -> None:
@@ -29,19 +30,29 @@ class PredictionWriter(BasePredictionWriter):
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
         """Write the rows of this process."""
-        batches = [batch if isinstance(batch, dict) else {"prediction": batch} for batch in predictions]
-        if not batches or not all(isinstance(value, Tensor) for batch in batches for value in batch.values()):
-            model = type(pl_module).__name__
-            rank_zero_warn(f"{model}.predict_step returned no tensors for one dataloader: nothing written")
-            return
-        arrays = {name: _array(torch.cat([batch[name] for batch in batches])) for name in batches[0]}
-        [indices] = batch_indices
-        arrays["index"] = np.concatenate([np.asarray(batch) for batch in indices])
+        several = len(batch_indices) > 1
+        rank = "" if trainer.world_size == 1 else f"-{trainer.global_rank}"
         folder: Path = trainer.strategy.broadcast(run_folder(trainer))  # some loggers have it on one process only
-        folder.mkdir(parents=True, exist_ok=True)
-        name = "predictions.npz" if trainer.world_size == 1 else f"predictions-{trainer.global_rank}.npz"
-        np.savez(folder / name, **arrays)  # type: ignore[arg-type]
-        rank_zero_info(f"predictions: {folder / name}")
+        for loader, indices in enumerate(batch_indices):
+            file = f"predictions{f'_dataloader_idx_{loader}' if several else ''}{rank}.npz"
+            arrays, left_out = _arrays(predictions[loader] if several else predictions)
+            if left_out or not arrays:
+                what = f"for {', '.join(left_out)}, which {file} lacks" if arrays else f"for {file}: nothing written"
+                rank_zero_warn(f"{type(pl_module).__name__}.predict_step returned no tensors {what}")
+            if arrays:
+                arrays["index"] = np.concatenate([np.asarray(batch) for batch in indices])
+                folder.mkdir(parents=True, exist_ok=True)
+                np.savez(folder / file, **arrays)  # type: ignore[arg-type]
+                rank_zero_info(f"predictions: {folder / file}")
+
+
+def _arrays(predictions: Sequence[Any]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return what is a tensor in all batches, by name, and the names of the rest."""
+    batches = [batch if isinstance(batch, dict) else {"prediction": batch} for batch in predictions]
+    names = list(dict.fromkeys(name for batch in batches for name in batch))
+    whole = [name for name in names if all(isinstance(batch.get(name), Tensor) for batch in batches)]
+    arrays = {name: _array(torch.cat([batch[name] for batch in batches])) for name in whole}
+    return arrays, [name for name in names if name not in whole]
 
 
 def _array(tensor: Tensor) -> np.ndarray:

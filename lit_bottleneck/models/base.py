@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial, reduce
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, cast
@@ -62,6 +63,7 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
     mean_names: ClassVar[tuple[str, ...]] = ()
     progress_bar_metric: ClassVar[str] = ""
     stops_at_non_finite_loss = True
+    _dataloader_idx = 0  # of those of an evaluation
 
     def __init__(
         self,
@@ -170,7 +172,7 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
 
     def log_metric(self, stage: str, name: str) -> None:
         """Log a metric of a split as ``val/...`` or ``test/...``."""
-        shown, place = (stage, name) == ("val", self.progress_bar_metric), f"metrics.{stage}.{name}"
+        shown, place = (stage, name) == ("val", self.progress_bar_metric), f"metrics.{self._split(stage)}.{name}"
         metric = cast(Metric, self.split_metrics(stage)[name])
         self.log(f"{stage}/{name}", metric, prog_bar=shown, metric_attribute=place)
 
@@ -190,8 +192,19 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
         super().log(named, *args, **kwargs)
 
     def split_metrics(self, stage: str) -> "SplitMetrics":
-        """Return the metrics of the split ``"val"`` or ``"test"``."""
-        return cast(SplitMetrics, self.metrics[stage])
+        """Return the metrics of the split ``"val"`` or ``"test"``; each of several dataloaders has its own."""
+        split = self._split(stage)
+        if split not in self.metrics:
+            self.metrics[split] = deepcopy(self.metrics[stage])
+            for metric in cast(SplitMetrics, self.metrics[split]).values():
+                cast(Metric, metric).reset()
+        return cast(SplitMetrics, self.metrics[split])
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Note the dataloader, whose metrics the batch goes into."""
+        self._dataloader_idx = dataloader_idx
+
+    on_test_batch_start = on_validation_batch_start
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to write weights that are not finite, perhaps over the last good ones.
@@ -235,6 +248,10 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
     def export_parts(self) -> dict[str, ExportPart]:
         """Return the parts that can be exported, by name."""
         return {"code": ExportPart(mean_code, unused=("decoder", "metrics"))}
+
+    def _split(self, stage: str) -> str:
+        """Return the name of the metrics of a split: those of a second dataloader are ``val_1``."""
+        return f"{stage}_{self._dataloader_idx}" if self._dataloader_idx else stage
 
     def _check_width(self, width: int | None) -> None:
         if width not in (None, 2 * self.latent_dim):

@@ -226,17 +226,17 @@ class VAE(BottleneckModule):
         extra = check_terms("extra_terms", self.extra_terms(code, batch), {*self.mean_names, *terms})
         return self.training_loss(**terms, **extra)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Take a batch into the metrics."""
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Take a batch into the metrics."""
         x = self._evaluate(batch, "test")
         if self.likelihood_samples and not self.deterministic:
             self.measure("test", len(x), log_likelihood=self.log_likelihood(x, self.likelihood_samples))
 
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Return ``mean (B, K)``, ``rate``, ``elbo`` and ``log_likelihood (B,)`` in nats, and ``label`` if given."""
         x = self._supported(batch)
         code = self.encode(x, sample=True)

@@ -189,15 +189,15 @@ class VDBGAN(AlternatingModule):
             data = getattr(self.trainer, "datamodule", None)
             self._example_dims = gan_checks.check_networks(self, data)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Take a batch into the metrics."""
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Take a batch into the metrics."""
         self._evaluate(batch, "test")
 
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Return ``logit (B,)`` at the mean code, ``rate (B,)``, the flattened ``mean``, and ``label`` if given."""
         code = self.encode(self._real(batch), sample=False)
         prediction = {"logit": self.logits(code.z), "rate": self.rate(code), "mean": code.mean.flatten(1)}

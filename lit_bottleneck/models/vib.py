@@ -160,17 +160,17 @@ class VIBClassifier(BottleneckModule):
         penalty = self.rate_penalty(code.rate, distortion=cross_entropy)
         return self.training_loss(cross_entropy=cross_entropy, rate_penalty=penalty)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Take a batch into the metrics."""
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Take a batch into the metrics."""
         code, labels = self._evaluate(batch, "test")
         drawn = self._logits(code.sample(1)[0])
         self.measure("test", len(labels), cross_entropy_sampled=self._cross_entropy(drawn, labels))
 
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Return ``probabilities (B, num_classes)``, ``rate (B,)`` in nats, ``mean (B, K)``, and ``label`` if given."""
         code = self.encode(self.encoder_inputs(self.inputs(batch)), sample=False)
         prediction = {"probabilities": self.log_probabilities(code).exp(), "rate": code.rate, "mean": code.mean}

@@ -98,3 +98,27 @@ def test_other_predictions_than_tensors_are_a_warning_and_no_file(tmp_path: Path
     with pytest.warns(UserWarning, match="Words.predict_step returned no tensors"):
         path = written(tmp_path, Words(), rows())
     assert not path.exists()
+
+
+def test_each_of_several_dataloaders_has_its_file(tmp_path: Path) -> None:
+    (x, y), model = rows(7), classifier()
+    run = trainer(default_root_dir=tmp_path, callbacks=[PredictionWriter()])
+    run.predict(model, [DataLoader(TensorDataset(x[:4], y[:4]), 3), DataLoader(TensorDataset(x[4:]), 3)])
+    assert sorted(path.name for path in tmp_path.rglob("*.npz")) == [
+        f"predictions_dataloader_idx_{i}.npz" for i in (0, 1)
+    ]
+    for loader, part in enumerate((slice(4), slice(4, 7))):
+        found = dict(np.load(tmp_path / f"predictions_dataloader_idx_{loader}.npz"))
+        with torch.no_grad():
+            expected = model.eval().predict_step((x[part], y[part])[: 2 - loader], 0)
+        assert found["index"].tolist() == list(range(4 - loader))
+        assert set(found) == {*expected, "index"}
+        np.testing.assert_allclose(found["mean"], expected["mean"], rtol=1e-5, atol=1e-6)
+
+
+def test_labels_in_words_are_left_out_and_named(tmp_path: Path) -> None:
+    run = trainer(default_root_dir=tmp_path, callbacks=[PredictionWriter()])
+    words = [(row, "name") for row in rows()[0]]
+    with pytest.warns(UserWarning, match="no tensors for label, which predictions.npz lacks"):
+        run.predict(classifier(), DataLoader(words, batch_size=4))
+    assert set(np.load(tmp_path / "predictions.npz")) == {"probabilities", "rate", "mean", "index"}
