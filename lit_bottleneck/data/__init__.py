@@ -7,5 +7,6 @@ from lit_bottleneck.data.imdb import IMDB
 from lit_bottleneck.data.properties import DataProperties
 from lit_bottleneck.data.ring import Ring
 from lit_bottleneck.data.shapes import Shapes
+from lit_bottleneck.data.table import Table
 
-__all__ = ["IMDB", "DataProperties", "Digits", "EvaluationSampler", "Images", "Ring", "Shapes"]
+__all__ = ["IMDB", "DataProperties", "Digits", "EvaluationSampler", "Images", "Ring", "Shapes", "Table"]

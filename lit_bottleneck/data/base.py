@@ -24,7 +24,7 @@ class ExamplesDataModule(LightningDataModule):
     (``split``), and transform what a model sees of them (``input_dtype``, ``make_dataset``).
 
     Args:
-        dims: shape of one input.
+        dims: shape of one input. None: it is known after ``setup`` (and until then there is no attribute ``dims``).
         batch_size: examples per batch and process.
         root: folder where files are or go; not used by data that need no files.
         num_workers: loader processes; 0 loads in the main process, which is the fastest for data in memory.
@@ -44,7 +44,7 @@ class ExamplesDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        dims: tuple[int, ...],
+        dims: tuple[int, ...] | None,
         batch_size: int,
         root: str | Path | None = None,
         num_workers: int = 0,
@@ -53,7 +53,8 @@ class ExamplesDataModule(LightningDataModule):
         drop_last: bool = False,
     ) -> None:
         super().__init__()
-        self.dims = dims
+        if dims is not None:
+            self.dims = dims
         self.batch_size = whole_number("batch_size", batch_size, at_least=1)
         self.root = None if root is None else Path(root).expanduser()
         self.num_workers = whole_number("num_workers", num_workers, at_least=0)

@@ -16,6 +16,13 @@ class DataProperties(Protocol):
         value_range: lowest and highest pixel value (black, white). Callbacks map images from it, and a GAN compares it
             with its generator's.
         num_classes: labels are 0 to ``num_classes`` - 1; a classifier must have as many classes.
+        class_names: the name of each class, in the order of their indices.
+        target_dims: shape of one regression target, ``(T,)``; a regressor must have the same.
+        target_mean: what was subtracted from each target, float32 ``(T,)``: y in its column's units is
+            ``target_scale * y + target_mean``.
+        target_scale: by what each was then divided, float32 ``(T,)``.
+        target_names: names of the columns that were read as targets.
+        feature_names: names of the F inputs of a row of a table.
         vocabulary_size: inputs are int64 tokens from 0 to ``vocabulary_size`` - 1; without it, inputs are floating.
         factor_names: names of the columns of a batch's factors ``(B, F)``, for ``callbacks.Factors``.
         factor_indices: map floating factors ``(B, F)`` to int64 class indices ``(B, F)``.
@@ -27,6 +34,12 @@ class DataProperties(Protocol):
     dims: tuple[int, ...]
     value_range: tuple[float, float]
     num_classes: int
+    class_names: tuple[str, ...]
+    target_dims: tuple[int, ...]
+    target_mean: Tensor
+    target_scale: Tensor
+    target_names: tuple[str, ...]
+    feature_names: tuple[str, ...]
     vocabulary_size: int
     factor_names: tuple[str, ...]
     factor_indices: Callable[[Tensor], Tensor]

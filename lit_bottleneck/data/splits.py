@@ -8,15 +8,15 @@ from torch import Tensor
 from lit_bottleneck.checks import ConfigurationError
 
 
-def check_val_size(val_size: int | float) -> int | float:
+def check_val_size(val_size: int | float, name: str = "val_size") -> int | float:
     """Return ``val_size``, if it is a count of rows (an int) or a fraction of them (a float in [0, 1))."""
     is_count = isinstance(val_size, int) and not isinstance(val_size, bool) and val_size >= 0
     if not is_count and not (isinstance(val_size, float) and 0.0 <= val_size < 1.0):
-        raise ConfigurationError(f"val_size must be a count of rows (int) or a fraction in [0, 1); got {val_size!r}")
+        raise ConfigurationError(f"{name} must be a count of rows (int) or a fraction in [0, 1); got {val_size!r}")
     return val_size
 
 
-def validation_count(val_size: int | float, total: int) -> int:
+def validation_count(val_size: int | float, total: int, name: str = "val_size") -> int:
     """Return the number of rows to hold out for validation.
 
     >>> validation_count(0.1, 1437), validation_count(500, 1437), validation_count(0, 1437)
@@ -25,13 +25,14 @@ def validation_count(val_size: int | float, total: int) -> int:
     Args:
         val_size: a count of rows, or a fraction of them; a fraction above 0 is at least one row.
         total: the number of rows.
+        name: the name of the argument.
 
     Raises:
         ConfigurationError: if no row is left to train on.
     """
     count = max(1, round(val_size * total)) if isinstance(val_size, float) and val_size > 0 else int(val_size)
     if count >= total:
-        raise ConfigurationError(f"val_size={val_size!r} holds out {count} of {total} rows: none is left to train on")
+        raise ConfigurationError(f"{name}={val_size!r} holds out {count} of {total} rows: none is left to train on")
     return count
 
 

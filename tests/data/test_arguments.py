@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torchvision.transforms import v2
 
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.data import IMDB, Digits, EvaluationSampler, Images, Ring, Shapes
+from lit_bottleneck.data import IMDB, Digits, EvaluationSampler, Images, Ring, Shapes, Table
 from lit_bottleneck.data.base import ExamplesDataModule
 from lit_bottleneck.data.nuisance import Nuisance, Rotation, Translation
 
@@ -68,6 +68,11 @@ WRONG = [
     (Shapes, "test_size", COUNTS),
     (IMDB, "vocabulary_size", (2, 2**31 + 1, 5.5)),
     (IMDB, "max_length", COUNTS),
+    (Table, "target", (3, ["y", 1], [])),
+    (Table, "task", ("ranking", None)),
+    (Table, "columns", (3, [0])),
+    (Table, "min_frequency", COUNTS),
+    (Table, "test_size", (-1, 1.0, True, "0.2")),
     (Rotation, "max_degrees", (0, -1.0, 180.5, math.nan, math.inf, True, "45", None)),
     (Translation, "max_pixels", COUNTS),
 ]
@@ -132,6 +137,8 @@ OF_IMAGES = {
             SHARED | {"layout": "grid", "num_modes": 25, "radius": 4, "std": 0.05, "num_examples": 250, "test_size": 9},
         ),
         ("Shapes", SHARED | {"image_size": 32, "num_examples": 300, "test_size": 50}),
+        ("Table", SHARED | {"path": "a.csv", "task": "multilabel", "min_frequency": 1, "test_size": 0.5}),
+        ("Table", SHARED | {"path": None, "predict_path": "b.csv", "standardize_target": False}),
     ],
 )
 def test_a_recipe_can_give_every_argument(name: str, arguments: dict[str, Any]) -> None:
@@ -145,3 +152,14 @@ def test_a_recipe_can_give_every_argument(name: str, arguments: dict[str, Any]) 
         assert (data.value_range, data.nuisance.max_degrees) == ((-1, 1), 30)
     plain = {key: value for key, value in arguments.items() if key not in ("root", *OF_IMAGES)}
     assert {key: getattr(data, key) for key in plain} == plain
+
+
+def test_a_recipe_can_name_columns() -> None:
+    parser = LightningArgumentParser()
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    named = {"target": ["y", "z"], "columns": ["a", "b"], "ignore": ["c"], "categorical": ["b"]}
+    for given, expected in ((named, named), ({"target": "y"}, {"target": ["y"], "columns": None, "ignore": []})):
+        chosen = {"class_path": "lit_bottleneck.data.Table", "init_args": {"path": "a.csv"} | given}
+        data = parser.instantiate(parser.parse_object({"data": chosen})).data
+        found = {name: getattr(data, name) for name in expected}
+        assert {name: names if names is None else list(names) for name, names in found.items()} == expected

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_breast_cancer
 
 from lit_bottleneck.cli import main
 from lit_bottleneck.cli.recipes import recipe_folder, recipe_paths
@@ -29,6 +30,7 @@ SMOKE = overlays("trainer/smoke")
 FAST = ["--seed_everything=1", "--model.init_args.optimizer.init_args.lr=0.003"]
 LONGER = {  # instead of the smoke overlay: these learn
     "vae_digits": [*FAST, "--trainer.max_epochs=16", "--trainer.limit_predict_batches=4"],
+    "vib_breast_cancer": [*FAST, "--trainer.max_epochs=8"],
     "vib_digits": [*FAST, "--trainer.max_epochs=8", "--trainer.limit_predict_batches=4"],
     "vib_imdb": [
         *["--trainer.max_epochs=8", "--trainer.log_every_n_steps=4"],
@@ -110,7 +112,7 @@ def predicted(arguments: list[str], run: Path) -> tuple[dict[str, np.ndarray], P
     """Predict from a run's first checkpoint ("best" before "last"); return the predictions and the checkpoint."""
     checkpoint, *_ = sorted((run / "checkpoints").glob("*.ckpt"))
     main(["predict", *arguments, "--ckpt_path", str(checkpoint)])
-    [path] = run.parent.glob("version_*/predictions.npz")
+    *_, path = sorted(run.parent.glob("version_*/predictions.npz"), key=lambda path: path.stat().st_mtime)
     return dict(np.load(path)), checkpoint
 
 
@@ -185,6 +187,20 @@ def test_the_classifier_of_digits_learns(fitted: Fitted) -> None:
     measured = last_row(fitted("vib_digits")[1])
     assert measured["test/accuracy"] > 0.95
     assert measured["test/rate"] > 1.0
+
+
+def test_the_classifier_of_tumours_learns_and_predicts_raw_rows(fitted: Fitted) -> None:
+    """37 % of the tumours are malignant. The new rows are one of each, with a missing number and without a target."""
+    arguments, run = fitted("vib_breast_cancer")
+    assert last_row(run)["test/accuracy"] > 0.9
+
+    bunch = load_breast_cancer()
+    rows = bunch.data[[0, 100, 20]].astype(str)  # malignant, malignant, benign
+    rows[1, 3] = ""
+    table = [",".join(row) for row in [bunch.feature_names, *rows]]
+    (run / "new.csv").write_text("\n".join(table))
+    predictions, _ = predicted([*arguments, f"--data.init_args.predict_path={run / 'new.csv'}"], run)
+    assert predictions["probabilities"].argmax(1).tolist() == [1, 1, 0]
 
 
 def test_a_text_classifier_learns_on_reviews_that_say_what_they_are(fitted: Fitted) -> None:
