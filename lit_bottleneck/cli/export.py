@@ -13,12 +13,12 @@ from lit_bottleneck.export.inputs import example_inputs
 from lit_bottleneck.export.parts import deterministic_path, export_onnx, export_program
 from lit_bottleneck.training.checkpoints import load_model, whole_file
 
-_PARTS = ("code", "logits", "reconstruction", "decoder", "generator")
+_PARTS = ("code", "logits", "prediction", "reconstruction", "decoder", "generator")
 _DESCRIPTION = "Write a trained model's noise-free computation to a file that runs without this library."
 _OUT_HELP = "ends in .onnx, or in .pt2 for a program of torch.export"
 _PART_HELP = (
-    "code (the mean, of every model), logits (of a classifier or a discriminator), reconstruction and decoder "
-    "(of a VAE), generator (of a GAN, the averaged one)"
+    "code (the mean, of every model), logits (of a classifier or a discriminator), prediction (of a regressor), "
+    "reconstruction and decoder (of a VAE), generator (of a GAN, the averaged one)"
 )
 
 

@@ -30,10 +30,11 @@ def deterministic_path(model: nn.Module, part: str) -> nn.Module:
     Args:
         model: a model of this library; any module with ``export_parts()``, see ``models.export_parts.ExportPart``; or
             any with ``encode(x) -> Code``, which has the part ``"code"``.
-        part: ``"code"``, inputs to mean codes ``(B, K, ...)``; of a ``VIBClassifier`` ``"logits"``; of a ``VAE``
-            ``"reconstruction"``, inputs to the means of their reconstructions, and ``"decoder"``, codes to the means of
-            outputs; of a ``VDBGAN`` ``"logits"``, of the discriminator at the mean code, and ``"generator"``, noise to
-            examples by the averaged generator.
+        part: ``"code"``, inputs to mean codes ``(B, K, ...)``; of a ``VIBClassifier`` ``"logits"``, of a
+            ``VIBRegressor`` ``"prediction"``, the means of the targets; of a ``VAE`` ``"reconstruction"``, inputs to
+            the means of their reconstructions, and ``"decoder"``, codes to the means of outputs; of a ``VDBGAN``
+            ``"logits"``, of the discriminator at the mean code, and ``"generator"``, noise to examples by the averaged
+            generator.
 
     Raises:
         ConfigurationError: for a part that the model does not have, or a model that cannot be copied.

@@ -38,8 +38,8 @@ class VIBRegressor(BottleneckModule):
     In evaluation the code is its mean, or ``eval_samples`` draws, whose *densities* are averaged. Logged, each as
     ``val/...`` and ``test/...``: ``loss``, ``nll`` (negative log-likelihood, nats per example, summed over the targets;
     ``train/nll`` is of one draw), ``rate`` (nats), and of the predicted means ``rmse`` and ``mae`` (over the numbers of
-    all targets together) and ``r2`` (the mean over the targets). ``test/nll_sampled`` is the ``nll`` of one draw: with
-    the rate it is at least the differential entropy of the targets.
+    all targets together) and ``r2`` (the mean over the targets that vary). ``test/nll_sampled`` is the ``nll`` of one
+    draw: with the rate it is at least the differential entropy of the targets.
 
     Args:
         encoder: any module from inputs to ``2 * latent_dim`` numbers per example: means and raw scales.
@@ -169,17 +169,17 @@ class VIBRegressor(BottleneckModule):
         nll = self._nll(self._read(code.z), y, draws=1).mean()
         return self.training_loss(nll=nll, rate_penalty=self.rate_penalty(code.rate, distortion=nll))
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Take a batch into the metrics."""
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Take a batch into the metrics."""
         code, y = self._evaluate(batch, "test")
         drawn = self._read(code.sample(1)[0])
         self.measure("test", len(y), nll_sampled=self._nll(drawn, y, draws=1))
 
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Return the distribution of the targets, rate and code, and ``label`` if given.
 
         Returns:

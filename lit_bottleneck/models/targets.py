@@ -87,7 +87,7 @@ class TargetUnits(nn.Module):
 
 
 class R2(Metric):
-    """Coefficient of determination, averaged over the targets: scikit-learn's ``r2_score``. NaN for one row.
+    """Coefficient of determination, the mean over the targets that vary in the rows; NaN if none does, as in one row.
 
     torchmetrics' R2 subtracts the square of a sum, which cancels for targets far from 0, and takes squared errors below
     1e-4 for none. Here the state is count, means, and sums of squares about the means, which merge by Chan's formula.
@@ -121,12 +121,10 @@ class R2(Metric):
         self.moments = merge_moments(torch.stack([self.moments, batch]))
 
     def compute(self) -> Tensor:
-        """Return the mean over the targets of ``1 - errors / squares``: of a constant target 1 or 0."""
+        """Return the mean over the targets of ``1 - errors / squares``."""
         count, mean, squares, errors = self.moments
-        varies = squares > count * (1e-12 * mean).square()  # more than the mean is rounded
-        constant = torch.where(errors > 0, 0.0, 1.0).to(errors.dtype)
-        scores = torch.where(varies, 1 - errors / squares.where(varies, 1), constant)
-        return torch.where(count > 1, scores, torch.nan).mean()
+        varies = squares > count * (1e-12 * mean).square()  # by more than the mean is rounded
+        return torch.where(varies, 1 - errors / squares.where(varies, 1), torch.nan).nanmean()
 
 
 def merge_moments(parts: Tensor) -> Tensor:

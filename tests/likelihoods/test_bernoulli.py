@@ -45,6 +45,24 @@ def test_the_continuous_bernoulli_is_accurate_for_every_logit(x: float) -> None:
     torch.testing.assert_close(slope[:, 0].double(), x - mean, rtol=0, atol=1e-6)  # that of an exponential family
 
 
+def test_the_variance_of_the_continuous_bernoulli_is_the_slope_of_its_mean() -> None:
+    """In an exponential family; ``1/l^2 - 1/(4 sinh(l/2)^2)`` in float64, and by quadrature."""
+    logits = (torch.logspace(-3, 4, 400).repeat(2) * torch.tensor([1.0, -1.0]).repeat_interleave(400))[:, None]
+    likelihood, wide = ContinuousBernoulli(), logits.double().requires_grad_()
+    (slope,) = torch.autograd.grad(likelihood.mean(wide).sum(), wide)
+    torch.testing.assert_close(likelihood.variance_of(logits).double(), slope, rtol=2e-5, atol=0)
+    assert likelihood.variance_of(torch.zeros(1, 1)).item() == pytest.approx(1 / 12)
+    far = wide.detach()[(wide.abs() > 1) & (wide.abs() < 500)][:, None]
+    closed = far.pow(-2) - 0.25 * (far / 2).sinh().pow(-2)
+    torch.testing.assert_close(likelihood.variance_of(far), closed, rtol=1e-12, atol=0)
+    x = torch.linspace(0, 1, 100_001, dtype=torch.float64)[:, None]
+    for logit in (0.019, -0.59, 0.61, 5.0):
+        given = torch.full_like(x, logit)
+        off = (x - likelihood.mean(given[:1]))[:, 0].square()
+        integral = torch.trapezoid(likelihood.log_prob(given, x).exp() * off, dx=1e-5).item()
+        assert likelihood.variance_of(given[:1]).item() == pytest.approx(integral, rel=1e-8)
+
+
 def test_the_continuous_bernoulli_is_smooth_at_zero() -> None:
     given = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
     likelihood = ContinuousBernoulli()

@@ -103,6 +103,7 @@ def test_draws_have_the_mean_and_are_in_the_support(name: str) -> None:
     assert draws.shape == (20_000, 2, 3)
     distance = (draws.mean(0) - likelihood.mean(given)[0]).abs()
     assert (distance < 4 * draws.std(0) / 20_000**0.5 + 1e-9).all()
+    torch.testing.assert_close(likelihood.variance_of(given)[0], draws.var(0), rtol=0.06, atol=1e-9)
 
 
 @given(

@@ -18,7 +18,12 @@ def test_the_probabilities_of_the_levels_sum_to_one(kind: type, levels: int) -> 
         given = spread * torch.randn(1, likelihood.numbers_per_output, dtype=torch.float64)
         log_probs = likelihood.log_prob(given.expand(levels, -1), x)
         assert log_probs.exp().sum().item() == pytest.approx(1, abs=1e-9)
-        assert likelihood.mean(given).item() == pytest.approx((log_probs.exp() * x[:, 0]).sum().item(), abs=1e-9)
+        mean = (log_probs.exp() * x[:, 0]).sum()
+        assert likelihood.mean(given).item() == pytest.approx(mean.item(), abs=1e-9)
+        variance = (log_probs.exp() * (x[:, 0] - mean).square()).sum().item()
+        assert likelihood.variance_of(given).item() == pytest.approx(variance, rel=1e-6, abs=1e-12)
+        single = likelihood.variance_of(given.float()).item()
+        assert single == pytest.approx(variance, rel=1e-3, abs=1e-6 / (levels - 1) ** 2)
 
 
 def test_far_in_the_tail_the_discretized_logistic_falls_like_an_exponential() -> None:
