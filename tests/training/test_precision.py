@@ -20,6 +20,7 @@ from lit_bottleneck.callbacks import WeightEMA
 from lit_bottleneck.likelihoods import LearnedGaussian
 from lit_bottleneck.models.base import evaluating
 from lit_bottleneck.networks import MLP, MLPDecoder
+from lit_bottleneck.training.precision import Mean
 from tests.models.runs import Record, average, batches, flat
 from tests.quiet import trainer
 
@@ -196,7 +197,8 @@ def test_codes_penalties_losses_and_averages_are_at_least_float32(name: str, pre
         constant = what == "train/beta" and name == "vae iwae"
         # A number that was rounded to half precision equals its rounding, in any dtype that it is logged in.
         assert constant or not torch.equal(logged[what].bfloat16().to(logged[what].dtype), logged[what]), what
-    assert {metric.dtype for metric in model.modules() if isinstance(metric, Metric)} == {torch.float32}
+    for metric in (part for part in model.modules() if isinstance(part, Metric)):
+        assert metric.dtype == (torch.float64 if isinstance(metric, Mean) else torch.float32)
     if name != "vae iwae":  # the others' beta moves
         assert model.beta_controller.get_extra_state().dtype == torch.float64
         assert model.beta != torch.tensor(model.beta).bfloat16().item()
@@ -263,6 +265,33 @@ def test_a_cast_of_the_module_changes_no_metric(cast: Callable[[nn.Module], nn.M
     assert next(model.encoder.parameters()).dtype in (torch.float16, torch.bfloat16)
     assert (metrics.rate.compute(), metrics.calibration_error.compute()) == before
     assert metrics.rate.compute().item() == torch.tensor(0.123456).item()
+
+
+def test_a_mean_of_many_small_batches_keeps_its_digits() -> None:
+    """5000 batches of 100 rows at 4e4 + .1, which is 40 000.1015625 in float32.
+
+    The mean of equal numbers is that number. Their sum is 2e10, where float32 has steps of 2048 and rounds each addition
+    of 4 000 010 by hundreds, again and again to the same side.
+    """
+    mean, value = Mean(), torch.tensor(4e4 + 0.1)
+    for _ in range(5000):
+        mean.update(value, weight=100)
+    assert mean.compute().item() == value.item() == 40000.1015625
+    assert mean.compute().dtype == torch.float32
+
+
+def test_a_mean_moves_to_a_device_without_float64() -> None:
+    def to_mps(tensor: Tensor) -> Tensor:  # as the move to MPS does
+        if tensor.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return tensor.clone()
+
+    mean = Mean()
+    mean.update(torch.tensor([0.5, 1.0]))
+    mean._apply(to_mps)
+    mean.update(torch.tensor([3.0]))
+    assert mean.dtype == torch.float32
+    assert mean.compute().item() == 1.5
 
 
 def test_means_are_float32_in_a_model_that_is_built_in_half_precision() -> None:

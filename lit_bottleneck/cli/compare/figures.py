@@ -64,13 +64,13 @@ def _panels(names: Sequence[str], arms: AllCurves, draw: Callable[[Axes, str, Al
 
 
 def _draw_curve(axes: Axes, name: str, arms: AllCurves) -> None:
-    """Draw the mean over the seeds by epoch, and a band of one standard deviation."""
+    """Draw the mean over the seeds by epoch, and a band of one standard deviation, as the table has it (n - 1)."""
     for colour, (arm, runs) in zip(_colours(len(arms)), arms.items(), strict=True):
         epoch_means = [point for curves in runs for point in _by_epoch(curves.get(name, []), np.mean)]
         finite = [(epoch, value) for epoch, value in epoch_means if math.isfinite(value)]
         at = [epoch + 1 for epoch, _ in _by_epoch(finite, np.mean)]
         means = np.array([value for _, value in _by_epoch(finite, np.mean)])
-        spreads = np.array([value for _, value in _by_epoch(finite, np.std)])
+        spreads = np.array([value for _, value in _by_epoch(finite, _deviation)])
         axes.plot(at, means, label=arm, color=colour)
         axes.fill_between(at, means - spreads, means + spreads, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel("epoch")
@@ -118,6 +118,10 @@ def _by_epoch(points: Series, reduce: Callable[[list[float]], Any]) -> Series:
     for epoch, value in points:
         epochs.setdefault(epoch, []).append(value)
     return [(epoch, float(reduce(epochs[epoch]))) for epoch in sorted(epochs)]
+
+
+def _deviation(values: list[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def _colours(count: int) -> list[tuple[float, float, float, float]]:

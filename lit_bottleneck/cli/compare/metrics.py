@@ -29,14 +29,17 @@ class Measure:
     threshold: float = math.nan
 
     def of(self, curves: Curves) -> float:
-        """Return the number; NaN if the metric was not logged or never reached the threshold."""
+        """Return the number; NaN if the metric was not logged or never reached the threshold.
+
+        The best value leaves out those that are NaN, as ``"until"`` does, wherever they stand; the last does not.
+        """
         series = curves.get(self.name, [])
-        values = [value for _, value in series]
         if self.which == "until":
             return next((float(epoch + 1) for epoch, value in series if value >= self.threshold), math.nan)
-        if not values:
-            return math.nan
-        return {"last": values[-1], "max": max(values), "min": min(values)}[self.which]
+        if self.which == "last":
+            return series[-1][1] if series else math.nan
+        known = [value for _, value in series if not math.isnan(value)]
+        return {"max": max, "min": min}[self.which](known, default=math.nan)
 
 
 def read_measure(text: str) -> Measure:

@@ -25,8 +25,7 @@ def paired_difference(arm: Values, reference: Values) -> tuple[float, float, flo
     >>> [round(number, 3) for number in paired_difference({0: 2.0, 1: 4.0}, {0: 1.0, 1: 1.0})]
     [2.0, -10.706, 14.706]
     """
-    seeds = [seed for seed in arm if seed in reference and not math.isnan(arm[seed] + reference[seed])]
-    differences = np.array([arm[seed] - reference[seed] for seed in seeds])
+    differences = np.array(_differences(arm, reference))
     if not np.isfinite(differences).all() or not len(differences):
         return math.nan, math.nan, math.nan
     mean = float(differences.mean())
@@ -35,6 +34,12 @@ def paired_difference(arm: Values, reference: Values) -> tuple[float, float, flo
     error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)) * error
     return mean, mean - reach, mean + reach
+
+
+def _differences(arm: Values, reference: Values) -> list[float]:
+    """Return the difference of each common seed whose two values are known."""
+    seeds = [seed for seed in arm if seed in reference and not math.isnan(arm[seed] + reference[seed])]
+    return [arm[seed] - reference[seed] for seed in seeds]
 
 
 def markdown_table(measures: Sequence[str], arms: Mapping[str, Sequence[Values]]) -> str:
@@ -83,7 +88,8 @@ def _difference(values: Values, reference: Values) -> str:
     mean, low, high = paired_difference(values, reference)
     if math.isnan(mean):
         return "-"
-    return f"{mean:+.3g}" if math.isnan(low) else f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]"
+    interval = "" if math.isnan(low) else f" [{low:+.3g}, {high:+.3g}]"
+    return f"{mean:+.3g}{interval}, n={len(_differences(values, reference))}"
 
 
 def _known(values: Values) -> list[float]:

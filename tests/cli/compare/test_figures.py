@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from lit_bottleneck.cli.compare import figures
 from lit_bottleneck.cli.compare.figures import draw_figures
+from lit_bottleneck.cli.compare.table import markdown_table
 
 TRAINED = {
     "val/accuracy": [(0, 0.5), (1, 0.7)],
@@ -48,6 +49,19 @@ def test_curves_are_means_over_seeds_of_the_validation_counterparts(drawn: dict[
     assert line.get_xydata() == pytest.approx(np.array([[1, 0.6], [2, 0.8]]))
     assert len(empty.get_xydata()) == 0
     assert axes["train/loss"].get_lines()[0].get_xydata().tolist() == [[1, 2.0], [2, 1.0]]
+
+
+def test_the_band_is_the_sample_deviation_of_the_table(drawn: dict[str, Figure], tmp_path: Path) -> None:
+    """Of 1, 2, 6 the mean is 3 and the variance (4 + 1 + 9) / (3 - 1) = 7; one seed has no deviation."""
+    runs = [{"val/x": [(0, value), (1, 5.0)][: 1 + (value == 6)]} for value in (1.0, 2.0, 6.0)]
+    draw_figures(["val/x"], {"a": runs}, tmp_path)
+    [axes] = axes_of(drawn["curves"]).values()
+    [band] = axes.collections
+    corners = band.get_paths()[0].vertices
+    at_first, at_second = (corners[corners[:, 0] == epoch][:, 1] for epoch in (1, 2))
+    assert (at_first.min(), at_first.max()) == pytest.approx((3 - math.sqrt(7), 3 + math.sqrt(7)))
+    assert at_second == pytest.approx(5.0)
+    assert markdown_table(["x"], {"a": [{0: 1.0, 1: 2.0, 2: 6.0}]}).endswith("| 3 (2.6) |")
 
 
 def test_values_that_are_not_finite_are_left_out(drawn: dict[str, Figure], tmp_path: Path) -> None:

@@ -30,6 +30,19 @@ def test_a_metric_not_logged_or_a_threshold_not_reached_is_nan(text: str) -> Non
     assert math.isnan(read_measure(text).of(CURVES))
 
 
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_the_best_value_leaves_out_nan_wherever_it_stands(place: int) -> None:
+    """Of 2, 3, 1 the largest is 3 and the smallest 1, also with a NaN before, between or after; the last is what it is."""
+    values = [2.0, 3.0, 1.0]
+    values.insert(place, math.nan)
+    curves = {"x": list(enumerate(values))}
+    assert read_measure("x:max").of(curves) == 3
+    assert read_measure("x:min").of(curves) == 1
+    assert read_measure("x").of(curves) == pytest.approx(values[-1], nan_ok=True)
+    nothing = {"x": [(0, math.nan), (1, math.nan)]}
+    assert all(math.isnan(read_measure(f"x:{which}").of(nothing)) for which in ("max", "min"))
+
+
 @pytest.mark.parametrize("text", ["val/accuracy:mean", ":max", "val/accuracy:until", "val/accuracy:until=soon"])
 def test_unknown_measures_raise(text: str) -> None:
     with pytest.raises(ConfigurationError, match="NAME:until=NUMBER"):

@@ -42,9 +42,15 @@ def test_the_table_holds_means_spreads_differences_and_missing_values() -> None:
     lines = markdown_table(["accuracy"], arms).splitlines()
     assert lines[0] == "| metric | arm | mean | minus vib |"
     assert lines[2] == "| accuracy | vib | 0.6 (0.14) |  |"
-    assert lines[3] == "| accuracy | plain | 0.7 (0.14) | +0.1 [+0.1, +0.1] |"
+    assert lines[3] == "| accuracy | plain | 0.7 (0.14) | +0.1 [+0.1, +0.1], n=2 |"
     assert lines[4] == "| accuracy | broken | - | - |"
-    assert lines[5] == "| accuracy | half | 0.9, n=1 | +0.2 |"
+    assert lines[5] == "| accuracy | half | 0.9, n=1 | +0.2, n=1 |"
+
+
+def test_a_difference_states_the_seeds_that_both_arms_have() -> None:
+    """Both arms have two values and no n of their own; one seed is common: 5 - 2 = 3, of n = 1."""
+    lines = markdown_table(["x"], {"a": [{0: 1.0, 1: 2.0}], "b": [{1: 5.0, 2: 7.0}]}).splitlines()
+    assert lines[3] == "| x | b | 6 (1.4) | +3, n=1 |"
 
 
 def test_a_single_arm_has_no_difference_column() -> None:
