@@ -78,6 +78,7 @@ class ResNetEncoder(nn.Sequential):
         out_features: numbers per example or position: ``2 * latent_dim``.
         width: channels of the first block.
         spatial: whether every position has a code, instead of the image; images of 32 pixels have 4 x 4 positions.
+        last_activation: whether a LeakyReLU precedes the moments. That of the VDB authors' code has none.
 
     Shape:
         ``(B, C, H, W)`` to ``(B, out_features)``, or ``(B, out_features, h, w)`` if ``spatial``.
@@ -90,7 +91,14 @@ class ResNetEncoder(nn.Sequential):
     torch.Size([5, 16, 4, 4])
     """
 
-    def __init__(self, dims: Sequence[int], out_features: int, width: int = 64, spatial: bool = False) -> None:
+    def __init__(
+        self,
+        dims: Sequence[int],
+        out_features: int,
+        width: int = 64,
+        spatial: bool = False,
+        last_activation: bool = True,
+    ) -> None:
         out_features, width = sizes(out_features=out_features, width=width)
         stages, height, last_width = halvings(dims)
         layers: list[nn.Module] = [nn.Conv2d(dims[0], width, 3, padding=1), ResidualBlock(width, width)]
@@ -99,8 +107,8 @@ class ResNetEncoder(nn.Sequential):
             out_channels = width * min(2 ** (stage + 1), _WIDEST)
             layers += [nn.AvgPool2d(3, 2, 1), ResidualBlock(channels, out_channels)]
             channels = out_channels
-        moments = moments_layer(channels, height, last_width, out_features, spatial)
-        super().__init__(*layers, nn.LeakyReLU(_SLOPE), moments)
+        layers += [nn.LeakyReLU(_SLOPE)] if last_activation else []
+        super().__init__(*layers, moments_layer(channels, height, last_width, out_features, spatial))
         self.dims, self.out_features = tuple(dims), out_features
         self.out_dims = (out_features, height, last_width) if spatial else (out_features,)
 

@@ -3,8 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor, nn
 
+from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.networks import ResNetEncoder, ResNetGenerator
 from lit_bottleneck.networks.resnet import ResidualBlock
 
@@ -85,7 +87,7 @@ def test_a_generator_halves_its_width_from_at_most_sixteen_times_the_last(side: 
 # --- the encoder ----------------------------------------------------------------------------------------------------
 
 
-def encoder_by_hand(network: ResNetEncoder, x: Tensor, spatial: bool) -> Tensor:
+def encoder_by_hand(network: ResNetEncoder, x: Tensor, spatial: bool, last_activation: bool = True) -> Tensor:
     x = F.conv2d(x, network[0].weight, network[0].bias, padding=1)
     first, *halving = blocks(network)
     x = block_by_hand(first, x)
@@ -93,7 +95,8 @@ def encoder_by_hand(network: ResNetEncoder, x: Tensor, spatial: bool) -> Tensor:
         channels = x.shape[1]  # mean of 3 x 3 pixels, every second one, with zeros around the image
         ninth = torch.full((channels, 1, 3, 3), 1 / 9, dtype=x.dtype)
         x = block_by_hand(block, F.conv2d(x, ninth, stride=2, padding=1, groups=channels))
-    x = torch.where(x > 0, x, 0.2 * x)
+    if last_activation:
+        x = torch.where(x > 0, x, 0.2 * x)
     if spatial:
         moments = network[-1]
         return torch.einsum("oc,bchw->bohw", moments.weight[:, :, 0, 0], x) + moments.bias[:, None, None]
@@ -102,11 +105,28 @@ def encoder_by_hand(network: ResNetEncoder, x: Tensor, spatial: bool) -> Tensor:
 
 
 @pytest.mark.parametrize("spatial", [False, True])
-def test_an_encoder_is_its_formula(spatial: bool) -> None:
+@pytest.mark.parametrize("last_activation", [False, True])
+def test_an_encoder_is_its_formula(spatial: bool, last_activation: bool) -> None:
     torch.manual_seed(0)
-    network = ResNetEncoder((3, 16, 32), 6, width=2, spatial=spatial).double()
+    chosen = {} if last_activation else {"last_activation": False}  # True is the default
+    network = ResNetEncoder((3, 16, 32), 6, width=2, spatial=spatial, **chosen).double()
     x = torch.randn(4, 3, 16, 32, dtype=torch.float64)
-    torch.testing.assert_close(network(x), encoder_by_hand(network, x, spatial))
+    torch.testing.assert_close(network(x), encoder_by_hand(network, x, spatial, last_activation))
+
+
+def test_the_recipe_with_the_authors_settings_has_their_encoder() -> None:
+    """Theirs ends in a residual block and the convolution of the moments, with nothing between them."""
+    recipe = yaml.safe_load(recipe_paths()["vdbgan_cifar10"].read_text())["model"]["init_args"]["encoder"]
+    assert recipe["class_path"] == "lit_bottleneck.networks.ResNetEncoder"
+    *_, block, moments = ResNetEncoder(**recipe["init_args"] | {"width": 2})
+    assert isinstance(block, ResidualBlock)
+    assert isinstance(moments, nn.Conv2d)
+
+
+def test_the_default_keeps_the_names_of_the_weights() -> None:
+    """Weights of before load: the moments stay where they were, after the activation."""
+    names = ResNetEncoder((1, 8, 8), 4, width=2).state_dict()
+    assert list(names)[-2:] == ["5.1.weight", "5.1.bias"]
 
 
 @pytest.mark.parametrize(
