@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+from torchmetrics.classification import MulticlassAccuracy
 
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.checks import ConfigurationError, whole_number
@@ -18,6 +18,7 @@ from lit_bottleneck.models.base import BottleneckModule, evaluating, output_widt
 from lit_bottleneck.models.batch import check_class_labels, class_labels, described, label_of
 from lit_bottleneck.models.export_parts import ExportPart, call
 from lit_bottleneck.models.setup_checks import dummy_batch, dummy_code, try_decode
+from lit_bottleneck.training.calibration import CalibrationError
 
 
 class VIBClassifier(BottleneckModule):
@@ -87,7 +88,7 @@ class VIBClassifier(BottleneckModule):
         for stage in ("val", "test"):
             metrics = self.split_metrics(stage)
             metrics["accuracy"] = MulticlassAccuracy(self.num_classes, average="micro")
-            metrics["calibration_error"] = MulticlassCalibrationError(self.num_classes)
+            metrics["calibration_error"] = CalibrationError(self.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify by the mean code: inputs ``(B, ...)`` to logits ``(B, num_classes)``."""

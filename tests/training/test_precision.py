@@ -270,8 +270,8 @@ def test_a_cast_of_the_module_changes_no_metric(cast: Callable[[nn.Module], nn.M
 def test_a_mean_of_many_small_batches_keeps_its_digits() -> None:
     """5000 batches of 100 rows at 4e4 + .1, which is 40 000.1015625 in float32.
 
-    The mean of equal numbers is that number. Their sum is 2e10, where float32 has steps of 2048 and rounds each addition
-    of 4 000 010 by hundreds, again and again to the same side.
+    The mean of equal numbers is that number. Their sum is 2e10, where float32 has steps of 2048 and rounds each
+    addition of 4 000 010 by hundreds, again and again to the same side.
     """
     mean, value = Mean(), torch.tensor(4e4 + 0.1)
     for _ in range(5000):

@@ -26,12 +26,12 @@ _GRID_HELP = "an arm for each value: model.init_args.beta=1e-4,1e-3,1e-2; severa
 _ENGINE_HELP = "processes of this machine; a SLURM array, waited for; or a sweep for the agents of wandb"
 _ENGINE_OPTIONS_HELP = "options of sbatch: --engine_options='--partition=gpu --gres=gpu:1'"
 _METRICS_HELP = (
-    "logged names to compare: NAME is the last value, NAME:max or NAME:min the best over the epochs (without those whose "
-    "value is NaN), NAME:until=NUMBER the epochs until it is at least that (default: all of test/)"
+    "logged names to compare: NAME is the last value, NAME:max or NAME:min the best over the epochs (without those "
+    "whose value is NaN), NAME:until=NUMBER the epochs until it is at least that (default: all of test/)"
 )
 _LEGEND = (
-    "Mean (standard deviation over seeds); mean difference by seed [its paired 95 % confidence interval], n seeds that both "
-    "arms have."
+    "Mean (standard deviation over seeds); mean difference by seed [its paired 95 % confidence interval], n seeds that "
+    "both arms have."
 )
 
 Configure = Callable[[Sequence[str]], dict[str, Any]]

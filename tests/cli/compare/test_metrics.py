@@ -32,7 +32,7 @@ def test_a_metric_not_logged_or_a_threshold_not_reached_is_nan(text: str) -> Non
 
 @pytest.mark.parametrize("place", [0, 1, 2, 3])
 def test_the_best_value_leaves_out_nan_wherever_it_stands(place: int) -> None:
-    """Of 2, 3, 1 the largest is 3 and the smallest 1, also with a NaN before, between or after; the last is what it is."""
+    """Of 2, 3, 1 the largest is 3 and the smallest 1, also with a NaN anywhere; the last is what it is."""
     values = [2.0, 3.0, 1.0]
     values.insert(place, math.nan)
     curves = {"x": list(enumerate(values))}
