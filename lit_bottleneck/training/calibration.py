@@ -11,9 +11,9 @@ from torchmetrics.utilities.data import dim_zero_cat
 class CalibrationError(MulticlassCalibrationError):
     """Expected calibration error (arXiv 1706.04599), ``sum_b |sum_{i in b} (right_i - confidence_i)| / N``.
 
-    The bins b have equal width and their lower ends; the last has both. ``MulticlassCalibrationError`` gives confidences
-    of exactly 1 a bin of their own, so that an error of one sign in it and of the other in the last do not cancel. Sums
-    are in float64 (float32 on a device without it).
+    The bins b have equal width and their lower ends; the last has both. ``MulticlassCalibrationError`` gives
+    confidences of exactly 1 a bin of their own, so that an error of one sign there and one of the other sign in the
+    last do not cancel. Sums are in float64 (float32 on a device without it).
 
     Args:
         num_classes: number of classes.
