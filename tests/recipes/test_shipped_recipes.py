@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_diabetes
 
 from lit_bottleneck.cli import main
 from lit_bottleneck.cli.recipes import recipe_folder, recipe_paths
@@ -31,6 +31,7 @@ FAST = ["--seed_everything=1", "--model.init_args.optimizer.init_args.lr=0.003"]
 LONGER = {  # instead of the smoke overlay: these learn
     "vae_digits": [*FAST, "--trainer.max_epochs=16", "--trainer.limit_predict_batches=4"],
     "vib_breast_cancer": [*FAST, "--trainer.max_epochs=8"],
+    "vib_diabetes": [*FAST, "--trainer.max_epochs=8"],
     "vib_digits": [*FAST, "--trainer.max_epochs=8", "--trainer.limit_predict_batches=4"],
     "vib_imdb": [
         *["--trainer.max_epochs=8", "--trainer.log_every_n_steps=4"],
@@ -127,14 +128,19 @@ def test_recipe_runs_from_fit_to_predict(name: str, fitted: Fitted, tmp_path: Pa
     predictions, checkpoint = predicted(arguments, run)
 
     names = logged(run)
-    classifies = name.startswith("vib") or "imdb" in name
-    for metric in ("loss", *(("cross_entropy", "accuracy") if classifies else ("elbo", "distortion"))):
+    regresses = name == "vib_diabetes"
+    classifies = not regresses and (name.startswith("vib") or "imdb" in name)
+    read = ("nll",) if regresses else ("cross_entropy", "accuracy") if classifies else ("elbo", "distortion")
+    for metric in ("loss", *read):
         assert {f"train/{metric}", f"test/{metric}"} <= names
     bottleneck = name not in ("autoencoder_mnist", "deterministic_imdb", "cnn_imdb")
     assert "test/rate" in names
     assert ({"train/rate", "train/beta"} <= names) == bottleneck
     assert len(predictions["rate"]) == len(predictions["mean"]) == len(predictions["index"])
-    if classifies:
+    if regresses:
+        assert {"test/rmse", "test/mae", "test/r2"} <= names
+        assert predictions["deviation"].min() > 0
+    elif classifies:
         assert "test/calibration_error" in names
         assert predictions["probabilities"].sum(1) == pytest.approx(1.0, abs=1e-5)
     else:
@@ -201,6 +207,18 @@ def test_the_classifier_of_tumours_learns_and_predicts_raw_rows(fitted: Fitted) 
     (run / "new.csv").write_text("\n".join(table))
     predictions, _ = predicted([*arguments, f"--data.init_args.predict_path={run / 'new.csv'}"], run)
     assert predictions["probabilities"].argmax(1).tolist() == [1, 1, 0]
+
+
+def test_the_regressor_of_diabetes_learns_and_predicts_in_the_units_of_its_column(fitted: Fitted) -> None:
+    """The standard deviation of the target is 77, which is the RMSE of a constant."""
+    arguments, run = fitted("vib_diabetes")
+    measured = last_row(run)
+    assert measured["test/r2"] > 0.35
+    predictions, _ = predicted([*arguments, "--data.init_args.batch_size=50"], run)
+    errors = predictions["mean"] - predictions["label"]
+    assert np.abs(predictions["label"] - load_diabetes().target).min(1).max() < 1e-4  # whole numbers, in float32
+    assert np.sqrt(np.square(errors, dtype=np.float64).mean()) == pytest.approx(measured["test/rmse"], rel=1e-4)
+    assert measured["test/rmse"] < 65
 
 
 def test_a_text_classifier_learns_on_reviews_that_say_what_they_are(fitted: Fitted) -> None:
