@@ -67,14 +67,13 @@ class VIBRegressor(BottleneckModule):
     >>> model(torch.zeros(5, 10)).shape
     torch.Size([5, 2])
 
-    The same in a module of your own:
+    The same in a module of your own, in ten lines:
 
     >>> import lightning, lit_bottleneck
     >>> class Regressor(lit_bottleneck.GaussianBottleneck, lightning.LightningModule):
     ...     def __init__(self):
     ...         super().__init__(beta=1e-3)
-    ...         self.encoder, self.decoder = MLP(10, [32], 2 * 8), nn.Linear(8, 2)
-    ...         self.likelihood = LearnedGaussian(dims=(2,))
+    ...         self.encoder, self.decoder, self.likelihood = MLP(10, [32], 16), nn.Linear(8, 2), LearnedGaussian((2,))
     ...     def training_step(self, batch, batch_idx):
     ...         code = self.bottleneck(self.encoder(batch[0]))
     ...         nll = -self.likelihood.log_prob(self.decoder(code.z), batch[1]).mean()
@@ -184,21 +183,20 @@ class VIBRegressor(BottleneckModule):
 
         Returns:
             ``mean`` and ``deviation`` ``(B, *target_dims)``, mean and standard deviation of the targets over draws of
-            the code and the likelihood; ``rate (B,)`` in nats; ``code (B, K)``, its mean; ``label``, in the units of
-            ``mean``.
+            the code and the likelihood (law of total variance); ``rate (B,)`` in nats; ``code (B, K)``, its mean;
+            ``label``, in the units of ``mean``.
         """
         code = self.encode(self.encoder_inputs(self.inputs(batch)), sample=False)
         parameters, draws = self._at_draws(code)
-        means, variances = (
-            of(parameters).unflatten(0, (draws, -1)) for of in (self.likelihood.mean, self.likelihood.variance_of)
-        )
-        deviation = (variances.mean(0) + means.var(0, correction=0)).sqrt()  # the law of total variance
-        mean, deviation = self.units.restore(means.mean(0)), deviation * self.units.scale.to(deviation.dtype)
-        prediction = self.with_label(
-            {"mean": mean, "deviation": deviation, "rate": code.rate, "code": code.mean}, batch
-        )
+        shape = draws, len(code.rate)
+        means = self.likelihood.mean(parameters).unflatten(0, shape)
+        variance = self.likelihood.variance_of(parameters).unflatten(0, shape).mean(0) + means.var(0, correction=0)
+        mean, scale = self.units.restore(means.mean(0)), self.units.scale.to(variance.dtype)
+        found = {"mean": mean, "deviation": scale * variance.sqrt(), "rate": code.rate, "code": code.mean}
+        prediction = self.with_label(found, batch)
         if "label" in prediction and self.units.are_given:
-            prediction["label"] = self.units.restore(targets_from(prediction["label"], self.target_dims, len(mean)))
+            label = targets_from(prediction["label"], self.target_dims, len(mean))
+            prediction["label"] = self.units.restore(label.to(mean.device))
         return prediction
 
     def export_parts(self) -> dict[str, ExportPart]:
@@ -231,7 +229,7 @@ class VIBRegressor(BottleneckModule):
     def _nll(self, parameters: Tensor, y: Tensor, draws: int) -> Tensor:
         """Return ``-log 1/S sum_s q(y | z_s)`` in nats, ``(B,)``, for the parameters ``(S * B, ...)`` of S draws."""
         copies = y.to(parameters.dtype).expand(draws, *y.shape).flatten(0, 1)
-        log_density: Tensor = self.likelihood.log_prob(parameters, copies).unflatten(0, (draws, -1))
+        log_density: Tensor = self.likelihood.log_prob(parameters, copies).unflatten(0, (draws, len(y)))
         return math.log(draws) - log_density.logsumexp(0)
 
     def _evaluate(self, batch: Any, stage: str) -> tuple[Code, Tensor]:
@@ -241,7 +239,7 @@ class VIBRegressor(BottleneckModule):
         nll = self._nll(parameters, y, draws)
         loss = nll.mean() + self.rate_penalty(code.rate)
         self.measure(stage, len(y), loss=loss, nll=nll, rate=code.rate)
-        mean = self.likelihood.mean(parameters).unflatten(0, (draws, -1)).mean(0)
+        mean = self.likelihood.mean(parameters).unflatten(0, (draws, len(y))).mean(0)
         predictions, targets = (self.units.restore(values.double()).flatten(1) for values in (mean, y))
         for name in _OF_PREDICTIONS:
             cast(Metric, self.split_metrics(stage)[name]).update(predictions, targets)

@@ -15,7 +15,7 @@ from tests.gaussian_bottleneck import ENTROPY_OF_Y, INPUTS, OUTPUTS, Channel, cu
 from tests.linear_gaussian import LinearEncoder
 from tests.models.runs import batches, fit
 from tests.quiet import trainer
-from tests.test_gaussian_bottleneck import INVERSE_BETAS, assert_on_curve, raw_of
+from tests.test_gaussian_bottleneck import INVERSE_BETAS, assert_on_curve, random_channel, raw_of
 
 
 def linear(b: float, steps: int = 1) -> VIBRegressor:
@@ -76,6 +76,19 @@ def test_the_logged_numbers_of_the_best_channel_are_those_of_the_theory(b: float
         deviation = model.predict_step(x[:10], 0)["deviation"].double()
     variance = best.y_variance + best.outward.square() @ best.noise
     torch.testing.assert_close(deviation, variance.sqrt().expand(10, -1), rtol=0.04, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nll_of_a_draw_and_rate_bound_the_entropy_of_the_targets(seed: int) -> None:
+    model, count = linear(2.0), 10_000
+    put(model, random_channel(seed, INPUTS))
+    [metrics] = trainer().test(model, batches(*draw(count), size=5000), verbose=False)
+    assert metrics["test/nll_sampled"] + metrics["test/rate"] > ENTROPY_OF_Y
+    collapsed = linear(2.0)
+    put(collapsed, optimum(1.0))  # no code, and the density of y itself: equality
+    [metrics] = trainer().test(collapsed, batches(*draw(count), size=5000), verbose=False)
+    assert metrics["test/rate"] == 0
+    assert metrics["test/nll_sampled"] == pytest.approx(ENTROPY_OF_Y, rel=1e-5)  # the sample has its moments
 
 
 def trained(b: float, steps: int) -> Channel:
