@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -19,6 +20,7 @@ from lit_bottleneck.functional import (
     log_ratio,
     pairwise_log_density,
     softplus_log_var,
+    square_distances,
 )
 
 SCALES = [bounded_log_var, softplus_log_var]
@@ -201,6 +203,36 @@ def test_pairwise_log_density_is_exact_at_small_sigma_and_large_offsets(offset: 
     torch.testing.assert_close(found, reference, rtol=1e-12, atol=1e-6)
 
 
+@pytest.mark.parametrize("log_var", [0.0, -7.0, -14.0])
+@pytest.mark.parametrize("far", [[0], [0, 1, 2]])
+def test_pairwise_log_density_is_exact_where_one_mean_is_far(log_var: float, far: list[int]) -> None:
+    """Beside the definition with 50 digits, of the very float64 numbers.
+
+    1e5 squared is 1e10, times the precision exp(14) = 1.2e6 is 1e16, where float64 has steps of 2: expanded squares
+    lose the row's own nats.
+    """
+    mean, scales = randn(9, 4, seed=1), torch.full((9, 4), log_var).double()
+    mean[far, 0] += 1e5
+    z = mean + math.exp(log_var / 2) * randn(9, 4, seed=2)
+    found = pairwise_log_density(z, mean, scales)
+    with mpmath.workdps(50):
+        half = (mpmath.mpf(log_var) + mpmath.log(2 * mpmath.pi)) / 2
+        for i, row in enumerate(z.tolist()):
+            for j, centre in enumerate(mean.tolist()):
+                squares = sum((mpmath.mpf(a) - mpmath.mpf(b)) ** 2 for a, b in zip(row, centre, strict=True))
+                expected = -squares * mpmath.exp(-mpmath.mpf(log_var)) / 2 - 4 * half
+                assert found[i, j].item() == pytest.approx(float(expected), rel=1e-11, abs=1e-6), (i, j)
+
+
+def test_square_distances_are_those_of_differences() -> None:
+    """At 1e9 float64 has steps of 1e-7, so that 1e9 + .25 k are exact; expanded squares of 1e18 have steps of 128."""
+    x = torch.cat([1e9 + 0.25 * torch.arange(6.0).double(), torch.arange(5.0).double()])[:, None]
+    weights = 1 + torch.arange(11.0).double()[:, None]
+    exact = (x - x.T).square()
+    assert torch.equal(square_distances(x, x)[:6, :6], exact[:6, :6])
+    torch.testing.assert_close(square_distances(x, x, weights), exact * weights.T, rtol=1e-11, atol=0)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_pairwise_log_density_is_float64_for_every_dtype(dtype: torch.dtype) -> None:
     z, mean, log_var = (randn(3, 2, seed=seed).to(dtype) for seed in range(3))
@@ -327,6 +359,26 @@ def test_slerp_of_a_tiny_angle_stays_on_the_sphere(angle: float) -> None:
         half = interpolate(z1, z2, 0.5, "slerp")
         expected = torch.tensor([[math.cos(angle / 2), math.sin(angle / 2)]], dtype=dtype)
         torch.testing.assert_close(half, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("apart", [1e-2, 9e-5, 4e-5, 1e-5, 4e-6])
+def test_slerp_of_nearly_opposite_codes_stays_on_the_circle(dtype: torch.dtype, apart: float) -> None:
+    """From (1, 0) to (-1, d), by hand.
+
+    The angle is w = pi - a with tan a = d. On the circle, t of the way lies at t w: (cos t w, sin t w), but for the
+    norm of the end, sqrt(1 + d^2) instead of 1: with the weight sin(t w) / sin(a) this moves the point by d / 2.
+    Halfway both weights are sin(w / 2) / sin(w), and (z1 + z2) / (2 sin(a / 2)) = (0, d / (2 sin(a / 2))).
+    """
+    z1, z2 = torch.tensor([[1.0, 0.0]], dtype=dtype), torch.tensor([[-1.0, apart]], dtype=dtype)
+    d = z2[0, 1].item()
+    a = math.atan(d)
+    half = interpolate(z1, z2, 0.5, "slerp")[0]
+    assert half.tolist() == pytest.approx([0, d / (2 * math.sin(a / 2))], rel=1e-6, abs=1e-6)
+    for t in (0.25, 0.75, 0.9):
+        at = interpolate(z1, z2, t, "slerp")[0].tolist()
+        angle = t * (math.pi - a)
+        assert at == pytest.approx([math.cos(angle), math.sin(angle)], abs=0.6 * d + 1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -10,6 +10,8 @@ from torch import Tensor
 from lit_bottleneck.checks import whole_number
 from lit_bottleneck.metrics.factor_metric import Array, FactorMetric, Names, halves, is_class, ordered
 
+_COLLAPSED = 1e-12  # a variance, that of arXiv 1811.12359
+
 
 class MIG(FactorMetric):
     """Mutual information gap; see ``mutual_information_gaps``.
@@ -113,6 +115,9 @@ def attribute_gaps(codes: Tensor, factors: Tensor, seed: int = 0, names: Names =
     other half: the nearest class mean, which is linear discriminant analysis with equal priors. (The authors' linear
     SVM, one class against the rest, cannot find a class that lies between others on a line.)
 
+    A dimension with a variance of at most 1e-12 is collapsed: beside the noise of a code of N(0, 1) it says nothing
+    about a factor, and is scored as a constant, as in arXiv 1811.12359.
+
     Args:
         codes: ``(N, K)``.
         factors: ``(N, F)`` or ``(N,)``; integers are classes.
@@ -129,6 +134,7 @@ def attribute_gaps(codes: Tensor, factors: Tensor, seed: int = 0, names: Names =
     tensor([0.6000], dtype=torch.float64)
     """
     z, named_factors = ordered(codes, factors, names, "SAP", rows=4, dimensions=2)
+    z = np.where(z.var(0) <= _COLLAPSED, 0.0, z)
     gaps = []
     for name, factor in named_factors:
         if is_class(factor):

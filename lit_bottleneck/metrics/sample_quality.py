@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import poly_mmd
 
 from lit_bottleneck.checks import ConfigurationError, whole_number
-from lit_bottleneck.functional import at_least_float32
+from lit_bottleneck.functional import at_least_float32, square_distances
 from lit_bottleneck.metrics.base import Float64Metric, RowMetric, check_finite, flat
 
 _AT_ONCE = 2**24  # distances in memory: 128 MiB
+_SLACK = 1e-9  # relative, of squared distances: above their rounding
 
 
 class FrechetDistance(Float64Metric, FrechetInceptionDistance):
@@ -126,8 +126,22 @@ class KernelDistance(SampleMetric):
         def subset(features: Tensor) -> Tensor:
             return features[torch.randperm(len(features), generator=generator)[:size].to(features.device)]
 
-        distances = [poly_mmd(subset(real), subset(generated)) for _ in range(self.subsets)]
+        distances = [squared_mmd(subset(real), subset(generated)) for _ in range(self.subsets)]
         return torch.stack(distances).mean().float()
+
+
+def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
+    """Return the squared MMD of two samples ``(N, F)``, without bias, with the kernel ``(x . y / F + 1)^3``."""
+    count = len(x)
+    within = x.new_zeros(())
+    for sample in (x, y):
+        kernel = _kernel(sample, sample).fill_diagonal_(0)  # not subtracted from the sum, in which one far sample rules
+        within = within + kernel.sum()
+    return within / (count * (count - 1)) - 2 * _kernel(x, y).sum() / count**2
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y.T / x.shape[1] + 1) ** 3
 
 
 class PrecisionRecall(SampleMetric):
@@ -169,7 +183,8 @@ def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> tuple[Tenso
     Precision is the share of generated samples within reach of any real one: not farther from it than its k-th nearest
     *other* real sample. Recall is the share of real samples within reach of any generated one.
 
-    Both grow as samples get scarcer: compare scores of the same number of samples only.
+    Squares of distances are equal up to a relative 1e-9. Both shares grow as samples get scarcer: compare scores of the
+    same number of samples only.
 
     Args:
         real: ``(N, F)``.
@@ -190,14 +205,11 @@ def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> tuple[Tenso
         got = f"{tuple(real.shape)} and {tuple(generated.shape)}"
         raise ValueError(f"real and generated features must be (N, F) and (M, F), of one width; got {got}")
     real, generated = real.double(), generated.double()
-    centre = real.mean(0)  # distances do not change, and less cancels
-    real, generated = real - centre, generated - centre
-    # The rounding error of squared distances. Without it, ties (such as a sample and its copy) are decided by chance.
-    slack = 1e-12 * max(features.square().sum(1).max().item() for features in (real, generated))
-    real_reach, generated_reach = (_reach(features, k) + slack for features in (real, generated))
+    # Without the slack, rounding decides ties. It is each pair's own: a far sample changes nothing for the others.
+    real_reach, generated_reach = (_reach(features, k) * (1 + _SLACK) for features in (real, generated))
     hits, found = 0, torch.zeros(len(real), dtype=torch.bool, device=real.device)
     for rows in _blocks(len(generated), len(real)):
-        distances = torch.cdist(generated[rows], real).square()
+        distances = square_distances(generated[rows], real)
         hits += int((distances <= real_reach).any(1).sum())
         found |= (distances <= generated_reach[rows, None]).any(0)
     precision = torch.tensor(hits / len(generated), dtype=torch.float32, device=real.device)
@@ -208,9 +220,9 @@ def _reach(features: Tensor, k: int) -> Tensor:
     """Return the squared distance from each sample to its k-th nearest other sample, ``(N,)``."""
     reach = []
     for rows in _blocks(len(features), len(features)):
-        distances = torch.cdist(features[rows], features)
+        distances = square_distances(features[rows], features)
         distances[:, rows].fill_diagonal_(torch.inf)  # to itself
-        reach.append(distances.kthvalue(k, dim=1).values.square())
+        reach.append(distances.kthvalue(k, dim=1).values)
     return torch.cat(reach)
 
 

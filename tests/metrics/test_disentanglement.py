@@ -91,6 +91,21 @@ def test_a_collapsed_code_scores_zero(codes: Tensor) -> None:
             assert dci["informativeness"] == pytest.approx(chance, abs=0.05)
 
 
+def test_a_collapsed_dimension_predicts_nothing_however_well_it_correlates() -> None:
+    """With a standard deviation of 3e-8 beside noise of 1, a dimension carries (3e-8)^2 / 2 = 5e-16 nats.
+
+    It is the factor itself, scaled: its squared correlation is 1, and the nearest mean finds each class. Scored as a
+    constant it has 0, and the accuracy of one class in five; the other dimension is independent noise.
+    """
+    for draw, chance in ((numbers, 0.0), (classes, 0.2)):
+        factors = draw(2000)
+        shared = (factors[:, 0].double() - factors[:, 0].double().mean()) / factors[:, 0].double().std()
+        codes = torch.stack([3e-8 * shared, randn(2000, seed=9)], 1)
+        whole = torch.stack([shared, randn(2000, seed=9)], 1)
+        assert attribute_gaps(whole, factors[:, 0])[0] == pytest.approx(1 - chance, abs=0.05)
+        assert attribute_gaps(codes, factors[:, 0])[0] == pytest.approx(0, abs=0.05)
+
+
 # --- against other implementations ------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """Distances between two sets of features: closed forms, and independent numpy implementations."""
 
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -115,6 +116,24 @@ def test_kernel_distance_of_all_samples_is_the_unbiased_mmd() -> None:
         assert metric.subset_size == subset_size
 
 
+def test_kernel_distance_with_one_outlier_is_that_of_fractions() -> None:
+    """Whole features, so that the definition is exact: sums over i != j of ((x_i . x_j + F) / F)^3.
+
+    The outlier's kernel with itself, which is no part of it, is 1e36; with another sample it is 1e18 at most.
+    """
+    real, generated = ((3 * randn(20, 3, seed=seed)).round() for seed in (1, 2))
+    real[4] = torch.tensor([1e6, 0.0, -1e6])
+    x, y = ([[Fraction(int(number)) for number in row] for row in rows.tolist()] for rows in (real, generated))
+
+    def kernel(a: list[Fraction], b: list[Fraction]) -> Fraction:
+        return (sum(i * j for i, j in zip(a, b, strict=True)) / 3 + 1) ** 3
+
+    within = sum(kernel(s[i], s[j]) for s in (x, y) for i in range(20) for j in range(20) if i != j)
+    expected = within / 380 - 2 * sum(kernel(a, b) for a in x for b in y) / 400
+    found = fed(KernelDistance(subsets=1), real, generated).compute().item()
+    assert found == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_kernel_distance_of_one_distribution_is_zero_in_the_mean() -> None:
     x = randn(2000, 4)
     same = fed(KernelDistance(50, 200), x[:1000], x[1000:]).compute().item()
@@ -178,6 +197,36 @@ def test_ties_count_as_within_reach() -> None:
     precision, recall = precision_recall(points[8:], points[:8], k=1)
     assert precision.item() == 1
     assert recall.item() == pytest.approx(8 / 64)
+
+
+def test_a_far_sample_widens_no_other_radius() -> None:
+    """By hand, with k = 1.
+
+    Real samples at (0..9, 0) have a radius of 1. Those generated, at (-10..-1, 1.2), are at least sqrt(1 + 1.44) from
+    the nearest; of their own radius of 1 they reach none. The far sample at (1e6, 0) is real, with a radius of 1e6 - 9;
+    those generated are 1e6 from it and more. So all shares are 0. Straight below the first real sample, at
+    a distance of 1 + 1e-4, they are 0 too.
+    """
+    steps = torch.arange(10.0)
+    real = torch.stack([steps, torch.zeros(10)], 1)
+    far = torch.cat([real, torch.tensor([[1e6, 0.0]])])
+    generated = torch.stack([steps - 10, torch.full((10,), 1.2)], 1)
+    assert [share.item() for share in precision_recall(real, generated, k=1)] == [0, 0]
+    assert [share.item() for share in precision_recall(far, generated, k=1)] == [0, 0]
+    below = torch.stack([torch.zeros(2), torch.tensor([-1 - 1e-4, -1 - 2e-4])], 1)
+    assert precision_recall(far, below, k=1)[0].item() == precision_recall(real, below, k=1)[0].item() == 0
+
+
+@pytest.mark.parametrize("place", [0.0, 1e6])
+def test_precision_and_recall_of_a_bad_ring_with_a_far_sample_equal_brute_force(place: float) -> None:
+    """Brute force takes each difference by itself, so that no large square cancels."""
+    angle = randn(120, seed=1).double() * 3
+    ring = torch.stack([angle.cos(), angle.sin()], 1) + 0.02 * randn(120, 2, seed=2) + place
+    bad = 1.1 * (ring - place)[randn(120, seed=3).argsort()] + 0.02 * randn(120, 2, seed=4) + place
+    ring[7] += torch.tensor([1e6, -1e6])
+    expected = brute_force(ring.numpy(), bad.numpy(), 3)
+    assert 0.1 < min(expected) < max(expected) < 0.95
+    assert [share.item() for share in precision_recall(ring, bad)] == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_set_covers_itself_and_nothing_far_away() -> None:
