@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,8 +42,8 @@ class Images(ImageDataModule):
             centre cropped). None: the size of the first image, which all must have.
         in_memory: for a folder: hold all pixels in memory, or (False) decode each batch. None: in memory up to 2 GiB.
         background: for a folder: the grey level behind transparent pixels, from 0 (black) to 1 (white).
-        val_size: as for ``ImageDataModule``. None: 0.1, or for a folder with ``root/val`` the images there, with which
-            no other ``val_size`` goes together.
+        val_size: as for ``ImageDataModule``. "auto": 0.1, or for a folder with ``root/val`` the images there, with
+            which no other ``val_size`` goes together.
         **kwargs: ``num_workers`` (of use where images are augmented, or decoded batch by batch), ``seed``,
             ``value_range``, ``binarize``, ``augment`` and ``nuisance``, as for ``ImageDataModule``.
 
@@ -62,21 +62,23 @@ class Images(ImageDataModule):
         image_size: int | tuple[int, int] | None = None,
         in_memory: bool | None = None,
         background: float = 1.0,
-        val_size: int | float | None = None,
+        val_size: int | float | Literal["auto"] = "auto",  # with None it would be the type of Lightning's limits
         **kwargs: Any,
     ) -> None:
         self.name = name
         self.source = _source(name, Path(root).expanduser(), image_size, in_memory, background)
-        if self.source.num_val and val_size is not None:
-            wanted = f"val_size={val_size!r} must be None (null in a recipe)"
-            raise ConfigurationError(f"{wanted} for a folder that has images to validate on: {Path(root) / 'val'}")
+        if val_size == "auto":
+            val_size = self.source.num_val or 0.1
+        elif self.source.num_val:
+            there = f"a folder that has images to validate on, {Path(root) / 'val'}"
+            raise ConfigurationError(f"val_size must be 'auto' for {there}; got {val_size!r}")
         super().__init__(
             root=root,
             dims=self.source.dims,
             num_classes=self.source.num_classes,
             max_value=self.source.max_value,
             batch_size=batch_size,
-            val_size=self.source.num_val or (0.1 if val_size is None else val_size),
+            val_size=val_size,
             **kwargs,
         )
 

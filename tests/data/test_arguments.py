@@ -152,6 +152,7 @@ def test_a_recipe_can_give_every_argument(name: str, arguments: dict[str, Any]) 
         assert (data.value_range, data.nuisance.max_degrees) == ((-1, 1), 30)
     plain = {key: value for key, value in arguments.items() if key not in ("root", *OF_IMAGES)}
     assert {key: getattr(data, key) for key in plain} == plain
+    assert isinstance(data.val_size, int)
 
 
 def test_a_recipe_can_name_columns() -> None:

@@ -29,7 +29,7 @@ def test_val_is_used_as_it_is(tmp_path, in_memory):
 def test_val_and_a_given_val_size_do_not_go_together(tmp_path, val_size):
     for part in ("train", "val", "test"):
         write_classes(tmp_path / part, 2)
-    with pytest.raises(ConfigurationError, match=rf"^val_size={val_size} must be None .*: {tmp_path}/val$"):
+    with pytest.raises(ConfigurationError, match=rf"^val_size must be 'auto' .* {tmp_path}/val; got {val_size}$"):
         Images("folder", tmp_path, val_size=val_size)
 
 
