@@ -195,10 +195,14 @@ def _check_names(names: Iterable[str], where: str) -> None:
 
 def _column(name: str, values: NDArray[Any]) -> Column:
     if values.dtype.kind in "mMcV":
-        advice = "leave it out (ignore), or make numbers or text of it"
+        advice = "leave it out, or make numbers or text of it"
         raise ConfigurationError(f"column {name!r} holds {values.dtype}, neither numbers nor text: {advice}")
     if values.dtype.kind in "iuf":
         return values.astype(np.float64)
+    nested = [value for value in values.tolist() if isinstance(value, (list, tuple, set, dict, np.ndarray))]
+    if nested:
+        advice = "leave it out, or make a column of each of its entries"
+        raise ConfigurationError(f"column {name!r} holds a {type(nested[0]).__name__} in each row: {advice}")
     given = [None if value is None or value != value else value for value in values.tolist()]
     if all(value is None or is_number(value) for value in given):
         return np.array([np.nan if value is None else float(value) for value in given])

@@ -50,10 +50,11 @@ class TargetEncoding:
         if task == "classification":
             return cls(task, names, classes=_classes(columns))
         values = _target_numbers(task, columns)
-        for name, constant in zip(names, np.ptp(values[rows], axis=0) == 0, strict=True):
-            if constant and task == "regression":
-                told = f"target {name!r} is constant, {values[rows[0], names.index(name)]:g} in all {len(rows)} rows"
-                raise ConfigurationError(f"{told} to train on: there is nothing to learn; choose another target")
+        fitted = values if task == "multilabel" else values[rows]  # a label may be too rare for the training rows
+        for name, column in zip(names, fitted.T, strict=True):
+            if np.ptp(column) == 0:
+                told = f"target {name!r} is constant, {column[0]:g} in all {len(column)} rows"
+                raise ConfigurationError(f"{told} to learn from: choose another target")
         if task == "multilabel":
             return cls(task, names)
         if not standardize:

@@ -131,6 +131,7 @@ def test_a_csv_file_that_is_none_is_refused(text: str | bytes, message: str, tmp
     ("source", "message"),
     [
         (pd.DataFrame({"t": pd.to_datetime(["2020-01-01"])}), "column 't' holds datetime64.* neither numbers nor text"),
+        (pd.DataFrame({"v": [[1, 2], [3]]}), "column 'v' holds a list in each row: leave it out"),
         ({"z": np.array([1j])}, "column 'z' holds complex128"),
         ({"a": [1, 2], "b": [1]}, re.escape("columns must have as many rows each; got {'a': 2, 'b': 1}")),
         ({"x": np.zeros((2, 1)), "x0": [1, 2]}, "several columns of the name 'x0'"),

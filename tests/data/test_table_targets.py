@@ -75,6 +75,7 @@ def test_several_labels() -> None:
         ("classification", ["a", "a", "a"], "target 'y' is constant, 'a' in all rows"),
         ("classification", ["a", "b", "c"], "target 'y' has 3 classes in 3 rows: .*task='regression'"),
         ("classification", [0, 0.5, 1], "needs a target of whole numbers or text; got 0.5 in 'y'; task='regression'"),
+        ("multilabel", [1, 1, 1], "target 'y' is constant, 1 in all 3 rows"),
         ("multilabel", [0, 2, 1], "needs targets of 0 and 1; got 2 in 'y'"),
         ("multilabel", ["a", "b", "a"], "target 'y' holds text, such as 'a': write 0 and 1"),
         ("multilabel", [0, None, 1], "got no value in row 1"),
