@@ -42,6 +42,9 @@ def bounded_log_var(raw: Tensor) -> Tensor:
     [-14.0, 0.0, 8.0]
     """
     raw = at_least_float32(raw)
+    if torch.onnx.is_in_onnx_export():  # ONNX has no hypot; where the square would overflow, the value is at its bound
+        raw = raw.clamp(-1e12, 1e12)
+        return raw * (raw * inverse_log_var_bound(raw)).square().add(1).rsqrt()
     return raw / torch.hypot(raw.new_ones(()), raw * inverse_log_var_bound(raw))
 
 

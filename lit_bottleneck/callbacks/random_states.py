@@ -57,11 +57,20 @@ class RandomStates(Callback):
         if trainer.world_size > 1:
             torch.distributed.all_gather_object(checkpoint[_KEY], states)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget an earlier training."""
+        self._epoch_start, self._loaded = {}, None
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Read the states of this process; they are set when training starts."""
-        if trainer.state.fn != TrainerFn.FITTING:
+        """Read the states of this process; they are set when training starts.
+
+        Nothing is read of the checkpoint to which a finder of learning rate or batch size goes back as training starts.
+        """
+        if trainer.state.fn != TrainerFn.FITTING or self._epoch_start:
             return
         of_ranks = checkpoint.get(_KEY, [])
+        if of_ranks and not of_ranks[0]["epoch_start"]:
+            return
         self._loaded = of_ranks[trainer.global_rank] if len(of_ranks) == trainer.world_size else None
         if of_ranks and self._loaded is None:
             other = f"was written by {len(of_ranks)} processes, and there are {trainer.world_size} now"

@@ -121,7 +121,8 @@ class AlternatingModule(BottleneckDiscriminator, ABC):
         """Make the optimizers of generator and discriminator, and their schedulers if there are any."""
         make = self.optimizer or (lambda parameters: Adam(parameters, lr=2e-4, betas=(0.5, 0.999)))
         discriminator = [weight for network in self.discriminator for weight in network.parameters()]
-        optimizers = [make(self.generator.parameters()), (self.discriminator_optimizer or make)(discriminator)]
+        made = make(self.generator.parameters()), (self.discriminator_optimizer or make)(discriminator)
+        optimizers = [self.at_lr(optimizer) for optimizer in made]
         if self.lr_scheduler is None:
             return optimizers
         schedulers = [self.lr_scheduler(optimizer) for optimizer in optimizers]

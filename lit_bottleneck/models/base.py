@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.plugins import DoublePrecision
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from lit_bottleneck.beta import BetaController
@@ -56,12 +57,14 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
             module, too. A subclass or an instance sets it; ``monitor`` then takes the new name.
         mean_names: what ``measure`` averages over a split, whichever batches there are.
         progress_bar_metric: which metric of the validation the progress bar shows.
+        lr: the learning rate of the optimizer, in place of its own, set by ``LearningRateFinder`` or by hand.
         stops_at_non_finite_loss: see ``training_loss``; ``callbacks.SkipNonFinite`` sets it to False.
     """
 
     log_names: Mapping[str, str] = MappingProxyType({})
     mean_names: ClassVar[tuple[str, ...]] = ()
     progress_bar_metric: ClassVar[str] = ""
+    lr: float | None = None
     stops_at_non_finite_loss = True
     _dataloader_idx = 0  # of those of an evaluation
 
@@ -115,7 +118,7 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
     def configure_optimizers(self) -> Any:
         """Make the optimizer, and the scheduler if there is one."""
         make = self.optimizer or partial(torch.optim.Adam, lr=1e-3)
-        optimizer = make(self.parameters())
+        optimizer = self.at_lr(make(self.parameters()))
         if self.lr_scheduler is None:
             return optimizer
         scheduler = self.lr_scheduler(optimizer)
@@ -123,6 +126,12 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
         if hasattr(scheduler, "monitor"):  # ReduceLROnPlateau of Lightning's CLI
             configuration["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": configuration}
+
+    def at_lr(self, optimizer: Optimizer) -> Optimizer:
+        """Return an optimizer at the learning rate ``lr``, if that is set."""
+        for group in [] if self.lr is None else optimizer.param_groups:
+            group["lr"] = self.lr
+        return optimizer
 
     def training_loss(self, network: str = "", /, **terms: Tensor) -> Tensor:
         """Add up the terms of the loss; log them and their sum, and stop if one is not finite.
@@ -234,6 +243,10 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
         for metric in (part for part in self.modules() if isinstance(part, Metric)):
             metric.reset()
         warn_of_warmup(self)
+        if (
+            self.lr is not None and self.trainer.lr_scheduler_configs
+        ):  # a LearningRateFinder leaves them at the old rate
+            self.trainer.strategy.setup_optimizers(self.trainer)
 
     def on_train_start(self) -> None:
         """Refuse a loader whose last batch is one example, if a layer normalises by the batch."""
