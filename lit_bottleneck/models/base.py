@@ -204,7 +204,7 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
         """Return the metrics of the split ``"val"`` or ``"test"``; each of several dataloaders has its own."""
         split = self._split(stage)
         if split not in self.metrics:
-            self.metrics[split] = deepcopy(self.metrics[stage])
+            self.metrics[split] = deepcopy(self.metrics[stage]).train()  # as they are between evaluations
             for metric in cast(SplitMetrics, self.metrics[split]).values():
                 cast(Metric, metric).reset()
         return cast(SplitMetrics, self.metrics[split])

@@ -70,5 +70,6 @@ def test_training_between_validations_of_several_dataloaders_keeps_them_apart() 
     after = trainer().validate(model, LOADERS, verbose=False)
     assert found == pytest.approx(after[0] | after[1], rel=1e-6)
     assert set(model.state_dict()) == state
+    assert all(part.training for part in model.modules())
     [alone] = trainer().validate(model, LOADERS[0], verbose=False)
     assert alone["val/loss"] == after[0]["val/loss/dataloader_idx_0"]
