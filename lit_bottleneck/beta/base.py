@@ -90,12 +90,11 @@ class BetaController(RecordsArguments, nn.Module, ABC):
         Args:
             state: as ``get_extra_state`` returns it, or a dictionary, of checkpoints before version 0.2.0.
         """
-        own = self._state()
+        own, kind = self._state(), _kind_of(state)
         if isinstance(state, Mapping):
-            kind, state = state["kind"], {name: value for name, value in state.items() if name != "kind"}
-        else:  # flatten loads what a sharded strategy has not loaded yet
+            state = {name: value for name, value in state.items() if name != "kind"}
+        else:
             count, *numbers = torch.flatten(state).tolist()
-            kind = bytes(map(int, numbers[int(count) :])).decode()
             state = dict(zip(own, numbers[: int(count)], strict=False)) if count == len(own) else {}
         if kind != self.state_kind or state.keys() != own.keys():
             warnings.warn(f"{_AFRESH.format(self.state_kind)}: the checkpoint holds that of {kind}", stacklevel=2)
@@ -163,6 +162,7 @@ def controllers_from(beta: Mapping[str, Any]) -> nn.ModuleDict:
     if not beta:
         raise ConfigurationError("beta must have at least one price; got an empty dictionary")
     controllers = nn.ModuleDict()
+    controllers.register_load_state_dict_pre_hook(_leave_out_others)
     for name, price in beta.items():
         try:
             controllers[name] = controller_from(price)
@@ -178,14 +178,28 @@ def mean_over_examples(values: Tensor) -> Tensor:
     return values.sum() / max(values.numel(), 1)
 
 
+def _kind_of(state: Tensor | Mapping[str, Any]) -> str:
+    """Return the kind of controller that a state of either form belongs to."""
+    if isinstance(state, Mapping):
+        return str(state["kind"])
+    count, *numbers = torch.flatten(state).tolist()  # flatten loads what a sharded strategy has not loaded yet
+    return bytes(map(int, numbers[int(count) :])).decode()
+
+
+def _leave_out_others(prices: nn.Module, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Let a checkpoint load that has states of prices that the module does not have, with a warning."""
+    own, states = prices.state_dict(prefix=prefix), (key for key in list(state_dict) if key.endswith("_extra_state"))
+    none = f"a {type(prices).__name__} has not" if isinstance(prices, BetaController) else "these prices have not"
+    for key in (key for key in states if key.startswith(prefix) and key not in own):
+        kind = _kind_of(state_dict.pop(key))
+        warnings.warn(f"the checkpoint holds a state of beta, which {none}: {key}, of {kind}", stacklevel=2)
+
+
 def _settle_state(controller: BetaController, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
     """Let a checkpoint load that has a state where the controller has none, or the reverse, with a warning."""
-    key, kind = f"{prefix}_extra_state", type(controller)
-    has_state = kind.get_extra_state is not nn.Module.get_extra_state
-    if key in state_dict and not has_state:
-        del state_dict[key]
-        warnings.warn(f"the checkpoint holds a state of beta, which a {kind.__name__} has not", stacklevel=2)
-    elif has_state and key not in state_dict:
+    _leave_out_others(controller, state_dict, prefix)
+    key = f"{prefix}_extra_state"
+    if type(controller).get_extra_state is not nn.Module.get_extra_state and key not in state_dict:
         state_dict[key] = controller.get_extra_state()
         _, strict, *_ = rest
         if strict:

@@ -3,6 +3,7 @@
 Each command imports what it needs: ``lit-bottleneck recipes`` needs neither torch nor Lightning.
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: the arguments. Default: those of the process.
     """
+    if args is None and not sys.flags.safe_path and not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())  # as python -m does, but last: a file here shadows no installed package
     arguments = list(sys.argv[1:] if args is None else args)
     command = arguments[0] if arguments else ""
     for message in _NOT_FOR_USERS:

@@ -16,12 +16,13 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_info
-from torch import Tensor
 
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, RandomStates, ResumePoint, run_folder
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import resume
 from lit_bottleneck.cli.errors import REFUSALS, Parser, exit_on_configuration_errors, refusing
+from lit_bottleneck.models.disagreements import check_weights, warn_of_arguments
+from lit_bottleneck.models.stored_arguments import StoredArguments
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO, check_checkpoint
 from lit_bottleneck.training.memory import keep_freed_memory
 
@@ -60,6 +61,7 @@ class BottleneckCLI(LightningCLI):
     def __init__(self, args: ArgsType = None, stopped_run: resume.StoppedRun | None = None) -> None:
         keep_freed_memory()
         self._stopped_run = stopped_run
+        self._stored_arguments: dict[str, Any] = {}
         words = sys.argv[1:] if args is None else args
         self._first_word = words[0] if isinstance(words, list) and words else None
         with exit_on_configuration_errors(self):
@@ -103,9 +105,10 @@ class BottleneckCLI(LightningCLI):
             raise ConfigurationError("--ckpt_path: must be a file; got 'best', which is known within a training only")
         if path:
             with refusing("--ckpt_path: "):
-                checkpoint = check_checkpoint(path, weights_only=command.weights_only is not False)
+                checkpoint = check_checkpoint(path, weights_only=command.weights_only is not False) or {}
             if self.subcommand == "fit" and checkpoint and "optimizer_states" not in checkpoint:
                 raise ConfigurationError(f"--ckpt_path: {path} holds weights alone: no training continues from it")
+            self._stored_arguments = checkpoint.get("hyper_parameters", {})
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer."""
@@ -114,6 +117,8 @@ class BottleneckCLI(LightningCLI):
         path = command.get("ckpt_path")
         if path:
             self.model.register_load_state_dict_pre_hook(_check_weights)
+            if not isinstance(self.model, StoredArguments):  # which compares them itself
+                warn_of_arguments(self._stored_arguments, self.model.hparams, trains=self.subcommand == "fit")
             reads_files = type(self.trainer.strategy).load_checkpoint is Strategy.load_checkpoint
             if reads_files and Path(path).is_dir():
                 raise ConfigurationError(f"--ckpt_path: {path} is no checkpoint: it is a folder")
@@ -216,19 +221,8 @@ def _without_validation(callbacks: list[Callback], is_saved: bool) -> list[Callb
 
 
 def _check_weights(model: LightningModule, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-    """Refuse the weights of another model in one line."""
-    if prefix or not model.strict_loading:  # a prefix: of the copy that a weight-averaging callback has made
-        return
-    own = model.state_dict()
-    wrong = [f"it lacks {name}" for name in own if name not in state_dict]
-    wrong += [f"it has {name}" for name in state_dict if name not in own]
-    wrong += [
-        f"{name} is of the shape {tuple(value.shape)}, not {tuple(own[name].shape)}"
-        for name, value in state_dict.items()
-        if isinstance(value, Tensor) and isinstance(own.get(name), Tensor) and value.shape != own[name].shape
-    ]
-    if wrong:
-        raise ConfigurationError(f"--ckpt_path: of another model than this {type(model).__name__}: {'; '.join(wrong)}")
+    if not prefix and model.strict_loading:  # a prefix: of the copy that a weight-averaging callback has made
+        check_weights(model, state_dict)
 
 
 class _Parsed(BaseException):

@@ -24,7 +24,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.cli.messages import in_one_line
+from lit_bottleneck.cli.messages import in_one_line, way_out
 
 PATH_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 REFUSALS = (ValueError, ImportError, *PATH_ERRORS, MisconfigurationException)
@@ -68,7 +68,7 @@ class Parser(LightningArgumentParser):
             raise ConfigurationError(message) from ex
         if vars(rank_zero_only).get("rank"):
             time.sleep(_PATIENCE)
-        super().error(in_one_line(message) + _HINT, ex)
+        super().error(in_one_line(message) + way_out(message) + _HINT, ex)
 
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Read a configuration file, and name the one that cannot be read."""
@@ -81,7 +81,21 @@ class Parser(LightningArgumentParser):
             if not isinstance(content, dict):
                 kind = "nothing" if content is None else f"a {type(content).__name__}"
                 self.error(f"argument --config: {path} must hold keys and their values; it holds {kind}")
-        return super().parse_path(cfg_path, *args, **kwargs)
+        parsed = super().parse_path(cfg_path, *args, **kwargs)
+        if path.is_file():
+            self._refuse_unknown(path, content, parsed)
+        return parsed
+
+    def _refuse_unknown(self, path: Path, content: dict[str, Any], parsed: Namespace) -> None:
+        """Refuse unknown keys that hold no value, which jsonargparse ignores."""
+        known = {action.dest for action in self._actions}
+        sections = {dest.partition(".")[0] for dest in known}
+        for key in _empty_sections(content) if "subcommand" not in known else ():
+            section, _, rest = key.partition(".")
+            is_option = section != "trainer" or f"trainer.{rest.partition('.')[0]}" in known or not rest
+            is_optional = key.endswith((".init_args", ".dict_kwargs"))
+            if section not in sections or not is_option or not (is_optional or key in parsed):
+                self.error(f"argument --config: {path} has the key {key}, which is not known")
 
     def add_instantiator(self, instantiator: Callable[..., Any], class_type: type, subclasses: bool = True) -> None:
         """Keep Lightning's instantiators of models and data for ``instantiate``."""
@@ -157,6 +171,14 @@ def _sections(tree: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
             yield key, tree
         for name, value in tree.items():
             yield from _sections(value, f"{key}.{name}" if key else name)
+
+
+def _empty_sections(tree: dict[str, Any], key: str = "") -> Iterator[str]:
+    """Yield the keys that hold no key."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            place = f"{key}.{name}" if key else str(name)
+            yield from _empty_sections(value, place) if value else (place,)
 
 
 @contextmanager

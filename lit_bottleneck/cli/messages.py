@@ -25,6 +25,7 @@ _NOISE = re.compile(
     r"$|Does not validate against|Subtypes:|Errors:|Given value type:|must be NoneType|Expected a (config )?path but|"
     r"Subclass types expect one of|a class path \(str\)|a dict with|Cannot take a Union of no"
 )
+_OF_THE_MODEL = re.compile(r"(?:unrecognized arguments:.* --|Option ')(optimizer|lr_scheduler)\b")
 
 
 class _Reason(NamedTuple):
@@ -61,6 +62,16 @@ def in_one_line(message: str) -> str:
     if levels and levels[-1].startswith("("):
         place = f"{place} {levels[-1]}"
     return _cut(": ".join(filter(None, [place, "; ".join(parts)])))
+
+
+def way_out(message: str) -> str:
+    """Return where Lightning's options of optimizers are here, for a message that one of them is unknown.
+
+    >>> way_out("unrecognized arguments: --optimizer=SGD")
+    ': it is an argument of the model, --model.init_args.optimizer'
+    """
+    found = _OF_THE_MODEL.search(message)
+    return f": it is an argument of the model, --model.init_args.{found[1]}" if found else ""
 
 
 def _reasons(message: str) -> list[_Reason]:
