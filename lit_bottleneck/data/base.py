@@ -2,14 +2,14 @@
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lit_bottleneck.checks import ConfigurationError, whole_number
+from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
 from lit_bottleneck.data.dataset import Batch, BatchedDataset, Examples, keep_batch
 from lit_bottleneck.data.evaluation_sampler import EvaluationSampler
 from lit_bottleneck.data.splits import check_val_size, random_split, stratified_split, validation_count
@@ -33,6 +33,7 @@ class ExamplesDataModule(LightningDataModule):
         val_size: validation examples, held out of the training examples: a count (int) or a fraction (float). 0 trains
             on all of them.
         drop_last: leave out the last training batch of an epoch where it is smaller than the others.
+        predict_part: the examples to predict: "train" (in order, not augmented), "val" or "test".
 
     Raises:
         ConfigurationError: if an argument is out of its range.
@@ -51,6 +52,7 @@ class ExamplesDataModule(LightningDataModule):
         seed: int = 0,
         val_size: int | float = 0.1,
         drop_last: bool = False,
+        predict_part: Part = "test",
     ) -> None:
         super().__init__()
         if dims is not None:
@@ -61,6 +63,7 @@ class ExamplesDataModule(LightningDataModule):
         self.seed = whole_number("seed", seed, at_least=0, at_most=2**32 - 1)  # as scikit-learn's random_state
         self.val_size = check_val_size(val_size)
         self.drop_last = drop_last
+        self.predict_part: Part = one_of("predict_part", predict_part, get_args(Part))
         self._datasets: dict[Part, BatchedDataset] = {}
 
     @abstractmethod
@@ -114,7 +117,7 @@ class ExamplesDataModule(LightningDataModule):
         if self.drop_last and rows < self.batch_size:
             left = f"drop_last=True leaves no batch of {rows} training examples with batch_size={self.batch_size}"
             raise ConfigurationError(f"{left}: set a batch_size of at most {rows}")
-        return self._loader("train", shuffle=True)
+        return self._loader(self.dataset("train"), shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Return the validation batches; without validation examples an empty list, so that Lightning skips it."""
@@ -125,19 +128,31 @@ class ExamplesDataModule(LightningDataModule):
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Return the test batches, in order."""
-        return self._loader("test")
+        """Return the batches of ``predict_part``, in order.
+
+        Raises:
+            ConfigurationError: if that part has no examples.
+        """
+        dataset = self.dataset(self.predict_part)
+        if self.predict_part == "train":
+            dataset = self.make_dataset(dataset.examples, "val")
+        if not len(dataset):
+            raise ConfigurationError(f"predict_part={self.predict_part!r} needs examples; this part has none")
+        return self._loader(dataset)
 
     def _evaluation_loader(self, part: Part) -> DataLoader[Batch]:
         """Return the batches of this process; with several processes, those of ``EvaluationSampler``."""
         processes = getattr(self.trainer, "distributed_sampler_kwargs", None) or {"num_replicas": 1}
         if processes["num_replicas"] == 1 or getattr(self.trainer, "overfit_batches", 0):  # that replaces all samplers
-            return self._loader(part)
-        return self._loader(part, batches=EvaluationSampler(self.dataset(part), self.batch_size, **processes))
+            return self._loader(self.dataset(part))
+        batches = EvaluationSampler(self.dataset(part), self.batch_size, **processes)
+        return self._loader(self.dataset(part), batches=batches)
 
-    def _loader(self, part: Part, shuffle: bool = False, batches: EvaluationSampler | None = None) -> DataLoader[Batch]:
+    def _loader(
+        self, dataset: BatchedDataset, shuffle: bool = False, batches: EvaluationSampler | None = None
+    ) -> DataLoader[Batch]:
         return DataLoader(
-            self.dataset(part),
+            dataset,
             batch_size=self.batch_size if batches is None else None,
             shuffle=shuffle,
             drop_last=shuffle and self.drop_last,

@@ -35,7 +35,8 @@ def warn_of_arguments(stored: Mapping[str, Any], given: Mapping[str, Any], train
         trains: whether training goes on; if not, arguments that only training needs are left out.
     """
     stored, given = _plain(stored), _plain(given)
-    changed, kept = [], []
+    changed: list[str] = []
+    kept: list[str] = []
     for name in stored.keys() & given.keys():
         if trains or name not in _FOR_TRAINING:
             for one in _differences(stored[name], given[name], name):

@@ -27,6 +27,7 @@ from lit_bottleneck.beta import (
     ScheduledBeta,
     controller_from,
 )
+from lit_bottleneck.bottleneck import GaussianBottleneck
 from lit_bottleneck.hparams import to_config
 from tests.beta.controllers import KINDS, RATES, drive
 
@@ -369,3 +370,31 @@ def test_a_users_controller_keeps_its_state_and_may_override_update() -> None:
     loaded.load_state_dict(live.state_dict())
     assert live.beta == loaded.beta == 0.2
     assert counting.beta == 1.0
+
+
+class Priced(GaussianBottleneck, nn.Module):
+    pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_price_and_prices_by_name_load_each_others_checkpoint_with_a_warning(kind: str) -> None:
+    own = KINDS[kind]().get_extra_state()
+    single, named = Priced(beta=moved(kind)), Priced(beta={"shared": moved(kind)})
+    afresh = f"{moved(kind).state_kind} starts afresh"
+    for model, other, key, none in (
+        (
+            Priced(beta=KINDS[kind]()),
+            named,
+            "beta_controller.shared._extra_state",
+            f"a {type(moved(kind)).__name__} has not",
+        ),
+        (Priced(beta={"shared": KINDS[kind]()}), single, "beta_controller._extra_state", "these prices have not"),
+        (Priced(beta={"other": KINDS[kind]()}), named, "beta_controller.shared._extra_state", "these prices have not"),
+    ):
+        left_out = re.escape(f"a state of beta, which {none}: {key}, of {moved(kind).state_kind}")
+        with pytest.warns(UserWarning, match=left_out), pytest.warns(UserWarning, match=re.escape(afresh)):
+            model.load_state_dict(other.state_dict())
+        [state] = [value for name, value in model.state_dict().items() if name.endswith("_extra_state")]
+        assert torch.equal(state, own)
+    with pytest.warns(UserWarning, match=r"these prices have not: beta_controller\.shared\._extra_state"):
+        Priced(beta={"shared": 0.5}).load_state_dict(named.state_dict())

@@ -239,6 +239,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_arguments_of_the_command_hold_against_those_of_the_checkpoint(folder: Path) -> None:
     main(["fit", *DIGITS])
     [checkpoint] = folder.rglob("best.ckpt")
-    cli = BottleneckCLI(["test", *DIGITS, "--model.init_args.eval_samples", "3", "--ckpt_path", str(checkpoint)])
+    with pytest.warns(UserWarning, match="those given here hold: eval_samples: 0 in the checkpoint, 3 here"):
+        cli = BottleneckCLI(["test", *DIGITS, "--model.init_args.eval_samples", "3", "--ckpt_path", str(checkpoint)])
     assert cli.model.eval_samples == 3
     assert cli.trainer.callback_metrics["test/accuracy"] > 0

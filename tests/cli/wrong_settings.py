@@ -18,6 +18,8 @@ WHILE_PARSED: list[Case] = [
     # keys
     ("vib_digits", "--trainer.max_epoch=3", "unrecognized arguments: --trainer.max_epoch=3"),  # an abbreviation
     ("vib_digits", "--model.betta=1", "betta"),
+    ("vib_digits", "--optimizer=SGD", "it is an argument of the model, --model.init_args.optimizer"),
+    ("vib_digits", "--lr_scheduler.gamma=0.1", "it is an argument of the model, --model.init_args.lr_scheduler"),
     ("vib_digits", "--trainer.callbacks.monitr=1", "monitr"),
     ("", f"--model={MODEL} --data={DATA}", "encoder"),
     ("vib_digits", "--trainer=[1]", "trainer"),

@@ -2,8 +2,10 @@ import pytest
 import torch
 from lightning import LightningModule
 from torch import nn
+from torchvision.transforms import v2 as transforms
 
 from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.data import Digits
 from lit_bottleneck.data.base import LabelledDataModule
 from lit_bottleneck.data.dataset import Examples
 from tests.quiet import trainer
@@ -61,6 +63,25 @@ def test_training_is_reshuffled_and_the_other_parts_are_in_order():
     assert sorted(first) == sorted(second)
     assert rows(data.val_dataloader()) == sorted(rows(data.val_dataloader()))
     assert rows(data.test_dataloader()) == rows(data.predict_dataloader()) == list(range(30, 40))
+
+
+def test_the_part_to_predict_is_an_argument():
+    parts = {part: Tokens(val_size=10, predict_part=part) for part in ("train", "val", "test")}
+    assert rows(parts["train"].predict_dataloader()) == sorted(rows(parts["train"].train_dataloader()))
+    assert rows(parts["val"].predict_dataloader()) == rows(parts["val"].val_dataloader())
+    assert rows(parts["test"].predict_dataloader()) == rows(parts["test"].test_dataloader())
+    with pytest.raises(ConfigurationError, match="predict_part='val' needs examples; this part has none"):
+        Tokens(val_size=0, predict_part="val").predict_dataloader()
+    with pytest.raises(ConfigurationError, match=r"predict_part must be one of .*; got 'all'"):
+        Tokens(predict_part="all")
+
+
+def test_training_examples_are_predicted_without_augmentation():
+    augmented = Digits(augment=[transforms.RandomHorizontalFlip(1.0)], predict_part="train")
+    first, _ = next(iter(augmented.predict_dataloader()))
+    plain, _ = next(iter(Digits(predict_part="train").predict_dataloader()))
+    assert torch.equal(first, plain)
+    assert torch.equal(augmented.dataset("train")[list(range(64))][0], plain.flip(-1))
 
 
 def test_setup_loads_once():
