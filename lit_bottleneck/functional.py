@@ -14,10 +14,9 @@ from torch import Tensor
 InterpolationMode = Literal["linear", "slerp", "variance_preserving"]
 
 _LOWEST_LOG_VAR, _HIGHEST_LOG_VAR = -14.0, 8.0
-_HALF_DIFFERENCE = (1 / _HIGHEST_LOG_VAR + 1 / _LOWEST_LOG_VAR) / 2
+_HALF_DIFFERENCE, _MEAN_OF_INVERSES = ((1 / _HIGHEST_LOG_VAR + sign / _LOWEST_LOG_VAR) / 2 for sign in (1, -1))
 _CANCELLED = 1e-4
 _AT_ONCE = 2**22  # numbers in memory: 32 MiB
-_MEAN_OF_INVERSES = (1 / _HIGHEST_LOG_VAR - 1 / _LOWEST_LOG_VAR) / 2
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -42,9 +41,8 @@ def bounded_log_var(raw: Tensor) -> Tensor:
     [-14.0, 0.0, 8.0]
     """
     raw = at_least_float32(raw)
-    if torch.onnx.is_in_onnx_export():  # ONNX has no hypot; where the square would overflow, the value is at its bound
-        raw = raw.clamp(-1e12, 1e12)
-        return raw * (raw * inverse_log_var_bound(raw)).square().add(1).rsqrt()
+    if torch.onnx.is_in_onnx_export():  # ONNX has no hypot; the clamp, far beyond the bounds, keeps the square finite
+        return (raw := raw.clamp(-1e12, 1e12)) * (raw * inverse_log_var_bound(raw)).square().add(1).rsqrt()
     return raw / torch.hypot(raw.new_ones(()), raw * inverse_log_var_bound(raw))
 
 
