@@ -1,7 +1,7 @@
 """Sums over Gaussian codes, and the base class of the metrics that follow from them."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -11,6 +11,7 @@ from torchmetrics import Metric
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.functional import kl_per_dimension
 from lit_bottleneck.metrics.base import RowMetric, check_finite, flat
+from lit_bottleneck.metrics.scatter import merged_scatter, scatter_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,10 +21,9 @@ class CodeSums:
     Attributes:
         count: ``()``, the number of codes.
         examples: ``()``, the number of examples, which have several codes each where a mask tells positions apart.
-        origin: ``(K,)``, the mean of one of the codes. Offsets are measured from it, so that nothing cancels in a
-            variance, which is exactly 0 in a constant dimension.
+        origin: ``(K,)``, the mean of one of the codes, from which offsets are measured.
         offsets: ``(K,)``, of ``mean - origin``.
-        squares: ``(K,)`` of the squares of offsets, or ``(K, K)`` of their outer products.
+        scatter: ``(K,)`` or ``(K, K)``, see ``scatter_of``: exactly 0 in a constant dimension.
         variances: ``(K,)``, of ``exp(log_var)``.
         log_vars: ``(K,)``, of ``log_var``.
         rates: ``(K,)``, of the KL from N(0, 1) in nats.
@@ -33,7 +33,7 @@ class CodeSums:
     examples: Tensor
     origin: Tensor
     offsets: Tensor
-    squares: Tensor
+    scatter: Tensor
     variances: Tensor
     log_vars: Tensor
     rates: Tensor
@@ -43,16 +43,6 @@ class CodeSums:
         """K."""
         return len(self.origin)
 
-    def at(self, origin: Tensor) -> Self:
-        """Return the same sums, with offsets from another origin."""
-        shift = self.origin - origin
-        if self.squares.dim() > 1:
-            cross = self.offsets[:, None] * shift
-            squares = cross + cross.mT + self.count * shift[:, None] * shift
-        else:
-            squares = 2 * self.offsets * shift + self.count * shift.square()
-        return replace(self, origin=origin, offsets=self.offsets + self.count * shift, squares=self.squares + squares)
-
     def row(self) -> Tensor:
         """Return all numbers in one row."""
         return torch.cat([value.flatten() for value in vars(self).values()])
@@ -60,8 +50,8 @@ class CodeSums:
     @classmethod
     def from_row(cls, row: Tensor, width: int, joint: bool) -> Self:
         """Return the sums that ``row`` made a row of."""
-        count, examples, origin, offsets, squares, *others = row.split(_sizes(width, joint))
-        return cls(count[0], examples[0], origin, offsets, squares.view(width, width) if joint else squares, *others)
+        count, examples, origin, offsets, scatter, *others = row.split(_sizes(width, joint))
+        return cls(count[0], examples[0], origin, offsets, scatter.view(width, width) if joint else scatter, *others)
 
 
 def row_size(width: int, joint: bool) -> int:
@@ -79,7 +69,7 @@ def sums_of(mean: Tensor, log_var: Tensor, joint: bool, examples: int | None = N
     Args:
         mean: ``(B, K)``, float64.
         log_var: the shape of ``mean``.
-        joint: whether to sum outer products of the means, for their covariance, or squares only.
+        joint: whether to sum for the covariance of the means, or for their variances only.
         examples: the number of examples that have these codes. Default: one for each.
     """
     origin = mean[0] if len(mean) else mean.new_zeros(mean.shape[1])
@@ -89,7 +79,7 @@ def sums_of(mean: Tensor, log_var: Tensor, joint: bool, examples: int | None = N
         examples=mean.new_tensor(len(mean) if examples is None else examples),
         origin=origin,
         offsets=offsets.sum(0),
-        squares=offsets.T @ offsets if joint else offsets.square().sum(0),
+        scatter=scatter_of(offsets, joint),
         variances=log_var.exp().sum(0),
         log_vars=log_var.sum(0),
         rates=kl_per_dimension(mean, log_var).sum(0),
@@ -99,8 +89,15 @@ def sums_of(mean: Tensor, log_var: Tensor, joint: bool, examples: int | None = N
 def merged(ours: CodeSums, theirs: CodeSums) -> CodeSums:
     """Return the sums over the codes of both."""
     origin = torch.where(ours.count > 0, ours.origin, theirs.origin)
-    first, second = vars(ours.at(origin)), vars(theirs.at(origin))
-    return CodeSums(**{name: first[name] + second[name] for name in first} | {"origin": origin})
+    both = (ours, theirs)
+    means = [one.offsets / one.count.clamp(min=1) for one in both]
+    apart = ours.origin - theirs.origin + means[0] - means[1]
+    found = {name: vars(ours)[name] + vars(theirs)[name] for name in vars(ours)} | {
+        "origin": origin,
+        "offsets": sum(one.offsets + one.count * (one.origin - origin) for one in both),
+        "scatter": merged_scatter(ours.scatter, theirs.scatter, (ours.count, theirs.count), apart),
+    }
+    return CodeSums(**found)
 
 
 def checked_codes(mean: Tensor, log_var: Tensor, mask: Tensor | None = None, dim: int = 1) -> tuple[Tensor, Tensor]:

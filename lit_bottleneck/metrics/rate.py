@@ -86,6 +86,6 @@ def _compute(sums: CodeSums, threshold: float, bits: bool, per_dimension: bool) 
     if sums.count == 0:
         raise ValueError("the rate needs at least 1 code; got 0")
     rates = sums.rates / sums.examples / (math.log(2) if bits else 1)
-    variances = sums.squares / sums.count - (sums.offsets / sums.count).square()
+    variances = sums.scatter / sums.count
     found = {"rate": rates.sum(), "active_units": (variances > threshold).sum()}
     return found | {"rate_per_dimension": rates} if per_dimension else found
