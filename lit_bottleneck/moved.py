@@ -21,7 +21,6 @@ _NEW_NAMES = {
     "likelihoods._bernoulli": "likelihoods.bernoulli",
     "likelihoods._gaussian": "likelihoods.gaussian",
     "likelihoods._levels": "likelihoods.discrete",
-    "metrics.frechet_distance": "metrics.sample_quality",
     "metrics.importance_weighted_bound": "metrics.elbo",
     "metrics.kernel_distance": "metrics.sample_quality",
     "metrics.mig": "metrics.gaps",

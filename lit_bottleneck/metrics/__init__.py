@@ -15,13 +15,14 @@ from lit_bottleneck.metrics.dci import DCI
 from lit_bottleneck.metrics.elbo import ELBO, ImportanceWeightedBound
 from lit_bottleneck.metrics.factor_probe import FactorProbe
 from lit_bottleneck.metrics.features import CodeFeatures, FeatureExtractor, InceptionFeatures, RawFeatures
+from lit_bottleneck.metrics.frechet_distance import FrechetDistance
 from lit_bottleneck.metrics.gaps import MIG, SAP
 from lit_bottleneck.metrics.marginal_moments import MarginalMoments
 from lit_bottleneck.metrics.mode_coverage import ModeCoverage
 from lit_bottleneck.metrics.mutual_information import MutualInformation
 from lit_bottleneck.metrics.path_quality import PathQuality
 from lit_bottleneck.metrics.rate import Rate
-from lit_bottleneck.metrics.sample_quality import FrechetDistance, KernelDistance, PrecisionRecall
+from lit_bottleneck.metrics.sample_quality import KernelDistance, PrecisionRecall
 
 __all__ = [
     "DCI", "ELBO", "MIG", "SAP", "ClassConditionalTotalCorrelation", "CodeFeatures", "FactorProbe", "FeatureExtractor",

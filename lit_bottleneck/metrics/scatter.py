@@ -47,7 +47,8 @@ def scatter_root(scatter: Tensor) -> Tensor:
     if len(scatter) <= _WIDEST_ROOT:
         return scatter
     values, vectors = torch.linalg.eigh(scatter)
-    return (vectors * values.clamp(min=0).sqrt()).T
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()).T
+    return root
 
 
 def _root(rows: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Distances between two sets of features: closed forms, and independent numpy implementations."""
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -9,6 +10,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lit_bottleneck.metrics import FrechetDistance, KernelDistance, PrecisionRecall
 from lit_bottleneck.metrics.sample_quality import precision_recall
@@ -87,6 +89,42 @@ def test_frechet_distance_equals_the_matrix_square_root_of_scipy() -> None:
     root = scipy.linalg.sqrtm(cov_r @ cov_g).real
     expected = ((mean_r - mean_g) ** 2).sum() + np.trace(cov_r + cov_g - 2 * root)
     assert fed(FrechetDistance(5), real, generated).compute().item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [7, 64])
+def test_frechet_distance_far_from_the_origin_is_that_of_fractions(batch: int) -> None:
+    """Features of 1e8 and a deviation of 1, as whole quarters, so that float64 holds them and fractions are exact.
+
+    In one dimension the distance is ``(m - m')^2 + (s - s')^2``, with variances by n - 1. Sums of squares of 1e16 have
+    steps of 2 in float64.
+    """
+    real, generated = (1e8 + (4 * (randn(64, 1, seed=i) * (1 + i) + i)).double().round() / 4 for i in (0, 1))
+    moments = []
+    for x in (real, generated):
+        x = [Fraction(number) for number in x[:, 0].tolist()]
+        mean = sum(x) / 64
+        moments.append((mean, sum((number - mean) ** 2 for number in x) / 63))
+    (m, v), (n, w) = moments
+    expected = float((m - n) ** 2) + (math.sqrt(v) - math.sqrt(w)) ** 2
+    metric = FrechetDistance(1)
+    for rows in range(0, 64, batch):
+        metric.update(real[rows : rows + batch], real=True)
+        metric.update(generated[rows : rows + batch], real=False)
+    assert 1 < expected < 4
+    assert metric.compute().item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_frechet_distance_is_that_of_torchmetrics() -> None:
+    """Where nothing cancels; its sums are in float64 too."""
+
+    class Identity(torch.nn.Identity):
+        num_features = 6
+
+    real, generated = randn(90, 6, seed=1) @ randn(6, 6, seed=2), randn(70, 6, seed=3)
+    theirs = FrechetInceptionDistance(Identity()).set_dtype(torch.float64)
+    assert fed(FrechetDistance(6), real, generated).compute().item() == pytest.approx(
+        fed(theirs, real, generated).compute().item(), rel=1e-6
+    )
 
 
 def test_frechet_distance_of_a_set_from_itself_is_zero_also_with_fewer_samples_than_features() -> None:
