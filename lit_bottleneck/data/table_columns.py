@@ -18,6 +18,7 @@ Column = NDArray[Any]  # (N,): numbers, float64 with NaN where one is missing; o
 Columns = dict[str, Column]
 
 _SUFFIXES = (".csv", ".tsv", ".parquet")
+_NESTED = (list, tuple, set, dict, np.ndarray)
 _INSTALL = "pip install 'lit_bottleneck[table]'"
 
 
@@ -174,6 +175,9 @@ def _array_columns(source: Any) -> Iterable[tuple[str, Any]]:
         source = {name: source[name] for name in fields} if fields else {"x": source}
     for name, given in source.items():
         values = np.asarray(given)
+        if np.ma.isMaskedArray(given):
+            values = values.astype(object)
+            values[np.ma.getmaskarray(given)] = None
         if values.ndim == 2:
             yield from ((f"{name}{place}", values[:, place]) for place in range(values.shape[1]))
         elif values.ndim == 1:
@@ -199,10 +203,10 @@ def _column(name: str, values: NDArray[Any]) -> Column:
         raise ConfigurationError(f"column {name!r} holds {values.dtype}, neither numbers nor text: {advice}")
     if values.dtype.kind in "iuf":
         return values.astype(np.float64)
-    nested = [value for value in values.tolist() if isinstance(value, (list, tuple, set, dict, np.ndarray))]
-    if nested:
-        advice = "leave it out, or make a column of each of its entries"
-        raise ConfigurationError(f"column {name!r} holds a {type(nested[0]).__name__} in each row: {advice}")
+    others = [value for value in values.tolist() if isinstance(value, _NESTED) or hasattr(value, "isoformat")]
+    if others:
+        advice = "leave it out, or make columns of numbers or text of it"
+        raise ConfigurationError(f"column {name!r} holds a {type(others[0]).__name__}, no number or text: {advice}")
     given = [None if value is None or value != value else value for value in values.tolist()]
     if all(value is None or is_number(value) for value in given):
         return np.array([np.nan if value is None else float(value) for value in given])

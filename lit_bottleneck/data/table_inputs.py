@@ -101,7 +101,7 @@ class InputEncoding:
             parts.append(encoder.fit([[values[0] for values in known]]).transform(texts))
             is_known = [np.isin(texts[:, place].astype(str), values.astype(str)) for place, values in enumerate(known)]
             parts.append(~np.stack(is_known, 1))
-        return torch.from_numpy(np.concatenate(parts, 1, dtype=np.float64, casting="unsafe")).float()
+        return in_float32(np.concatenate(parts, 1, dtype=np.float64, casting="unsafe"), self.feature_names)
 
     def state(self) -> dict[str, Any]:
         """Return its arguments, as plain values."""
@@ -113,6 +113,20 @@ def standard_scaler(means: Sequence[float], scales: Sequence[float]) -> Standard
     scaler = StandardScaler()
     scaler.mean_, scaler.scale_, scaler.n_features_in_ = np.array(means), np.array(scales), len(means)
     return scaler
+
+
+def in_float32(values: NDArray[np.float64], names: Sequence[str]) -> Tensor:
+    """Return values ``(N, F)`` in float32.
+
+    Raises:
+        ConfigurationError: if one is too large for it, with its column's name.
+    """
+    converted = torch.from_numpy(values).float()
+    if not converted.isfinite().all():
+        row, place = (~converted.isfinite()).nonzero()[0].tolist()
+        told = f"column {names[place]!r} has {values[row, place]:g} in row {row}, in the units of its training rows"
+        raise ConfigurationError(f"{told}, too much for float32: correct the value, or leave out the row")
+    return converted
 
 
 def check_inputs(columns: Columns) -> None:

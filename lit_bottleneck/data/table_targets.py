@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data.table_columns import Column, Columns, as_text, is_text, reads_as_number
-from lit_bottleneck.data.table_inputs import LARGEST, standard_scaler
+from lit_bottleneck.data.table_inputs import LARGEST, in_float32, standard_scaler
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class TargetEncoding:
         if not standardize:
             return cls(task, names, [0.0] * len(names), [1.0] * len(names))
         scaler = StandardScaler().fit(values[rows])
+        for name, scale in zip(names, scaler.scale_.tolist(), strict=True):
+            if not 1e-30 < scale < 1e30:  # float32, in which models keep it
+                told = f"target {name!r} has a standard deviation of {scale:g}"
+                raise ConfigurationError(f"{told}: give it in other units, so that it is between 1e-30 and 1e30")
         return cls(task, names, scaler.mean_.tolist(), scaler.scale_.tolist())
 
     def encode(self, columns: Columns) -> Tensor:
@@ -74,7 +78,7 @@ class TargetEncoding:
         values = _target_numbers(self.task, columns)
         if self.task == "multilabel":
             return torch.from_numpy(values).to(torch.int64)
-        return torch.from_numpy(standard_scaler(self.means, self.scales).transform(values)).float()
+        return in_float32(standard_scaler(self.means, self.scales).transform(values), self.names)
 
     def state(self) -> dict[str, Any]:
         """Return its arguments, as plain values."""

@@ -77,6 +77,8 @@ def test_arrays_by_name_one_array_and_a_structured_one() -> None:
     assert_equal(
         read_columns({"f": x, "y": np.array(["a", "b", ""])}), {"f0": [0, 2, 4], "f1": [1, 3, 5], "y": ["a", "b", ""]}
     )
+    masked = np.ma.array([1.5, 2.5, 3.5], mask=[False, True, False])
+    assert_equal(read_columns({"m": masked}), {"m": [1.5, math.nan, 3.5]})
     structured = np.array([(1, "u"), (2, "v")], dtype=[("n", np.int64), ("s", "U1")])
     assert_equal(read_columns(structured), {"n": [1.0, 2.0], "s": ["u", "v"]})
 
@@ -131,7 +133,11 @@ def test_a_csv_file_that_is_none_is_refused(text: str | bytes, message: str, tmp
     ("source", "message"),
     [
         (pd.DataFrame({"t": pd.to_datetime(["2020-01-01"])}), "column 't' holds datetime64.* neither numbers nor text"),
-        (pd.DataFrame({"v": [[1, 2], [3]]}), "column 'v' holds a list in each row: leave it out"),
+        (pd.DataFrame({"v": [[1, 2], [3]]}), "column 'v' holds a list, no number or text: leave it out"),
+        (
+            pd.DataFrame({"t": pd.to_datetime(["2020-01-01"]).tz_localize("UTC")}),
+            "column 't' holds a Timestamp, no number or text",
+        ),
         ({"z": np.array([1j])}, "column 'z' holds complex128"),
         ({"a": [1, 2], "b": [1]}, re.escape("columns must have as many rows each; got {'a': 2, 'b': 1}")),
         ({"x": np.zeros((2, 1)), "x0": [1, 2]}, "several columns of the name 'x0'"),

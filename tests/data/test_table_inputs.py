@@ -135,6 +135,12 @@ def test_infinite_values_and_rows_without_any(columns: Any, message: str) -> Non
         encoding.encode({"t": read_columns({"t": ["x"] * 3})["t"][: len(columns["a"])]} | columns)
 
 
+def test_a_value_too_far_from_the_training_rows_for_float32() -> None:
+    encoding = InputEncoding.fit(read_columns({"a": [0, 1e-30, 2e-30]}), min_frequency=1)
+    with pytest.raises(ConfigurationError, match=r"column 'a' has 1\.\d*e\+50 in row 1, .* too much for float32"):
+        encoding.encode(read_columns({"a": [1e-30, 1e20]}))
+
+
 def test_numbers_with_text_among_them() -> None:
     columns = read_columns({"age": ["31", "?", "47", "31"], "size": ["1", "2", "3+", "S"]})
     with pytest.raises(ConfigurationError, match=r"'age' mixes numbers and text such as '\?': .*categorical=\['age'\]"):

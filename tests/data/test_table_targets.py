@@ -69,6 +69,7 @@ def test_several_labels() -> None:
         ("regression", [True, False, True], "target 'y' holds text, such as 'True'"),
         ("regression", [1, np.inf, 2], "target 'y' must have a finite value in each row; got inf in row 1"),
         ("regression", [1, 2, None], r"got no value in row 2 \(1 such rows\)"),
+        ("regression", [1, 2, 1e40], r"target 'y' has a standard deviation of 4.71\d*e\+39: give it in other units"),
         ("regression", [1, 2, 1e200], r"got 1e\+200 in row 2"),
         ("classification", ["a", "", "b"], "'y' must have a finite value in each row; got no value in row 1"),
         ("classification", [1, -np.inf, 2], "got -inf in row 1"),
@@ -84,6 +85,12 @@ def test_several_labels() -> None:
 def test_targets_that_the_task_does_not_fit(task: str, values: list[Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         fit(task, {"y": values})
+
+
+def test_targets_too_large_for_float32() -> None:
+    encoding = fit("regression", {"y": [0, 1, 2]}, standardize=False)
+    with pytest.raises(ConfigurationError, match=r"column 'y' has 1e\+50 in row 1, .* too much for float32"):
+        encoding.encode(read_columns({"y": [1, 1e50]}))
 
 
 def test_a_class_that_the_checkpoint_has_not() -> None:
