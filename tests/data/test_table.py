@@ -1,5 +1,6 @@
 """The data module of tables: parts, no leakage, and what a checkpoint keeps, with which it predicts raw rows."""
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
-from lit_bottleneck import VIBClassifier
+from lit_bottleneck import VIBClassifier, VIBRegressor
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data import Table
 from lit_bottleneck.data.base import ExamplesDataModule
@@ -166,6 +167,28 @@ def test_a_checkpoint_predicts_raw_rows_alone(tmp_path: Path) -> None:
     alone = Table.load_from_checkpoint(path, weights_only=True, predict_path=str(new))
     assert torch.equal(torch.cat(list(alone.predict_dataloader())), x)
     assert (alone.class_names, alone.task, alone.target) == (("no", "yes"), "classification", ("sick",))
+
+
+def test_a_regression_of_two_targets_predicts_in_the_units_of_their_columns(tmp_path: Path) -> None:
+    """Targets that inputs determine: an untrained model in the wrong units would be hundreds off."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(400, 2))
+    columns = {"x": x, "far": 1e4 + 300 * x[:, 0], "small": 0.01 * x[:, 1]}
+    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    data = Table(columns, ["far", "small"], predict_path={"x": x}, val_size=0)
+
+    def model() -> VIBRegressor:
+        optimizer = functools.partial(torch.optim.Adam, lr=0.02)
+        return VIBRegressor(MLP(2, [], 4), 2, target_dims=(2,), deterministic=True, optimizer=optimizer)
+
+    trainer = Trainer(max_epochs=30, default_root_dir=tmp_path, **options)
+    trainer.fit(model(), data)
+    trainer.save_checkpoint(tmp_path / "trained.ckpt")
+    alone = Table(predict_path={"x": x})
+    batches = Trainer(**options).predict(model(), alone, ckpt_path=tmp_path / "trained.ckpt", weights_only=True)
+    mean = torch.cat([batch["mean"] for batch in batches]).numpy()
+    for name, predicted, tolerance in (("far", mean[:, 0], 30), ("small", mean[:, 1], 1e-3)):
+        np.testing.assert_allclose(predicted, columns[name], rtol=0, atol=tolerance)
 
 
 def test_what_was_fitted_comes_from_the_checkpoint_for_a_test(tmp_path: Path) -> None:
