@@ -150,6 +150,19 @@ def test_dimensions_that_are_not_in_use_need_no_codes(spread: float) -> None:
     assert 0.05 < few["marginal_kl_bias"] < 0.15
 
 
+def test_a_nearly_collapsed_code_needs_few_codes() -> None:
+    """100 dimensions with a signal of .01 and noise of .99: the true KL is 0, so that the plug-in is all bias.
+
+    20 codes use up to 20 dimensions, but P is .01 of the identity and tr P = 1: what the formula leaves out is of the
+    order (tr P) / N = .05 of it.
+    """
+    log_var = torch.full((20, 100), math.log(0.99))
+    runs = [moments(0.1 * randn(20, 100, seed=seed), log_var) for seed in range(100)]
+    excess, biases = (np.array([run[name] for run in runs]) for name in ("marginal_kl", "marginal_kl_bias"))
+    assert 0.85 < biases.mean() / excess.mean() < 1
+    assert 10 * biases.std() < biases.mean() < 0.05
+
+
 @pytest.mark.parametrize("log_var", [0.0, -14.0])
 @pytest.mark.parametrize("place", [0, 17, 59])
 def test_the_total_correlation_with_one_far_code_has_all_its_digits(log_var: float, place: int) -> None:

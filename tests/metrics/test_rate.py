@@ -72,3 +72,18 @@ def test_bad_arguments_are_named() -> None:
             rate(*codes(), threshold=threshold)
     with pytest.raises(ValueError, match="at least 1 code; got 0"):
         rate(torch.zeros(0, 2), torch.zeros(0, 2))
+
+
+@pytest.mark.parametrize("batches", [[[0, 1], [2, 3]], [[2, 3], [0, 1]], [[0], [1, 2], [3]], [[0, 1, 2, 3]]])
+def test_active_units_are_those_of_all_batches_far_from_the_origin_too(batches: list[list[int]]) -> None:
+    """Four codes, two at 0 and two at d: the variance is d^2 / 4, so .25 and .140625; a shift by 1e8 changes nothing.
+
+    (1e8 + .75)^2 has steps of 2 in float64. Within the first batches nothing varies.
+    """
+    steps = torch.tensor([0.0, 0.0, 1.0, 1.0]).double()
+    mean = torch.stack([steps, 0.75 * steps, 1e8 + steps, 1e8 + 0.75 * steps], 1)
+    for threshold, active in ((0.14, 4), (0.1407, 2), (0.2501, 0)):
+        metric = Rate(threshold)
+        for rows in batches:
+            metric.update(mean[rows], torch.zeros_like(mean[rows]))
+        assert metric.compute()["active_units"] == active
