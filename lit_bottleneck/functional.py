@@ -218,12 +218,12 @@ def square_distances(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Ten
     [0.0, 0.25, 1e+18]
     """
     weights = torch.ones_like(y) if weights is None else weights
-    centre = y[:: 1 + len(y) // 1000].median(0).values  # one far row would move the mean
+    some = y[:: 1 + len(y) // 1000].sort(0).values
+    centre = some[len(some) // 2]  # about the median, since one far row would move the mean
     a, b = x - centre, y - centre
     squares = a.square() @ weights.T + (b.square() * weights).sum(1)
     distances = squares - 2 * a @ (b * weights).T
-    cancelled = (distances < _CANCELLED * squares).nonzero()
-    for pairs in cancelled.split(max(1, _AT_ONCE // max(1, x.shape[1]))):
+    for pairs in (distances < _CANCELLED * squares).nonzero().split(1 + _AT_ONCE // (1 + x.shape[1])):
         i, j = pairs.unbind(1)
         distances[i, j] = ((x[i] - y[j]).square() * weights[j]).sum(1)
     return distances
@@ -278,9 +278,8 @@ def _slerp(z1: Tensor, z2: Tensor, t: Tensor) -> Tensor:
     rounding = 16 * torch.finfo(z1.dtype).eps  # below it the codes' own rounding leaves the circle open
     start, end, at = (_float64(tensor) for tensor in (z1, z2, t))
     angle = _angle(start, end)
-    sine = angle.sin()
-    parallel = sine < rounding
-    safe = torch.where(parallel, torch.ones_like(sine), sine)
+    parallel = angle.sin() < rounding
+    safe = torch.where(parallel, 1, angle.sin())
     first = torch.where(parallel, 1 - at, ((1 - at) * angle).sin() / safe)
     second = torch.where(parallel, at, (at * angle).sin() / safe)
     return first * start + second * end
