@@ -217,7 +217,7 @@ def square_distances(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Ten
     >>> square_distances(points, points)[:, 0].tolist()
     [0.0, 0.25, 1e+18]
     """
-    weights = torch.ones_like(y) if weights is None else weights
+    weights = y.new_ones(1, y.shape[1]) if weights is None else weights
     some = y[:: 1 + len(y) // 1000].sort(0).values
     centre = some[len(some) // 2]  # about the median, since one far row would move the mean
     a, b = x - centre, y - centre
@@ -225,7 +225,7 @@ def square_distances(x: Tensor, y: Tensor, weights: Tensor | None = None) -> Ten
     distances = squares - 2 * a @ (b * weights).T
     for pairs in (distances < _CANCELLED * squares).nonzero().split(1 + _AT_ONCE // (1 + x.shape[1])):
         i, j = pairs.unbind(1)
-        distances[i, j] = ((x[i] - y[j]).square() * weights[j]).sum(1)
+        distances[i, j] = ((x[i] - y[j]).square() * weights.expand_as(y)[j]).sum(1)
     return distances
 
 
