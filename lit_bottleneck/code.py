@@ -95,9 +95,10 @@ def gaussian_code(
     if not moments.is_floating_point():
         raise ValueError(f"moments must be of floats; got {moments.dtype}")
     wide = at_least_float32(moments)
-    mean = wide.chunk(2, dim)[0]
     if mask is not None:
         mask = _whole_mask(mask, moments, dim)
+        wide = wide.where(mask | wide.isfinite(), 0)  # NaN at padding would be NaN in each gradient
+    mean = wide.chunk(2, dim)[0]
     if deterministic:
         nothing = torch.zeros_like(mean)
         return Code(mean.to(moments.dtype), mean, nothing - torch.inf, nothing, nothing.flatten(1).sum(1))

@@ -78,7 +78,7 @@ class FusedCode(Function):
         """Return the gradient of the moments."""
         moments, noise, slope, grown, moved = ctx.saved_tensors
         again = torch.is_grad_enabled()  # the gradient itself will be differentiated
-        if again or any(map(_is_batch, gradients)):
+        if again or any(map(is_batch, gradients)):
             with torch.enable_grad():
                 pairs = zip(plain_code(moments, noise, ctx.scale, ctx.dim), gradients, strict=True)
             parts, given = zip(*((part, gradient) for part, gradient in pairs if gradient is not None), strict=True)
@@ -103,7 +103,7 @@ class FusedCode(Function):
         return of_moments, None, None, None
 
 
-def _is_batch(gradient: Tensor | None) -> bool:
+def is_batch(gradient: Tensor | None) -> bool:
     """Return whether ``gradient`` is a batch of gradients (``is_grads_batched``, ``torch.func.vmap``)."""
     is_batch = torch._C._functorch.is_batchedtensor, torch._C._functorch.is_legacy_batchedtensor
     return gradient is not None and any(check(gradient) for check in is_batch)

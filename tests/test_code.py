@@ -184,6 +184,10 @@ def test_masked_positions_cost_nothing(dtype: torch.dtype) -> None:
     assert torch.equal(code.z, whole.z)
     [gradient] = torch.autograd.grad(code.rate.sum(), moments)
     assert gradient[~mask].abs().max() == 0
+    spoiled = moments.detach().masked_fill(~mask[..., None], torch.nan).requires_grad_()
+    rate = gaussian_code(spoiled, False, dim=-1, mask=mask).rate
+    torch.testing.assert_close(rate, expected)
+    assert torch.equal(torch.autograd.grad(rate.sum(), spoiled)[0], gradient)
     assert gradient[mask].abs().min() > 0
 
 

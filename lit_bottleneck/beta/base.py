@@ -82,7 +82,7 @@ class BetaController(RecordsArguments, nn.Module, ABC):
         It holds how many numbers there are, the numbers (-inf for None), and ``state_kind`` in UTF-8.
         """
         numbers = [-math.inf if value is None else float(value) for value in self._state().values()]
-        return torch.tensor([len(numbers), *numbers, *self.state_kind.encode()], dtype=torch.float64)
+        return torch.tensor([len(numbers), *numbers, *self.state_kind.encode()], dtype=torch.float64, device="cpu")
 
     def set_extra_state(self, state: Tensor | Mapping[str, Any]) -> None:
         """Load the state of a controller of the same kind; start afresh, with a warning, at that of another.
@@ -201,6 +201,4 @@ def _settle_state(controller: BetaController, state_dict: dict[str, Any], prefix
     key = f"{prefix}_extra_state"
     if type(controller).get_extra_state is not nn.Module.get_extra_state and key not in state_dict:
         state_dict[key] = controller.get_extra_state()
-        _, strict, *_ = rest
-        if strict:
-            warnings.warn(f"{_AFRESH.format(controller.state_kind)}: the checkpoint holds none", stacklevel=2)
+        warnings.warn(f"{_AFRESH.format(controller.state_kind)}: the checkpoint holds none", stacklevel=2)

@@ -40,7 +40,8 @@ False
 >>> loss = F.mse_loss(model(x), y) + 1e-3 * layer.take_rate().mean()
 
 **Fabric, accumulated batches and a gradient scaler.** Beta moves once for the three batches, and stays where the scaler
-skips a step. (On a GPU ``precision="16-mixed"`` does for ``plugins``.)
+skips a step; call ``discard_step`` there, or the next step averages the rates of both. (On a GPU
+``precision="16-mixed"`` does for ``plugins``.)
 
 >>> precision = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
 >>> fabric = Fabric(accelerator="cpu", devices=1, plugins=[precision])

@@ -1,6 +1,7 @@
 """``BottleneckLayer``, a bottleneck to drop into an ``nn.Sequential``."""
 
 import warnings
+import weakref
 from typing import Any, Literal
 
 import torch
@@ -41,6 +42,8 @@ class BottleneckLayer(nn.Module):
     (torch.Size([5, 3]), torch.Size([5]))
     """
 
+    calls_of_a_pickup: Tensor
+
     def __init__(
         self,
         in_features: int,
@@ -61,10 +64,11 @@ class BottleneckLayer(nn.Module):
         self.dim = dim
         self.reduction = None if reduction is None else one_of("reduction", reduction, ("sum", "none"))
         self.moments = nn.Linear(in_features, 2 * latent_dim)
-        self.code: Code | None = None
+        self._last = _Last()
         self._calls: list[_Call] = []  # in training
         self._evaluated: list[Tensor] = []
-        self._calls_of_a_pickup = 1  # of the last in training
+        if reduction is not None:  # how many calls the last pick-up in training found
+            self.register_buffer("calls_of_a_pickup", torch.ones((), dtype=torch.int64))
         self._has_warned = False
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -88,6 +92,12 @@ class BottleneckLayer(nn.Module):
         return code.z
 
     @property
+    def code(self) -> Code | None:
+        """The code of the last call."""
+        code: Code | None = self._last.code
+        return code
+
+    @property
     def has_rate(self) -> bool:
         """Whether a forward pass has left a rate."""
         return bool(self._waiting)
@@ -106,8 +116,8 @@ class BottleneckLayer(nn.Module):
             )
         rates = self._waiting
         lengths = {len(rate) for rate in rates}
-        if self.training:
-            self._calls_of_a_pickup = len(rates)
+        if self.training and self.reduction is not None:
+            self.calls_of_a_pickup.fill_(len(rates))
         if self.reduction == "sum" and len(lengths) > 1:
             raise RuntimeError(f"reduction='sum' needs calls of as many examples; they coded {sorted(lengths)}")
         if self.reduction is None and len(rates) > 1 and len(lengths) == 1:
@@ -119,7 +129,7 @@ class BottleneckLayer(nn.Module):
     def forget(self) -> None:
         """Drop the rates that wait, and the graphs that they hold."""
         self._calls, self._evaluated = [], []
-        self.code = None if self.code is None else self.code.detach()
+        self._last.code = None if self.code is None else self.code.detach()
 
     def extra_repr(self) -> str:
         """Return the arguments, for printing."""
@@ -142,11 +152,14 @@ class BottleneckLayer(nn.Module):
         return fits[0] % x.dim()
 
     def _keep(self, code: Code) -> None:
-        self.code = code
-        if not self.training or self.deterministic:
-            self._evaluated = [*self._evaluated, code.rate][-self._calls_of_a_pickup :]
+        if torch.compiler.is_exporting():
             return
-        if not torch.is_grad_enabled():
+        self._last.code = code
+        if not self.training or self.deterministic:
+            calls = 1 if self.reduction is None else int(self.calls_of_a_pickup)
+            self._evaluated = [*self._evaluated, code.rate][-calls:]
+            return
+        if not code.rate.requires_grad:
             return
         if any(call.code_has_gradient and not call.rate_has_gradient for call in self._calls):
             self._warn(f"has a rate that nothing priced before the gradient of its code was taken: {_PRICE_IT}")
@@ -162,7 +175,13 @@ class BottleneckLayer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # a tensor with a graph can be neither copied nor pickled
-        return {**self.__dict__, "code": None, "_calls": [], "_evaluated": []}
+        return {**self.__dict__, "_last": _Last(), "_calls": [], "_evaluated": []}
+
+
+class _Last:
+    """The code of the last call, in an object that ``torch.export`` does not look into."""
+
+    code: Code | None = None
 
 
 class _Call:
@@ -171,13 +190,23 @@ class _Call:
     def __init__(self, code: Code) -> None:
         self.rate = code.rate
         self.code_has_gradient = self.rate_has_gradient = False
-        if code.z.requires_grad and not torch.compiler.is_compiling():
-            code.z.register_hook(self._note_code)
-            code.rate.register_hook(self._note_rate)
+        if not torch.compiler.is_compiling():
+            code.z.register_hook(_Note(self, "code_has_gradient"))
+            code.rate.register_hook(_Note(self, "rate_has_gradient"))
 
-    # torch calls the hooks of all results of one operation, with None where no gradient came
-    def _note_code(self, gradient: Tensor | None) -> None:
-        self.code_has_gradient |= gradient is not None
 
-    def _note_rate(self, gradient: Tensor | None) -> None:
-        self.rate_has_gradient |= gradient is not None
+class _Note:
+    """A hook that notes that a gradient was taken.
+
+    It refers to the call weakly: the call holds the graph, and the graph the hook.
+    """
+
+    def __init__(self, call: _Call, name: str) -> None:
+        self._call, self._name = weakref.ref(call), name
+
+    def __call__(self, gradient: Tensor | None) -> None:
+        call = self._call()
+        # torch calls the hooks of all results of one operation, with None where no gradient came. In grad mode a
+        # gradient is part of another graph, such as that of a gradient penalty.
+        if call is not None and gradient is not None and not torch.is_grad_enabled():
+            setattr(call, self._name, True)

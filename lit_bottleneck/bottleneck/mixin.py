@@ -20,6 +20,7 @@ from lit_bottleneck.bottleneck.root import is_trained, store_live_prices, writes
 from lit_bottleneck.bottleneck.step import is_in_backward, watch, watched
 from lit_bottleneck.checks import whole_number
 from lit_bottleneck.code import Code, Scale, check_scale, check_width, gaussian_code
+from lit_bottleneck.fused import is_batch
 
 
 class GaussianBottleneck:
@@ -27,8 +28,11 @@ class GaussianBottleneck:
 
     It stands before the module in the bases: ``class Mine(GaussianBottleneck, LightningModule)``.
 
-    Beta moves after each optimizer step that changes a parameter on which the rate depends, in any loop, by the mean
-    rate over all processes and accumulated batches. It is in the state dict. Under a Lightning trainer it is logged as
+    Beta moves after each step of an optimizer that holds a parameter of the module on which the rate depends, in any
+    loop, by the mean rate over all processes and accumulated batches. (If the rate depends on none of the module's, any
+    of them counts; if the module has none, those of the network that the rate came from.) All processes must take the
+    same steps; an optimizer that steps others itself, as ``ZeroRedundancyOptimizer``, is not supported. Beta is in the
+    state dict. Under a Lightning trainer it is logged as
     ``train/beta`` beside ``train/rate``; that of a module inside another by its path, as ``train/beta/encoder.code``.
 
     A module may have several prices: ``beta={"shared": DualBeta(4.0), "private": 1e-3}``, each paid by
@@ -165,6 +169,9 @@ class GaussianBottleneck:
     ) -> Tensor:
         """Price the rate; in training, also remember it for the next update of beta.
 
+        The rates of all calls between two optimizer steps are averaged, as those of accumulated batches: rates that
+        belong to one example are added before the call. Calls under ``no_grad`` or ``vmap`` are not remembered.
+
         Args:
             rate: ``(B,)``, nats per example. Default: the summed rates of the ``BottleneckLayer`` modules that this
                 forward pass went through.
@@ -196,7 +203,7 @@ class GaussianBottleneck:
         if self._bottleneck_deterministic:
             return rate.detach().new_zeros(())
         penalty: Tensor = controllers[key](rate if priced_rate is None else priced_rate)
-        if self.training and not is_in_backward():
+        if self.training and torch.is_grad_enabled() and not (is_in_backward() or is_batch(rate) or rate.is_meta):
             self._bottleneck_prices.remember(self, key, rate, distortion, penalty)
         return penalty
 
@@ -221,8 +228,8 @@ class GaussianBottleneck:
     def discard_step(self) -> None:
         """Forget the rates of an optimizer step that is skipped, so that beta does not move by them; count it.
 
-        Called for you where a trainer's gradient scaler skips a step. In a loop by hand with a scaler call it where the
-        scale has fallen: beta stays either way, but the next step would take the rates of both.
+        Called for you where a trainer's gradient scaler skips a step. In a loop by hand call it where the scale of a
+        scaler has fallen or a step fails: beta stays either way, but the next step would take the rates of both.
         """
         self._bottleneck_prices.discard(self)
 
@@ -242,7 +249,16 @@ class GaussianBottleneck:
         store_live_prices(self, checkpoint)
 
     def _layers(self) -> list[BottleneckLayer]:
-        return [module for module in self.modules() if isinstance(module, BottleneckLayer)]  # type: ignore[attr-defined]
+        """Return the layers of this module, but not those of a bottleneck inside, which pays for its own."""
+        inside: list[BottleneckLayer] = []
+        waiting: list[nn.Module] = [*self.children()]  # type: ignore[attr-defined]
+        while waiting:
+            module = waiting.pop(0)
+            if isinstance(module, BottleneckLayer):
+                inside.append(module)
+            elif not isinstance(module, GaussianBottleneck):
+                waiting += module.children()
+        return inside
 
     def _rate_of_layers(self) -> Tensor:
         layers = self._layers()

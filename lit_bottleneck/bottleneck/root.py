@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from torch import nn
 
@@ -11,6 +11,8 @@ from lit_bottleneck.bottleneck.step import watched
 
 # Modules without the mixin that a trainer may train.
 _NOTED: WeakSet[nn.Module] = WeakSet()
+# The module around another, and the path, when they were last looked for.
+_FOUND: WeakKeyDictionary[nn.Module, tuple[Any, str]] = WeakKeyDictionary()
 
 
 def note_root(module: nn.Module) -> None:
@@ -25,14 +27,27 @@ def root_of(module: nn.Module) -> tuple[Any, str]:
     """
     if is_trained(module):
         return module, ""
+    if module in _FOUND:
+        root, path = _FOUND[module][0](), _FOUND[module][1]
+        if root is not None and is_trained(root) and _part_of(root, path) is module:
+            return root, path
     trainer = vars(module).get("_trainer")
     candidates: Iterable[Any] = (module if trainer is None else trainer.lightning_module, *watched(), *_NOTED)
     for root in candidates:
         if is_trained(root):
             for path, part in root.named_modules():
                 if part is module:
+                    _FOUND[module] = ref(root), path
                     return root, path
     return None, ""
+
+
+def _part_of(root: nn.Module, path: str) -> Any:
+    for name in path.split("."):
+        root = vars(root)["_modules"].get(name)
+        if root is None:
+            break
+    return root
 
 
 def is_trained(root: Any) -> bool:
@@ -42,17 +57,15 @@ def is_trained(root: Any) -> bool:
 
 
 def writes_this_step(root: Any) -> bool:
-    """Return whether the loggers of the trainer of ``root`` write this step, or the epoch ends with it."""
+    """Return whether a batch of the trainer is under way that its loggers write, or the last of the epoch."""
     trainer = root.trainer
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current
+    if batches.ready == batches.completed:  # a step in a hook in which Lightning logs nothing
+        return False
     # The loggers' count of steps, which has no public name: global_step counts the steps of every optimizer.
     step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
     every = trainer.log_every_n_steps
     return not trainer.barebones and bool(trainer.is_last_batch or (every and step % every == 0))
-
-
-def is_last_step_of_epoch(root: Any) -> bool:
-    """Return whether the epoch of the trainer of ``root``, if there is one, ends with this batch."""
-    return root is not None and bool(root.trainer.is_last_batch)
 
 
 def name_of(module: nn.Module) -> str:
@@ -64,6 +77,7 @@ def name_of(module: nn.Module) -> str:
 
 def log_price(root: Any, path: str, name: str, rate: float, beta: float) -> None:
     """Log the mean rate of a step and the beta that it was priced with, by the path of the module and the name."""
+    path = path.replace("_orig_mod.", "").removesuffix("._orig_mod")  # of torch.compile
     suffix = "".join(f"/{part}" for part in (path, name) if part)
     root.log_dict({f"train/rate{suffix}": rate, f"train/beta{suffix}": beta}, prog_bar=not suffix)
 

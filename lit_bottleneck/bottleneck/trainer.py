@@ -1,21 +1,19 @@
 """A callback for trainers of modules that contain bottlenecks and have none themselves."""
 
+import logging
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lit_bottleneck.bottleneck.mixin import GaussianBottleneck
 from lit_bottleneck.bottleneck.root import note_root, store_live_prices
-from lit_bottleneck.hparams import subclasses
 
 
 class NestedPrices(Callback):
     """Log and store the prices of the bottlenecks inside a module that is no ``GaussianBottleneck`` itself.
 
     Their betas move without it. They are logged by their path in the module, as ``train/rate/encoder.code`` and
-    ``train/beta/encoder.code``. Where a class puts the mixin over a bare ``nn.Module``, each new trainer has this
-    callback by itself.
+    ``train/beta/encoder.code``. Each new trainer has this callback by itself where lit_bottleneck is installed.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -29,5 +27,12 @@ class NestedPrices(Callback):
 
 def callbacks_of_trainers() -> list[Callback]:
     """Return the callbacks of each new trainer: the entry point ``lightning.pytorch.callbacks_factory``."""
-    is_bare = any(not issubclass(kind, LightningModule) for kind in subclasses(GaussianBottleneck))
-    return [NestedPrices()] if is_bare else []
+    return [NestedPrices()]
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    return "lit_bottleneck" not in record.getMessage()
+
+
+# Lightning announces them at each trainer, whether or not it trains a bottleneck.
+logging.getLogger("lightning.fabric.utilities.registry").addFilter(_is_not_ours)

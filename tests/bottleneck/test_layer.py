@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_bottleneck import BottleneckLayer, GaussianBottleneck
 from lit_bottleneck.beta import BetaController
+from lit_bottleneck.bottleneck.layer import _Call
 from lit_bottleneck.code import gaussian_code
 from tests.bottleneck.modules import fast_dual
 
@@ -218,6 +219,53 @@ def test_a_rate_may_be_priced_after_a_gradient_of_the_code() -> None:
     torch.testing.assert_close(layer.moments.weight.grad - before, expected)
 
 
+def test_no_graph_outlives_its_training_step() -> None:
+    layer, head = BottleneckLayer(4, 3), nn.Linear(3, 1)
+    gc.collect()
+    others = sum(type(thing) is _Call for thing in gc.get_objects())
+    for index in range(20):
+        loss = head(layer(torch.randn(5, 4))).sum()
+        rate = layer.take_rate()
+        if index % 2:  # the others are left out
+            (loss + rate.mean()).backward()
+        del loss, rate
+    gc.collect()
+    assert sum(type(thing) is _Call for thing in gc.get_objects()) == others
+
+
+def test_a_gradient_penalty_before_the_price_drops_no_rate() -> None:
+    layer, real = BottleneckLayer(4, 3, reduction="none"), torch.randn(5, 4, requires_grad=True)
+    [gradient] = torch.autograd.grad(layer(real).sum(), real, create_graph=True)
+    layer(torch.randn(2, 4))
+    rate = layer.take_rate()
+    assert rate.shape == (7,)
+    (gradient.square().sum() + rate.sum()).backward()
+
+
+def test_a_frozen_layer_leaves_no_rate() -> None:
+    layer = BottleneckLayer(4, 3).requires_grad_(False)
+    layer(torch.randn(5, 4))
+    assert not layer.has_rate
+    layer(torch.randn(5, 4, requires_grad=True))  # a gradient can flow to the input
+    assert layer.has_rate
+
+
+def test_a_layer_of_a_bottleneck_inside_is_priced_by_that() -> None:
+    outer = Stacked()
+    outer.first = nn.Sequential(Stacked(fast_dual()))  # type: ignore[assignment]
+    x = torch.randn(5, 4)
+    inner = outer.first[0]
+    outer.second(inner.first(x))
+    torch.testing.assert_close(outer.rate_penalty(), rate_of(outer.second, inner.first.code.z).mean())
+    assert inner.first.has_rate
+
+
+def test_a_layer_can_be_exported_after_a_forward_pass() -> None:
+    network, x = nn.Sequential(nn.Linear(4, 4), BottleneckLayer(4, 3)).eval(), torch.randn(5, 4)
+    expected = network(x)
+    torch.testing.assert_close(torch.export.export(network, (x,)).module()(x), expected)
+
+
 # --- several calls ----------------------------------------------------------------------------------------------------
 
 
@@ -231,6 +279,21 @@ def test_the_rates_of_a_siamese_layer_add_up_or_stay_apart() -> None:
             layer(x2)
             rates = rate_of(layer, x1), rate_of(layer, x2)
             torch.testing.assert_close(layer.take_rate(), sum(rates) if layer is adding else torch.cat(rates))
+
+
+def test_how_many_calls_an_evaluation_waits_for_is_in_the_state() -> None:
+    trained, fresh, x = (
+        BottleneckLayer(4, 3, reduction="sum"),
+        BottleneckLayer(4, 3, reduction="sum"),
+        torch.randn(5, 4),
+    )
+    for part in (x, -x):
+        trained(part)
+    trained.take_rate()
+    fresh.load_state_dict(trained.state_dict())
+    for part in (3 * x, x, -x):
+        fresh.eval()(part)
+    torch.testing.assert_close(fresh.take_rate(), rate_of(fresh, x) + rate_of(fresh, -x))
 
 
 def test_calls_of_one_batch_are_a_warning_if_nobody_said_what_to_do() -> None:

@@ -1,5 +1,6 @@
 """Bottlenecks inside other modules under a trainer: moved, logged by their path, stored live, warned of."""
 
+import copy
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,17 @@ def expected_beta(module: Priced, window: int = 1) -> float:
     return reference.beta
 
 
-@pytest.mark.parametrize("kind", [Around, Outer])
+class Part(Priced, LightningModule):  # type: ignore[misc]
+    """A LightningModule itself, which Lightning tells nothing of its trainer inside a container."""
+
+
+class Parts(Around):
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict({"priced": Part(dual())})
+
+
+@pytest.mark.parametrize("kind", [Around, Outer, Parts])
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_a_bottleneck_inside_moves_and_is_logged_by_its_path(kind: Any, accumulate: int) -> None:
     module = kind()
@@ -94,7 +105,7 @@ def test_a_bottleneck_inside_moves_and_is_logged_by_its_path(kind: Any, accumula
     assert ("train/beta" in run.callback_metrics) == (kind is Outer)
 
 
-@pytest.mark.parametrize("kind", [Around, Outer])
+@pytest.mark.parametrize("kind", [Around, Outer, Parts])
 @pytest.mark.parametrize("averaging", [lambda: WeightEMA(0.9), lambda: EMAWeightAveraging(use_buffers=True, decay=0.9)])
 def test_a_checkpoint_under_weight_averaging_has_the_live_beta(kind: Any, averaging: Any, tmp_path: Path) -> None:
     class Live(Callback):
@@ -121,10 +132,23 @@ def test_a_resumed_training_goes_on_with_the_beta_inside(tmp_path: Path) -> None
     assert resumed.priced.beta == straight.priced.beta != half.priced.beta
 
 
-def test_each_new_trainer_has_the_callback_where_a_class_puts_the_mixin_over_a_bare_module() -> None:
+def test_each_new_trainer_has_the_callback_by_itself() -> None:
     [found] = entry_points(group="lightning.pytorch.callbacks_factory", name="lit_bottleneck")
     assert found.load() is callbacks_of_trainers
     assert [type(callback) for callback in callbacks_of_trainers()] == [NestedPrices]
+
+
+@pytest.mark.parametrize("hook", ["on_train_end", "on_fit_end", "on_train_epoch_end"])
+def test_a_step_outside_of_a_batch_moves_beta_and_logs_nothing(hook: str) -> None:
+    class Late(Around):
+        def late(self) -> None:
+            before = self.priced.beta
+            self.priced(torch.randn(5, 4))[1].backward()
+            self.trainer.optimizers[0].step()
+            assert self.priced.beta != before
+
+    setattr(Late, hook, Late.late)
+    trainer(log_every_n_steps=1).fit(Late(), loader())
 
 
 # --- prices that nobody pays ------------------------------------------------------------------------------------------
@@ -230,6 +254,34 @@ def betas_on(rank: int, processes: int, accumulate: int) -> list[float]:
     )
     run.fit(module, DataLoader(TensorDataset(rows), batch_size=8 // processes // accumulate))
     return module.betas()
+
+
+class Uneven(GaussianBottleneck, nn.Module):
+    """Has an encoder, behind a backbone that another optimizer trains; only the first process pays."""
+
+    def __init__(self) -> None:
+        super().__init__(beta=dual())
+        self.encoder = nn.Linear(4, 6)
+
+
+def uneven_beta(rank: int) -> float:
+    torch.manual_seed(0)
+    module, backbone = Uneven(), nn.Linear(4, 4)
+    copies = [copy.deepcopy(Bare(beta=dual())) for _ in range(2 - rank)]  # more of them here than there
+    optimizers = [torch.optim.SGD(part.parameters(), lr=0.01) for part in (backbone, module)]
+    for index in range(4):
+        code = module.bottleneck(module.encoder(backbone(torch.ones(3, 4))))
+        penalty = module.rate_penalty(code.rate) if rank == 0 or index % 2 else 0.0
+        (code.z.sum() + penalty).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert len(copies) == 2 - rank
+    return module.beta
+
+
+def test_no_process_waits_for_a_price_that_it_did_not_pay(pool: Pool) -> None:
+    first, second = pool(uneven_beta)
+    assert first == second != dual().beta
 
 
 def test_two_processes_and_accumulated_halves_move_all_prices_as_one_to_the_last_bit(pool: Pool) -> None:
