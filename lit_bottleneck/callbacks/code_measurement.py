@@ -32,6 +32,7 @@ class CodeMeasurement(Measurement):
         code: from module and batch to a ``Code``, or to ``(Code, mask)`` with a mask ``(B, *positions)``. Default:
             ``code_of``.
         dim: dimension of the K numbers of codes with a mask, as in ``bottleneck``: -1 for sequences ``(B, T, K)``.
+        name: of these codes, where several are measured: part of the logged names, as in ``val/name/...``.
 
     Raises:
         ConfigurationError: if a module has no codes, or ``code`` does not fit module and data: in ``setup``, where the
@@ -39,10 +40,11 @@ class CodeMeasurement(Measurement):
             the sanity check, or of the first validation or test. At a batch of other width than the first.
     """
 
-    def __init__(self, every_n_epochs: int = 0, code: CodeFunction | None = None, dim: int = 1) -> None:
+    def __init__(self, every_n_epochs: int = 0, code: CodeFunction | None = None, dim: int = 1, name: str = "") -> None:
         super().__init__(every_n_epochs)
         self.code = code
         self.dim = dim
+        self.name = name
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module without codes, and dry-run its codes."""
@@ -50,6 +52,12 @@ class CodeMeasurement(Measurement):
         self._width: tuple[int, ...] | None = None  # of the codes so far
         if stage == "predict":
             return
+        of_a_kind = [other for other in trainer.callbacks if type(other) is type(self)]  # type: ignore[attr-defined]
+        if sum(other.name == self.name for other in of_a_kind) > 1:
+            kind = type(self).__name__
+            raise ConfigurationError(
+                f"each {kind} of a trainer needs another name; {len(of_a_kind)} have {self.name!r}"
+            )
         if self.code is None and not _has_codes(pl_module):
             needed = "a module with encode(x, sample=False) -> Code, or with a bottleneck at or after its encoder's end"
             has = f"{type(pl_module).__name__} has neither: {_WAY_OUT}"
@@ -107,6 +115,11 @@ class CodeMeasurement(Measurement):
                     raise ConfigurationError(
                         f"{self._who} finds no codes of {type(module).__name__}: {error}"
                     ) from error
+
+    @property
+    def prefix(self) -> str:
+        """The name of the codes."""
+        return f"{self.name}/" if self.name else ""
 
     @property
     def _who(self) -> str:

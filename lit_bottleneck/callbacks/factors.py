@@ -40,6 +40,7 @@ class Factors(CodeMeasurement):
         code: from module and batch to a ``Code``, or to ``(Code, mask)`` with a mask ``(B, *positions)``; in a recipe
             its import path. Default: see above.
         dim: dimension of the K numbers of codes with a mask, as in ``bottleneck``: -1 for sequences ``(B, T, K)``.
+        name: of these codes, where several are measured; then results are logged as ``test/name/...``.
 
     Raises:
         ConfigurationError: for arguments out of range; for codes that do not fit, see ``CodeMeasurement``; in
@@ -54,8 +55,9 @@ class Factors(CodeMeasurement):
         every_n_epochs: int = 0,
         code: CodeFunction | None = None,
         dim: int = 1,
+        name: str = "",
     ) -> None:
-        super().__init__(every_n_epochs, code, dim)
+        super().__init__(every_n_epochs, code, dim, name)
         self.probes = tuple(one_of("probes", kind, ("linear", "mlp")) for kind in probes)
         self.disentanglement = disentanglement
         self.max_rows = whole_number("max_rows", max_rows, at_least=4)

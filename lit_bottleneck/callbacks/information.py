@@ -44,15 +44,21 @@ class Information(CodeMeasurement):
         code: from module and batch to a ``Code``, or to ``(Code, mask)`` with a mask ``(B, *positions)``; in a recipe
             its import path. Default: see above.
         dim: dimension of the K numbers of codes with a mask, as in ``bottleneck``: -1 for sequences ``(B, T, K)``.
+        name: of these codes, where several are measured; then results are logged as ``test/name/...``.
 
     Raises:
         ConfigurationError: for numbers out of range; for codes that do not fit, see ``CodeMeasurement``.
     """
 
     def __init__(
-        self, max_codes: int = 10_000, every_n_epochs: int = 0, code: CodeFunction | None = None, dim: int = 1
+        self,
+        max_codes: int = 10_000,
+        every_n_epochs: int = 0,
+        code: CodeFunction | None = None,
+        dim: int = 1,
+        name: str = "",
     ) -> None:
-        super().__init__(every_n_epochs, code, dim)
+        super().__init__(every_n_epochs, code, dim, name)
         self.max_codes = whole_number("max_codes", max_codes, at_least=2)
 
     def reset(self, trainer: Trainer, module: LightningModule) -> None:

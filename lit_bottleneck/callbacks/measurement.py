@@ -100,10 +100,15 @@ class Measurement(Callback):
         fitting = trainer.state.fn == TrainerFn.FITTING
         return not fitting or last or epoch - self._measured >= self.every_n_epochs
 
+    @property
+    def prefix(self) -> str:
+        """The part of the logged names between the split and the names of the results."""
+        return ""
+
     def log_results(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Log the results, and reset."""
         self._measured = trainer.current_epoch + 1
-        values = {f"{stage}/{name}": value for name, value in self.compute(trainer, module).items()}
+        values = {f"{stage}/{self.prefix}{name}": value for name, value in self.compute(trainer, module).items()}
         module.log_dict(values, sync_dist=trainer.world_size > 1)
         self.reset(trainer, module)
 

@@ -296,3 +296,22 @@ def test_errors_of_later_batches_keep_their_type() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2") as error:
         measured(Tokens(), loader(batches), Information(code=code_of_tokens, dim=-1))
     assert not isinstance(error.value, ConfigurationError)
+
+
+def test_two_codes_of_a_module_are_measured_under_two_names() -> None:
+    module, x = Priced(nn.Linear(6, 8)), torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+    module.other = nn.Linear(6, 4)
+
+    def other(module: Any, batch: Any) -> Any:
+        return module.bottleneck(module.other(batch), sample=False)
+
+    def measured(*callbacks: Callback) -> dict[str, float]:
+        [results] = trainer(callbacks=list(callbacks)).test(module, DataLoader(x, batch_size=16), verbose=False)
+        return dict(results)
+
+    alone = measured(Information()), measured(Information(code=other))
+    both = measured(Information(name="shared"), Information(code=other, name="private"))
+    assert {name.replace("/shared", ""): value for name, value in both.items() if "shared" in name} == alone[0]
+    assert {name.replace("/private", ""): value for name, value in both.items() if "private" in name} == alone[1]
+    with pytest.raises(ConfigurationError, match="each Information of a trainer needs another name; 2 have ''"):
+        measured(Information(), Information(code=other))
