@@ -77,7 +77,7 @@ class Prices:
         ended = [
             name
             for name, window in self._windows.items()
-            if window.penalties and window.is_trained and trains(optimizer, module, window.sources)
+            if window.penalties and trains(optimizer, module, window.sources, window.has_gradient)
         ]
         if ended or (are_several_processes() and self._may_have_ended(module, optimizer)):
             root, path = root_of(module)

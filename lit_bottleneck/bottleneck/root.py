@@ -52,7 +52,9 @@ def _part_of(root: nn.Module, path: str) -> Any:
 
 def is_trained(root: Any) -> bool:
     """Return whether a trainer is training this very module."""
-    trainer = vars(root).get("_trainer")  # a LightningModule's, which raises where there is none
+    trainer = (
+        None if root is None else vars(root).get("_trainer")
+    )  # a LightningModule's, which raises where there is none
     return trainer is not None and trainer.training and trainer.lightning_module is root
 
 

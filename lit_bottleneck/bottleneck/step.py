@@ -61,18 +61,28 @@ def sources(rate: Tensor) -> dict[int, Tensor]:
     return found
 
 
-def trains(optimizer: Optimizer, module: nn.Module, sources: Mapping[int, Tensor]) -> bool:
+def trains(optimizer: Optimizer, module: nn.Module, sources: Mapping[int, Tensor], has_gradient: bool) -> bool:
     """Return whether an optimizer trains a rate: it holds a parameter of the module that the rate depends on.
 
     If the rate depends on none of the module's (it may have no graph, or one of copies, as of sharded weights), any of
     them counts; if the module has none to train, the sources of the rate do.
+
+    Args:
+        optimizer: the one that has stepped.
+        module: the one whose price it is.
+        sources: what the rate depends on, by ``id``.
+        has_gradient: whether the gradient of the penalty is known to be taken; else the parameter must have one.
     """
-    held = next(_held(optimizer, sources), None)
+
+    def holds(weights: Mapping[int, Tensor]) -> Iterator[Tensor]:
+        return (weight for weight in _held(optimizer, weights) if has_gradient or weight.grad is not None)
+
+    held = next(holds(sources), None)
     if held is not None and any(held is weight for weight in module.parameters()):
         return True
     own = _own(module)
     inside = {number: weight for number, weight in sources.items() if number in own} if own else sources
-    return next(_held(optimizer, inside or own), None) is not None
+    return next(holds(inside or own), None) is not None
 
 
 def may_train(optimizer: Optimizer, module: nn.Module, sources: Mapping[int, Tensor]) -> bool | None:

@@ -65,7 +65,7 @@ class StepWindow:
         self._paid.append(paid)
 
     @property
-    def is_trained(self) -> bool:
+    def has_gradient(self) -> bool:
         """Whether the gradient of a penalty was taken, or one has no graph."""
         return any(one.has_gradient is not False for one in self._paid)
 
