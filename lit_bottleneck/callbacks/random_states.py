@@ -7,6 +7,7 @@ batches), and whether it validates after a batch or resumes.
 import random
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,11 +67,10 @@ class RandomStates(Callback):
 
         Nothing is read of the checkpoint to which a finder of learning rate or batch size goes back as training starts.
         """
-        if trainer.state.fn != TrainerFn.FITTING or self._epoch_start:
+        is_of_a_finder = Path(str(trainer.ckpt_path)).name.startswith((".lr_find_", ".scale_batch_size_"))
+        if trainer.state.fn != TrainerFn.FITTING or is_of_a_finder:
             return
         of_ranks = checkpoint.get(_KEY, [])
-        if of_ranks and not of_ranks[0]["epoch_start"]:
-            return
         self._loaded = of_ranks[trainer.global_rank] if len(of_ranks) == trainer.world_size else None
         if of_ranks and self._loaded is None:
             other = f"was written by {len(of_ranks)} processes, and there are {trainer.world_size} now"
