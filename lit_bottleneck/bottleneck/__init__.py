@@ -72,7 +72,8 @@ rates of one price are added before the call.
 >>> list(TwoPrices().beta)
 ['shared', 'private']
 
-**A module inside another.** Lightning logs its beta by its path, ``train/beta/part``, and stores it.
+**A module inside another.** Lightning logs its beta by its path, ``train/beta/part``, and stores it. (Each new trainer
+does so by ``callbacks.NestedPrices``; give it that yourself where lit_bottleneck is on the path, but not installed.)
 
 >>> class Outer(LightningModule):
 ...     def __init__(self):
