@@ -13,6 +13,7 @@ from lit_bottleneck.bottleneck.step import is_in_backward
 from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
 from lit_bottleneck.code import Code, Scale, check_scale, gaussian_code
 
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # since torch 2.7
 _CALLS_WITHOUT_A_PICKUP = 100  # before a warning
 _PRICE_IT = "add rate_penalty() of the module around it, or beta * take_rate().mean(), to the loss; or forget()"
 
@@ -152,7 +153,7 @@ class BottleneckLayer(nn.Module):
         return fits[0] % x.dim()
 
     def _keep(self, code: Code) -> None:
-        if torch.compiler.is_exporting():
+        if _is_exporting():
             return
         self._last.code = code
         if not self.training or self.deterministic:

@@ -40,7 +40,8 @@ class PredictionWriter(BasePredictionWriter):
                 what = f"for {', '.join(left_out)}, which {file} lacks" if arrays else f"for {file}: nothing written"
                 rank_zero_warn(f"{type(pl_module).__name__}.predict_step returned no tensors {what}")
             if arrays:
-                arrays["index"] = np.concatenate([np.asarray(batch) for batch in indices])
+                if all(indices) and len(indices):  # Lightning knows none of a stream, or of batches made elsewhere
+                    arrays["index"] = np.concatenate([np.asarray(batch) for batch in indices])
                 folder.mkdir(parents=True, exist_ok=True)
                 np.savez(folder / file, **arrays)  # type: ignore[arg-type]
                 rank_zero_info(f"predictions: {folder / file}")

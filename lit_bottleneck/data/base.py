@@ -62,6 +62,8 @@ class ExamplesDataModule(LightningDataModule):
         self.num_workers = whole_number("num_workers", num_workers, at_least=0)
         self.seed = whole_number("seed", seed, at_least=0, at_most=2**32 - 1)  # as scikit-learn's random_state
         self.val_size = check_val_size(val_size)
+        if not isinstance(drop_last, bool):
+            raise ConfigurationError(f"drop_last must be True or False; got {drop_last!r}")
         self.drop_last = drop_last
         self.predict_part: Part = one_of("predict_part", predict_part, get_args(Part))
         self._datasets: dict[Part, BatchedDataset] = {}

@@ -13,6 +13,7 @@ from lit_bottleneck.checks import ConfigurationError
 LAYOUT = "expected root/train/<class>/* and root/test/<class>/* (and root/val/<class>/*), or root/<class>/* alone"
 SUFFIXES = (*IMG_EXTENSIONS, ".avif", ".gif", ".jfif", ".jp2", ".pbm", ".pfm", ".pnm")
 _PARTS = ("train", "val", "test")
+_SPELLED = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 class Listing(NamedTuple):
@@ -34,6 +35,8 @@ def list_images(root: Path) -> dict[str, Listing]:
     """
     places = {path: Path(path).relative_to(root).parts for path in regular_files(root)}
     folders = {place[0] for place in places.values() if len(place) > 1}
+    if folders and {name.casefold() for name in folders} <= _SPELLED and not folders & {"train", "test"}:
+        raise ConfigurationError(f"{root / min(folders)} has the name of a part, not of a class; {LAYOUT}")
     if not folders & {"train", "test"}:
         parts = {"all": _listing(root, places)}
     else:

@@ -21,7 +21,7 @@ from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.code import Code, Scale
 from lit_bottleneck.models.batch import BatchReader, batch_names, described
 from lit_bottleneck.models.export_parts import ExportPart, mean_code
-from lit_bottleneck.models.setup_checks import OF_THE_MACHINE
+from lit_bottleneck.models.setup_checks import OF_THE_MACHINE, WITHOUT_A_BATCH
 from lit_bottleneck.models.stored_arguments import StoredArguments
 from lit_bottleneck.models.terms import broken_networks, check_finite
 from lit_bottleneck.models.training_checks import check_last_batch, refuse_one_example, warn_of_warmup
@@ -100,8 +100,7 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
             ConfigurationError: if the encoder does not return ``2 * latent_dim`` numbers per example, or takes floats
                 and ``x`` is of whole numbers.
         """
-        if x.dtype == torch.float64:
-            x = x.to(self.weights_dtype)
+        x = self.encoder_inputs(x)
         try:
             moments = self.encoder(x)
         except ValueError:  # such as that of a batch normalisation
@@ -112,7 +111,10 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
                 raise
             refuses = f"encoder={type(self.encoder).__name__} does not take these whole numbers"
             raise ConfigurationError(f"{refuses}, {described(x)}: {error}") from error
-        self._check_width(moments.shape[1] if moments.dim() > 1 else 1)
+        if moments.dim() < 2 or len(moments) != len(x):
+            returns = f"encoder={type(self.encoder).__name__} must return (B, {2 * self.latent_dim}) for x (B, ...)"
+            raise ConfigurationError(f"{returns}; got {tuple(moments.shape)} for {described(x)}{WITHOUT_A_BATCH}")
+        self._check_width(moments.shape[1])
         return self.bottleneck(moments, sample)
 
     def configure_optimizers(self) -> Any:
@@ -243,9 +245,7 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
         for metric in (part for part in self.modules() if isinstance(part, Metric)):
             metric.reset()
         warn_of_warmup(self)
-        if (
-            self.lr is not None and self.trainer.lr_scheduler_configs
-        ):  # a LearningRateFinder leaves them at the old rate
+        if self.lr is not None and self.trainer.lr_scheduler_configs:  # which a finder leaves at the old rate
             self.trainer.strategy.setup_optimizers(self.trainer)
 
     def on_train_start(self) -> None:

@@ -49,8 +49,8 @@ class BatchReader:
             ConfigurationError: for anything but a tensor or an array ``(B, ...)``.
         """
         tensor = tensor_from("x of a batch", x)
-        if not tensor.dim():
-            raise ConfigurationError(f"x of a batch must have the shape (B, ...); got {described(x)}")
+        if not tensor.dim() or tensor.is_complex():
+            raise ConfigurationError(f"x of a batch must be (B, ...), of real numbers; got {described(x)}")
         if tensor.is_floating_point() and tensor.dtype != self.dtype:
             tensor = tensor.to(self.weights_dtype)
         return tensor if isinstance(x, Tensor) else tensor.to(self.device)

@@ -18,7 +18,7 @@ OPTIMIZERS = "optimizers"  # key of a checkpoint: class paths
 _DATA = ("dims", "num_classes", "value_range", "vocabulary_size")  # see ``data.properties``
 _STATEFUL = ("optimizer", "lr_scheduler", "discriminator_optimizer")
 _FOR_TRAINING = (
-    *_STATEFUL, "lr_scheduler_interval", "beta", "free_bits", "gradient_penalty", "gradient_clip_val",
+    *_STATEFUL, "lr_scheduler_interval", "gradient_penalty", "gradient_clip_val",
     "gradient_clip_algorithm", "accumulate_grad_batches", "discriminator_steps", "generator_ema",
 )  # fmt: skip
 _OF_THE_COMMAND = ("_instantiator", "_class_path")
@@ -32,7 +32,8 @@ def warn_of_arguments(stored: Mapping[str, Any], given: Mapping[str, Any], train
     Args:
         stored: the hyperparameters in the checkpoint.
         given: those of the module that the checkpoint is loaded into.
-        trains: whether training goes on; if not, arguments that only training needs are left out.
+        trains: whether training goes on; if not, arguments that only training needs are left out. (Beta is none: the
+            loss of a test depends on it.)
     """
     stored, given = _plain(stored), _plain(given)
     changed: list[str] = []

@@ -16,7 +16,7 @@ from lit_bottleneck.models.batch import described
 
 Result = TypeVar("Result")
 
-_WITHOUT_A_BATCH = ": is x one example without a batch dimension? x[None] has one"
+WITHOUT_A_BATCH = ": is x one example without a batch dimension? x[None] has one"
 OF_THE_MACHINE = (torch.OutOfMemoryError, torch.distributed.DistError)  # errors that say nothing about an input
 
 
@@ -123,7 +123,7 @@ def likelihood_parameters(output: Tensor, likelihood: Likelihood, dims: Sequence
         raise ConfigurationError(
             f"data of the shape {tuple(dims)} under {type(likelihood).__name__}, which needs {numbers} "
             f"number{'s' * (numbers > 1)} per output, need a decoder that returns {wanted} per example; got "
-            f"{tuple(output.shape[1:])}{_WITHOUT_A_BATCH * (tuple(output.shape[2:]) == tuple(dims))}"
+            f"{tuple(output.shape[1:])}{WITHOUT_A_BATCH * (tuple(output.shape[2:]) == tuple(dims))}"
         )
     return output.reshape(len(output), *wanted)
 

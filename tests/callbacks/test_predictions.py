@@ -9,7 +9,7 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lit_bottleneck import VIBClassifier
 from lit_bottleneck.callbacks import PredictionWriter
@@ -122,3 +122,21 @@ def test_labels_in_words_are_left_out_and_named(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="no tensors for label, which predictions.npz lacks"):
         run.predict(classifier(), DataLoader(words, batch_size=4))
     assert set(np.load(tmp_path / "predictions.npz")) == {"probabilities", "rate", "mean", "index"}
+
+
+class Stream(IterableDataset):
+    def __iter__(self) -> Any:
+        return iter(zip(*rows(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [DataLoader(Stream(), batch_size=4), DataLoader([rows(4), rows(6)], batch_size=None)],
+    ids=["stream", "made"],
+)
+def test_rows_that_have_no_index_are_written_without_one(loader: Any, tmp_path: Path) -> None:
+    run = trainer(default_root_dir=tmp_path, callbacks=[PredictionWriter()])
+    run.predict(classifier(), loader, return_predictions=False)
+    with np.load(tmp_path / "predictions.npz") as file:
+        assert "index" not in file
+        assert len(file["rate"]) == 10

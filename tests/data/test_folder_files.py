@@ -131,6 +131,8 @@ def test_what_is_left_out_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     [
         (["note.txt"], "{root} has no images; expected root/train"),
         ([], "{root} has no images; expected root/train"),
+        (["Train/a/1.png", "Test/a/2.png"], "{root}/Test has the name of a part, not of a class"),
+        (["training/a/1.png", "validation/a/2.png"], "{root}/training has the name of a part, not of a class"),
         (["train/a/1.png"], "{root}/train exists but {root}/test does not or is empty"),
         (["test/a/1.png"], "{root}/test exists but {root}/train does not or is empty"),
         (["train/a/1.png", "test/a/1.txt"], "{root}/test has no images"),

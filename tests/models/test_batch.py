@@ -141,7 +141,7 @@ def test_whole_numbers_go_to_an_encoder_of_tokens() -> None:
         (([X, X], Y), "x of a batch must be a tensor or a NumPy array of numbers; got a list of Tensor"),
         ((np.array(["a"] * 8), Y), "x of a batch must be a tensor or a NumPy array of numbers; got a ndarray of <U1"),
         ((None, Y), "x of a batch must be a tensor or a NumPy array of numbers; got none"),
-        ((torch.tensor(1.0), Y), r"x of a batch must have the shape \(B, ...\); got a Tensor of float32 \(\)"),
+        ((torch.tensor(1.0), Y), r"x of a batch must be \(B, ...\), of real numbers; got a Tensor of float32 \(\)"),
         ((), "a batch must be x, .* a dictionary with 'x', .*; got an empty tuple"),
         ({}, "a batch must be x, .* a dictionary with 'x', .*; got an empty dictionary"),
         ({"image": X, "label": Y}, "with 'x', .* batch_keys .* changes; got a dictionary with 'image', 'label'"),
