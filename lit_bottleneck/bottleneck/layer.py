@@ -65,9 +65,7 @@ class BottleneckLayer(nn.Module):
         self.dim = dim
         self.reduction = None if reduction is None else one_of("reduction", reduction, ("sum", "none"))
         self.moments = nn.Linear(in_features, 2 * latent_dim)
-        self._last = _Last()
-        self._calls: list[_Call] = []  # in training
-        self._evaluated: list[Tensor] = []
+        self._kept = _Kept()
         if reduction is not None:  # how many calls the last pick-up in training found
             self.register_buffer("calls_of_a_pickup", torch.ones((), dtype=torch.int64))
         self._has_warned = False
@@ -95,7 +93,7 @@ class BottleneckLayer(nn.Module):
     @property
     def code(self) -> Code | None:
         """The code of the last call."""
-        code: Code | None = self._last.code
+        code: Code | None = self._kept.code
         return code
 
     @property
@@ -129,8 +127,8 @@ class BottleneckLayer(nn.Module):
 
     def forget(self) -> None:
         """Drop the rates that wait, and the graphs that they hold."""
-        self._calls, self._evaluated = [], []
-        self._last.code = None if self.code is None else self.code.detach()
+        self._kept.calls, self._kept.evaluated = [], []
+        self._kept.code = None if self.code is None else self.code.detach()
 
     def extra_repr(self) -> str:
         """Return the arguments, for printing."""
@@ -139,7 +137,7 @@ class BottleneckLayer(nn.Module):
     @property
     def _waiting(self) -> list[Tensor]:
         in_training = self.training and not self.deterministic
-        return [call.rate for call in self._calls] if in_training else self._evaluated
+        return [call.rate for call in self._kept.calls] if in_training else self._kept.evaluated
 
     def _feature_dim(self, x: Tensor) -> int:
         likely = [-1, 1] if x.dim() == 4 else [-1]
@@ -155,19 +153,19 @@ class BottleneckLayer(nn.Module):
     def _keep(self, code: Code) -> None:
         if _is_exporting():
             return
-        self._last.code = code
+        self._kept.code = code
         if not self.training or self.deterministic:
             calls = 1 if self.reduction is None else int(self.calls_of_a_pickup)
-            self._evaluated = [*self._evaluated, code.rate][-calls:]
+            self._kept.evaluated = [*self._kept.evaluated, code.rate][-calls:]
             return
         if not code.rate.requires_grad:
             return
-        if any(call.code_has_gradient and not call.rate_has_gradient for call in self._calls):
+        if any(call.code_has_gradient and not call.rate_has_gradient for call in self._kept.calls):
             self._warn(f"has a rate that nothing priced before the gradient of its code was taken: {_PRICE_IT}")
-        self._calls = [call for call in self._calls if not (call.code_has_gradient or call.rate_has_gradient)]
-        self._calls.append(_Call(code))
-        if len(self._calls) > _CALLS_WITHOUT_A_PICKUP:
-            self._warn(f"keeps the graphs of {len(self._calls)} calls whose rate nothing picked up: {_PRICE_IT}")
+        self._kept.calls = [call for call in self._kept.calls if not (call.code_has_gradient or call.rate_has_gradient)]
+        self._kept.calls.append(_Call(code))
+        if len(self._kept.calls) > _CALLS_WITHOUT_A_PICKUP:
+            self._warn(f"keeps the graphs of {len(self._kept.calls)} calls whose rate nothing picked up: {_PRICE_IT}")
 
     def _warn(self, what: str) -> None:
         if not self._has_warned:
@@ -176,13 +174,22 @@ class BottleneckLayer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # a tensor with a graph can be neither copied nor pickled
-        return {**self.__dict__, "_last": _Last(), "_calls": [], "_evaluated": []}
+        return {**self.__dict__, "_kept": _Kept()}
 
 
-class _Last:
-    """The code of the last call, in an object that ``torch.export`` does not look into."""
+class _Kept:
+    """What the calls leave, in an object that ``torch.export`` does not look into.
 
-    code: Code | None = None
+    Attributes:
+        code: of the last call.
+        calls: those in training whose rate waits.
+        evaluated: the rates of the last calls in evaluation.
+    """
+
+    def __init__(self) -> None:
+        self.code: Code | None = None
+        self.calls: list[_Call] = []
+        self.evaluated: list[Tensor] = []
 
 
 class _Call:

@@ -260,6 +260,7 @@ def test_a_layer_of_a_bottleneck_inside_is_priced_by_that() -> None:
     assert inner.first.has_rate
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch 2.6 does not say that it exports")
 def test_a_layer_can_be_exported_after_a_forward_pass() -> None:
     network, x = nn.Sequential(nn.Linear(4, 4), BottleneckLayer(4, 3)).eval(), torch.randn(5, 4)
     expected = network(x)

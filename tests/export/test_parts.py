@@ -142,12 +142,13 @@ class Together(nn.Module):
 
     def __init__(self, parts: list[tuple[str, str]]) -> None:
         super().__init__()
-        self.names = parts
         self.models = nn.ModuleList([made(name) for name, _ in parts])
+        pairs: Any = zip(self.models, parts, strict=True)
+        self.computed = [model.export_parts()[part].compute for model, (_, part) in pairs]
 
     def parts(self, x: Tensor) -> list[Tensor]:
-        pairs: Any = zip(self.models, self.names, strict=True)
-        return [model.export_parts()[part].compute(model, x).reshape(x.shape[0], -1) for model, (_, part) in pairs]
+        pairs: Any = zip(self.models, self.computed, strict=True)
+        return [compute(model, x).reshape(x.shape[0], -1) for model, compute in pairs]
 
     def export_parts(self) -> dict[str, ExportPart]:
         return {"all": ExportPart(lambda model, x: torch.cat(model.parts(x), 1))}
