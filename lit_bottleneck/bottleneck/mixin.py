@@ -31,9 +31,10 @@ class GaussianBottleneck:
     Beta moves after each step of an optimizer that holds a parameter of the module on which the rate depends, in any
     loop, by the mean rate over all processes and accumulated batches. (If the rate depends on none of the module's, any
     of them counts; if the module has none, those of the network that the rate came from.) All processes must take the
-    same steps; an optimizer that steps others itself, as ``ZeroRedundancyOptimizer``, is not supported. Beta is in the
-    state dict. Under a Lightning trainer it is logged as
-    ``train/beta`` beside ``train/rate``; that of a module inside another by its path, as ``train/beta/encoder.code``.
+    same steps; an optimizer that steps others itself, as ``ZeroRedundancyOptimizer``, is not supported.
+
+    Beta is in the state dict. Under a Lightning trainer it is logged as ``train/beta`` beside ``train/rate``; that of a
+    module inside another by its path, as ``train/beta/encoder.code``.
 
     A module may have several prices: ``beta={"shared": DualBeta(4.0), "private": 1e-3}``, each paid by
     ``rate_penalty(rate, name="shared")`` and logged as ``train/rate/shared`` and ``train/beta/shared``. Then ``beta``
@@ -191,9 +192,8 @@ class GaussianBottleneck:
         """
         controllers, key = by_name(self.beta_controller), name or ""
         if key not in controllers:
-            known = (
-                "which is one without a name" if "" in controllers else f"one of {', '.join(map(repr, controllers))}"
-            )
+            names = f"one of {', '.join(map(repr, controllers))}"
+            known = "which is one without a name" if "" in controllers else names
             raise ValueError(f"name must be that of a price of {type(self).__name__}, {known}; got {name!r}")
         if rate is None:
             rate = self._rate_of_layers()

@@ -225,6 +225,8 @@ def _source(
     if image_size is not None:
         dims = NAMED_DATASETS[name].dims
         raise ConfigurationError(f"image_size={image_size!r} is for name='folder'; {name} has dims={dims}")
+    if background != 1:
+        raise ConfigurationError(f"background={background!r} is for name='folder'; images of {name} are opaque")
     if in_memory is False:
         raise ConfigurationError(f"in_memory=False is for name='folder'; {name} is always held in memory")
     return TorchvisionSource(name, root)

@@ -106,7 +106,7 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
         except ValueError:  # such as that of a batch normalisation
             refuse_one_example(self.encoder, len(x))
             raise
-        except (RuntimeError, IndexError) as error:
+        except (RuntimeError, IndexError, TypeError) as error:
             if x.is_floating_point() or isinstance(error, OF_THE_MACHINE):
                 raise
             refuses = f"encoder={type(self.encoder).__name__} does not take these whole numbers"

@@ -72,10 +72,11 @@ def check_examples(real: Tensor, example_dims: tuple[int, ...] | None) -> None:
         example_dims: the shape of a generated example, if it is known.
 
     Raises:
-        ConfigurationError: for anything but floats, and for examples of another shape than the generator's.
+        ConfigurationError: for anything but floats, for no example, and for another shape than the generator's.
     """
-    if not real.is_floating_point():
-        raise ConfigurationError(f"x of a batch must be floats, as a generator makes them; got {described(real)}")
+    if not real.is_floating_point() or not len(real):
+        wanted = "x of a batch must be floats (B, ...), as a generator makes them, of one example or more"
+        raise ConfigurationError(f"{wanted}; got {described(real)}")
     if example_dims is not None:
         _check_dims(example_dims, tuple(real.shape[1:]), "the data")
 

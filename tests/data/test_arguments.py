@@ -98,6 +98,8 @@ def test_a_wrong_value_is_refused_with_its_name(make: Any, name: str, values: tu
         (Digits, {"nuisance": Brightness(1, 1)}, r"nuisance=.* must make images and factors of .* it made"),
         (mnist, {"image_size": 32}, r"image_size=32 is for name='folder'; MNIST has dims=\(1, 28, 28\)"),
         (mnist, {"in_memory": False}, "in_memory=False is for name='folder'"),
+        (mnist, {"background": 0.3}, "background=0.3 is for name='folder'"),
+        (mnist, {"drop_last": "yes"}, "drop_last must be True or False; got 'yes'"),
         (Images, {"name": "mnist"}, "'MNIST', 'FashionMNIST', 'KMNIST', 'CIFAR10', 'CIFAR100', 'SVHN', 'folder'; got"),
         (Ring, {"layout": "grid"}, "num_modes must be a square number for a grid, such as 4 or 9; got 8"),
         (Ring, {"num_examples": 400, "val_size": 400}, "val_size=400 holds out 400 of 400 rows"),

@@ -132,6 +132,24 @@ def test_whole_numbers_go_to_an_encoder_of_tokens() -> None:
         bag.training_step((tokens, Y), 0)
 
 
+def test_an_encoder_that_refuses_a_type_is_told() -> None:
+    class Picky(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if not x.is_floating_point():
+                raise TypeError("floats only")
+            return super().forward(x)
+
+    with pytest.raises(ConfigurationError, match=r"encoder=Picky does not take these whole numbers, .*: floats only"):
+        vib(encoder=Picky(6, 8)).training_step((X.long(), Y), 0)
+
+
+def test_a_complex_x_and_one_without_a_batch_are_told() -> None:
+    with pytest.raises(ConfigurationError, match="of real numbers; got a Tensor of complex64"):
+        vib().training_step((X.to(torch.complex64), Y), 0)
+    with pytest.raises(ConfigurationError, match=r"got \(8,\) for a Tensor of float32 \(6,\).*x\[None\] has one"):
+        vib(encoder=nn.Linear(6, 8))(X[0])
+
+
 @pytest.mark.parametrize("make", [vib, vae])
 @pytest.mark.parametrize(
     ("batch", "words"),

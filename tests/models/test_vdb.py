@@ -853,3 +853,8 @@ def test_a_resnet_with_a_spatial_code_trains() -> None:
     run = trainer(limit_train_batches=2, limit_val_batches=1)
     run.fit(model, datamodule=Digits(value_range=(-1, 1)))
     assert model.steps_taken["generator"] == 2
+
+
+def test_an_empty_batch_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"of one example or more; got a Tensor of float32 \(0, 2\)"):
+        gan().training_examples(torch.zeros(0, 2))
