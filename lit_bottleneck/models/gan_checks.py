@@ -74,9 +74,10 @@ def check_examples(real: Tensor, example_dims: tuple[int, ...] | None) -> None:
     Raises:
         ConfigurationError: for anything but floats, for no example, and for another shape than the generator's.
     """
-    if not real.is_floating_point() or not len(real):
-        wanted = "x of a batch must be floats (B, ...), as a generator makes them, of one example or more"
-        raise ConfigurationError(f"{wanted}; got {described(real)}")
+    if not real.is_floating_point():
+        raise ConfigurationError(f"x of a batch must be floats, as a generator makes them; got {described(real)}")
+    if not len(real):
+        raise ConfigurationError(f"x of a batch must be of one example or more; got {described(real)}")
     if example_dims is not None:
         _check_dims(example_dims, tuple(real.shape[1:]), "the data")
 
