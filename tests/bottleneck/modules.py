@@ -19,6 +19,21 @@ def fast_dual(**kwargs: Any) -> DualBeta:
     return DualBeta(**{"capacity": 0.3, "gain": 0.05, "ema": 0.5, "beta_init": 0.01, "max_error": 100.0} | kwargs)
 
 
+class Noted(BetaController):
+    """A controller that notes the mean rates of its updates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates: list[float] = []
+
+    @property
+    def beta(self) -> float:
+        return 0.1
+
+    def advance(self, mean_rate: float, mean_distortion: float | None) -> None:
+        self.rates.append(mean_rate)
+
+
 class Plain(GaussianBottleneck, nn.Module):
     def __init__(self, beta: float | BetaController, **kwargs: Any) -> None:
         super().__init__(beta=beta, **kwargs)

@@ -14,23 +14,8 @@ from torch import Tensor, nn
 
 from lit_bottleneck import GaussianBottleneck
 from lit_bottleneck.beta import GECO, BetaController, ConstantBeta
-from tests.bottleneck.modules import Plain, fast_dual, loader
+from tests.bottleneck.modules import Noted, Plain, fast_dual, loader
 from tests.quiet import trainer
-
-
-class Noted(BetaController):
-    """A controller that notes the mean rates of its updates."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rates: list[float] = []
-
-    @property
-    def beta(self) -> float:
-        return 0.1
-
-    def advance(self, mean_rate: float, mean_distortion: float | None) -> None:
-        self.rates.append(mean_rate)
 
 
 class Two(GaussianBottleneck, LightningModule):

@@ -19,11 +19,12 @@ from torch.utils.data import DataLoader
 
 from lit_bottleneck import VDBGAN
 from lit_bottleneck.adversarial import R1, WGANGP, adversarial_loss
-from lit_bottleneck.beta import BetaController, ConstantBeta, DualBeta
+from lit_bottleneck.beta import ConstantBeta, DualBeta
 from lit_bottleneck.code import Code, gaussian_code
 from lit_bottleneck.data import Digits, Ring
 from lit_bottleneck.functional import gaussian_kl
 from lit_bottleneck.networks import MLP, DCGANEncoder, DCGANGenerator, MLPDecoder, ResNetEncoder
+from tests.bottleneck.modules import Noted
 from tests.models.runs import Record, average, batches, checkpoint_of, fit, flat, logged
 from tests.quiet import trainer
 
@@ -230,24 +231,9 @@ def test_spectral_norm_holds_the_gain_of_every_layer_at_one() -> None:
 # --- steps ----------------------------------------------------------------------------------------------------------
 
 
-class Counting(BetaController):
-    """A controller that records its updates."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rates: list[float] = []
-
-    @property
-    def beta(self) -> float:
-        return 0.1
-
-    def advance(self, mean_rate: float, mean_distortion: float | None) -> None:
-        self.rates.append(mean_rate)
-
-
 @pytest.mark.parametrize(("discriminator_steps", "accumulate"), [(1, 1), (3, 1), (1, 4), (2, 2)])
 def test_beta_moves_once_per_discriminator_step(discriminator_steps: int, accumulate: int) -> None:
-    model = gan(beta=Counting(), discriminator_steps=discriminator_steps, accumulate_grad_batches=accumulate)
+    model = gan(beta=Noted(), discriminator_steps=discriminator_steps, accumulate_grad_batches=accumulate)
     run = fit(model, loader(12))
     discriminator = 12 // accumulate
     generator = discriminator // discriminator_steps
