@@ -11,7 +11,8 @@ from lit_bottleneck.cli.errors import PATH_ERRORS, REFUSALS, argument_errors
 from lit_bottleneck.export.files import SIZES, largest_difference, runner
 from lit_bottleneck.export.inputs import example_inputs
 from lit_bottleneck.export.parts import deterministic_path, export_onnx, export_program
-from lit_bottleneck.training.checkpoints import load_model, whole_file
+from lit_bottleneck.training.checkpoints import load_model
+from lit_bottleneck.training.whole_file import whole_file
 
 _PARTS = ("code", "logits", "prediction", "reconstruction", "decoder", "generator")
 _DESCRIPTION = "Write a trained model's noise-free computation to a file that runs without this library."

@@ -17,7 +17,7 @@ from lit_bottleneck.data.base import LabelledDataModule
 from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.imdb_files import download_reviews, find_reviews, fingerprint, read_reviews
 from lit_bottleneck.data.tokenizer import TOKENIZER_VERSION, encode_texts
-from lit_bottleneck.training.checkpoints import whole_file
+from lit_bottleneck.training.whole_file import whole_file
 
 
 class LabelledTokens(NamedTuple):

@@ -17,7 +17,7 @@ from torch.export import Dim, ExportedProgram
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.export.files import largest_difference, runner
 from lit_bottleneck.export.inputs import ROWS, batch_of, example_inputs, part_of
-from lit_bottleneck.training.checkpoints import whole_file
+from lit_bottleneck.training.whole_file import whole_file
 
 _BATCH = ({0: Dim("batch")},)
 # Errors that torch.export raises for a network that it cannot trace.

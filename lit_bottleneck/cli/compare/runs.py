@@ -12,7 +12,7 @@ import yaml
 
 from lit_bottleneck.cli.compare.arms import Arm
 from lit_bottleneck.cli.recipes import as_list
-from lit_bottleneck.training.checkpoints import whole_file
+from lit_bottleneck.training.whole_file import whole_file
 
 FINISHED = "finished.json"  # in the folder of a finished run
 _INFORMATION = "lit_bottleneck.callbacks.Information"
