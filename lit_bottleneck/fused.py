@@ -105,8 +105,8 @@ class FusedCode(Function):
 
 def is_batch(gradient: Tensor | None) -> bool:
     """Return whether ``gradient`` is a batch of gradients (``is_grads_batched``, ``torch.func.vmap``)."""
-    is_batch = torch._C._functorch.is_batchedtensor, torch._C._functorch.is_legacy_batchedtensor
-    return gradient is not None and any(check(gradient) for check in is_batch)
+    functorch = torch._C._functorch
+    return gradient is not None and (functorch.is_batchedtensor(gradient) or functorch.is_legacy_batchedtensor(gradient))
 
 
 def _bounded(raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -89,16 +89,8 @@ class GaussianBottleneck:
             raise TypeError(f"{overwrites}: choose another name (or for another price write a BetaController)")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "beta_controller" and has_controllers(value):
-            others = [by_name(other.beta_controller).values() for other in watched() if other is not self]
-            if any(controller in theirs for theirs in others for controller in by_name(value).values()):
-                raise TypeError("another module moves this controller: give each its own, such as copy.deepcopy of it")
-            prices: Prices | None = self.__dict__.get("_bottleneck_prices")
-            if prices is None or prices.names != by_name(value).keys():
-                self._bottleneck_prices = Prices(by_name(value))
-        elif name in _RESERVED:
-            belongs = f"{name} belongs to GaussianBottleneck and cannot be set to {type(value).__name__}"
-            raise TypeError(f"{belongs}: choose another name (for another price assign to beta_controller)")
+        if name in _RESERVED:
+            self._check_assignment(name, value)
         super().__setattr__(name, value)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -247,6 +239,18 @@ class GaussianBottleneck:
         if parent is not None:
             parent(checkpoint)
         store_live_prices(self, checkpoint)
+
+    def _check_assignment(self, name: str, value: Any) -> None:
+        """Refuse to overwrite one of the mixin's names, but for the controllers, whose prices are then new."""
+        if name != "beta_controller" or not has_controllers(value):
+            belongs = f"{name} belongs to GaussianBottleneck and cannot be set to {type(value).__name__}"
+            raise TypeError(f"{belongs}: choose another name (for another price assign to beta_controller)")
+        others = [by_name(other.beta_controller).values() for other in watched() if other is not self]
+        if any(controller in theirs for theirs in others for controller in by_name(value).values()):
+            raise TypeError("another module moves this controller: give each its own, such as copy.deepcopy of it")
+        prices: Prices | None = self.__dict__.get("_bottleneck_prices")
+        if prices is None or prices.names != by_name(value).keys():
+            self._bottleneck_prices = Prices(by_name(value))
 
     def _layers(self) -> list[BottleneckLayer]:
         """Return the layers of this module, but not those of a bottleneck inside, which pays for its own."""

@@ -56,14 +56,15 @@ class Prices:
     def remember(self, module: Any, name: str, rate: Tensor, distortion: Tensor | None, penalty: Tensor) -> None:
         """Add the rates ``(B,)`` that a penalty was computed of."""
         trainer = _trainer_of(root_of(module)[0])
-        if self._windows.setdefault(name, StepWindow()).is_stale(trainer):
+        if name not in self._windows:  # a price that was put into the ModuleDict later
+            self._windows[name] = StepWindow()
+        elif self._windows[name].is_stale(trainer):
             self._discard(module, name)
         window = self._windows[name]
         window.check_second_call(trainer, f"rate_penalty of {type(module).__name__}")
         window.add(rate, distortion, penalty, trainer)
         self._never_paid.discard(name)
-        is_constant = by_name(module.beta_controller)[name].constant
-        if window.should_have_ended(trainer) and not window.has_warned and not is_constant:
+        if window.should_have_ended(trainer) and not by_name(module.beta_controller)[name].constant:
             window.has_warned = True
             warnings.warn(
                 f"{type(module).__name__}.rate_penalty() was called {window.penalties} times and beta has not moved: "
@@ -135,7 +136,7 @@ class Prices:
         concerned = controllers if are_several_processes() else windows
         if not concerned or not (logs or any(not controllers[name].constant for name in concerned)):
             return
-        totals = [windows.get(name, StepWindow()).totals() for name in controllers]
+        totals = [(windows[name] if name in windows else StepWindow()).totals() for name in controllers]
         if are_several_processes():
             local = torch.tensor(totals, dtype=torch.float64, device=device)
             totals = sum_over_processes(local).tolist()

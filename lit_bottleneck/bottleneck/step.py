@@ -48,16 +48,18 @@ _TRACKER = ModuleTracker()
 
 def sources(rate: Tensor) -> dict[int, Tensor]:
     """Return the parameters that a tensor depends on, the leaves of its graph, by their ``id``."""
-    waiting, seen = [rate.grad_fn], set()
+    waiting, seen = [rate.grad_fn], {None}
     found: dict[int, Tensor] = {}
     while waiting:
         node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            weight = getattr(node, "variable", None)  # https://docs.pytorch.org/docs/stable/notes/autograd.html
-            if weight is not None:
-                found[id(weight)] = weight
-            waiting += [before for before, _ in node.next_functions]
+        if node in seen:
+            continue
+        seen.add(node)
+        before = node.next_functions
+        if before:
+            waiting += [one for one, _ in before]
+        elif hasattr(node, "variable"):  # https://docs.pytorch.org/docs/stable/notes/autograd.html
+            found[id(node.variable)] = node.variable
     return found
 
 

@@ -53,7 +53,8 @@ class StepWindow:
 
     def add(self, rate: Tensor, distortion: Tensor | None, penalty: Tensor, trainer: Any) -> None:
         """Add the rates ``(B,)`` of a penalty, and the distortions ``(B,)`` or their mean."""
-        self._loss_scale, self._optimizers = loss_scale(trainer), [] if trainer is None else list(trainer.optimizers)
+        if trainer is not None:
+            self._loss_scale, self._optimizers = loss_scale(trainer), list(trainer.optimizers)
         if not self.penalties:
             self._first_step = 0 if trainer is None else trainer.global_step
             self.sources = {}
@@ -76,9 +77,14 @@ class StepWindow:
         return [self.penalties, *self._totals]
 
     def should_have_ended(self, trainer: Any) -> bool:
-        """Return whether there are many penalties, and the optimizer of a trainer, if there is one, has stepped."""
+        """Return whether there are many penalties, and the optimizer of a trainer, if there is one, has stepped.
+
+        It is so once: not if somebody was warned of it.
+        """
+        if self.penalties < _MANY or self.has_warned:
+            return False
         waits = trainer is not None and trainer.lightning_module.automatic_optimization
-        return self.penalties >= _MANY and not (waits and trainer.global_step == self._first_step)
+        return not (waits and trainer.global_step == self._first_step)
 
     def check_second_call(self, trainer: Any, who: str) -> None:
         """Refuse a second penalty for a batch of the trainer before the gradient of the first was taken."""
@@ -110,7 +116,7 @@ class _Paid:
     def __init__(self, rate: Tensor, distortion: Tensor | None, penalty: Tensor, trainer: Any) -> None:
         self.sums, self.counts, self.weight = [_sum(rate)], (rate.numel(), 0), 1
         if distortion is not None:
-            self.sums.append(_sum(distortion).to(self.sums[0]))
+            self.sums.append(_sum(distortion).to(self.sums[0].device))
             self.weight = 1 if distortion.dim() else rate.numel()  # of a mean
             self.counts = rate.numel(), distortion.numel() * self.weight
         self.batch = _batch_of(trainer)
@@ -119,7 +125,8 @@ class _Paid:
             self.has_gradient = False
             note = _Note(self)
             self._note = weakref.ref(note)
-            penalty.register_hook(note)
+            node = penalty.grad_fn
+            (penalty.register_hook if node is None else node.register_prehook)(note)
 
     @property
     def is_in_a_graph(self) -> bool:
@@ -133,7 +140,7 @@ class _Note:
     def __init__(self, paid: _Paid) -> None:
         self._paid = paid
 
-    def __call__(self, gradient: Tensor) -> None:
+    def __call__(self, gradient: Any) -> None:
         self._paid.has_gradient = True
 
 
@@ -148,4 +155,5 @@ def _batch_of(trainer: Any) -> Any:
 
 
 def _sum(values: Tensor) -> Tensor:
-    return values.detach().sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+    dtype = torch.float32 if values.device.type == "mps" else torch.float64
+    return values.detach().sum(dtype=dtype) if values.dim() else values.detach().to(dtype)
