@@ -105,8 +105,8 @@ class FusedCode(Function):
 
 def is_batch(gradient: Tensor | None) -> bool:
     """Return whether ``gradient`` is a batch of gradients (``is_grads_batched``, ``torch.func.vmap``)."""
-    functorch = torch._C._functorch
-    return gradient is not None and (functorch.is_batchedtensor(gradient) or functorch.is_legacy_batchedtensor(gradient))
+    of = torch._C._functorch
+    return gradient is not None and (of.is_batchedtensor(gradient) or of.is_legacy_batchedtensor(gradient))
 
 
 def _bounded(raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -48,18 +48,18 @@ _TRACKER = ModuleTracker()
 
 def sources(rate: Tensor) -> dict[int, Tensor]:
     """Return the parameters that a tensor depends on, the leaves of its graph, by their ``id``."""
-    waiting, seen = [rate.grad_fn], {None}
+    waiting, seen = [rate.grad_fn], set()
     found: dict[int, Tensor] = {}
     while waiting:
         node = waiting.pop()
-        if node in seen:
+        if node is None or node in seen:
             continue
         seen.add(node)
         before = node.next_functions
-        if before:
-            waiting += [one for one, _ in before]
-        elif hasattr(node, "variable"):  # https://docs.pytorch.org/docs/stable/notes/autograd.html
-            found[id(node.variable)] = node.variable
+        waiting += [one for one, _ in before]
+        weight = None if before else getattr(node, "variable", None)  # of a leaf:
+        if weight is not None:  # https://docs.pytorch.org/docs/stable/notes/autograd.html
+            found[id(weight)] = weight
     return found
 
 
