@@ -11,6 +11,8 @@ from lit_bottleneck.moved import keep_old_names
 if TYPE_CHECKING:
     from lit_bottleneck.bottleneck import BottleneckLayer, GaussianBottleneck
     from lit_bottleneck.code import Code
+    from lit_bottleneck.models.imitation import VAIL
+    from lit_bottleneck.models.imitation_transfer import VAIRL
     from lit_bottleneck.models.regressor import VIBRegressor
     from lit_bottleneck.models.vae import VAE
     from lit_bottleneck.models.vdb import VDBGAN
@@ -23,6 +25,8 @@ __all__ = [
     "ELBO",
     "IWAE",
     "VAE",
+    "VAIL",
+    "VAIRL",
     "VDBGAN",
     "BetaTC",
     "BottleneckLayer",
@@ -35,6 +39,8 @@ __all__ = [
 _MODULES = {
     "bottleneck": ("BottleneckLayer", "GaussianBottleneck"),
     "code": ("Code",),
+    "models.imitation": ("VAIL",),
+    "models.imitation_transfer": ("VAIRL",),
     "models.regressor": ("VIBRegressor",),
     "models.vae": ("VAE",),
     "models.vdb": ("VDBGAN",),

@@ -56,6 +56,7 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
         log_names: other names for what is logged, such as ``{"val/loss": "val_loss"}``: for callbacks' metrics of this
             module, too. A subclass or an instance sets it; ``monitor`` then takes the new name.
         mean_names: what ``measure`` averages over a split, whichever batches there are.
+        codes_per_example: codes of ``latent_dim`` that the encoder's output holds.
         progress_bar_metric: which metric of the validation the progress bar shows.
         lr: the learning rate of the optimizer, in place of its own, set by ``LearningRateFinder`` or by hand.
         stops_at_non_finite_loss: see ``training_loss``; ``callbacks.SkipNonFinite`` sets it to False.
@@ -64,6 +65,7 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
     log_names: Mapping[str, str] = MappingProxyType({})
     mean_names: ClassVar[tuple[str, ...]] = ()
     progress_bar_metric: ClassVar[str] = ""
+    codes_per_example: ClassVar[int] = 1
     lr: float | None = None
     stops_at_non_finite_loss = True
     _dataloader_idx = 0  # of those of an evaluation
@@ -87,9 +89,7 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
         self.encoder = encoder
         self.latent_dim = whole_number("latent_dim", latent_dim, at_least=1)
         self._check_width(output_width(encoder))
-        self.optimizer = optimizer
-        self.lr_scheduler = lr_scheduler
-        self.lr_scheduler_interval = lr_scheduler_interval
+        self.optimizer, self.lr_scheduler, self.lr_scheduler_interval = optimizer, lr_scheduler, lr_scheduler_interval
         splits = {stage: SplitMetrics({name: Mean() for name in self.mean_names}) for stage in ("val", "test")}
         self.metrics = nn.ModuleDict(splits)
 
@@ -267,8 +267,8 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
         return f"{stage}_{self._dataloader_idx}" if self._dataloader_idx else stage
 
     def _check_width(self, width: int | None) -> None:
-        if width not in (None, 2 * self.latent_dim):
-            needs = f"needs an encoder that returns {2 * self.latent_dim} numbers per example"
+        if width not in (None, numbers := 2 * self.latent_dim * self.codes_per_example):
+            needs = f"needs an encoder that returns {numbers} numbers per example"
             raise ConfigurationError(f"latent_dim={self.latent_dim} {needs}; got {width}")
 
 

@@ -110,6 +110,7 @@ def check_weights(model: LightningModule, state_dict: Mapping[str, Any]) -> None
         f"{name} is of the shape {tuple(value.shape)}, not {tuple(own[name].shape)}"
         for name, value in stored.items()
         if isinstance(value, Tensor) and isinstance(own.get(name), Tensor) and value.shape != own[name].shape
+        if not name.endswith("_extra_state")  # whose shape its module settles
     ]
     if wrong:
         raise ConfigurationError(f"--ckpt_path: of another model than this {type(model).__name__}: {'; '.join(wrong)}")

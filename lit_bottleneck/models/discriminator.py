@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from contextlib import nullcontext
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +15,22 @@ from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.models.base import BottleneckModule, evaluating
 from lit_bottleneck.training.compilation import is_compiled, run_as_written
 
+Offsets = tuple[Tensor | float, Tensor | float]
+_NO_OFFSETS: Offsets = (0.0, 0.0)
+
 
 class BottleneckDiscriminator(BottleneckModule):
     """Base of models with a discriminator: an encoder to a code, and a head from the code to a logit.
 
     Attributes:
+        halves: names of the two kinds of examples, the one with the positive logit first.
         head: any module from codes to one logit per example.
         loss: see ``adversarial.adversarial_loss``.
         gradient_penalty: on the gradient of the logit, or None.
         rate_per: whether the rate counts an ``"image"`` or a ``"position"`` of a spatial code.
     """
 
+    halves: ClassVar[tuple[str, str]] = ("real", "generated")
     head: nn.Module
     loss: AdversarialLoss
     gradient_penalty: GradientPenalty | None
@@ -39,27 +45,26 @@ class BottleneckDiscriminator(BottleneckModule):
         """Return the logits at the mean code, ``(B,)``: positive for what looks real."""
         return self.logits(self.encode(x, sample=False).z)
 
-    def discriminator_loss(self, real: Tensor, generated: Tensor) -> Tensor:
+    def discriminator_loss(self, real: Tensor, generated: Tensor, offsets: Offsets = _NO_OFFSETS) -> Tensor:
         """Return the loss of the discriminator: both halves, the price of the rate, and the gradient penalty.
 
         Args:
             real: ``(B, ...)``.
             generated: ``(M, ...)``, without a graph; ``CapacityBeta(reduction="sample")`` needs ``M = B``.
+            offsets: what is added to the logits of both halves, numbers or ``(B,)`` and ``(M,)``; the gradient penalty
+                takes it for constant.
         """
         look_at_gradient = self.gradient_penalty is not None or self.logs_this_step
         real = real.detach().requires_grad_(look_at_gradient)
         with run_as_written(*self.discriminator) if look_at_gradient else nullcontext():
             code = self.encode(real)
-            logit = self.logits(code.z)
+            logit = self.logits(code.z) + offsets[0]
         codes = code, self.encode(generated)
-        logits = logit, self.logits(codes[1].z)
+        logits = logit, self.logits(codes[1].z) + offsets[1]
         rates = self.rate(codes[0]), self.rate(codes[1])
-        real_loss, generated_loss = self.loss.real(logits[0]).mean(), self.loss.generated(logits[1]).mean()
-        terms = {
-            "real_loss": real_loss,
-            "generated_loss": generated_loss,
-            "rate_penalty": self.rate_penalty(mixture(*rates), distortion=real_loss + generated_loss),
-        }
+        losses = self.loss.real(logits[0]).mean(), self.loss.generated(logits[1]).mean()
+        terms = {f"{half}_loss": loss for half, loss in zip(self.halves, losses, strict=True)}
+        terms["rate_penalty"] = self.rate_penalty(mixture(*rates), distortion=losses[0] + losses[1])
         if self.gradient_penalty is not None:
             points = self.gradient_penalty.points(real, generated)
             at_points = logits[0] if points is real else self.logits(self.encode(points).z)
@@ -67,8 +72,20 @@ class BottleneckDiscriminator(BottleneckModule):
         if self.logs_this_step:
             gradient = input_gradient(logits[0], real, False)
             self.log("train/gradient_norm", torch.linalg.vector_norm(gradient, dim=1).mean())
-            self.log_dict({f"train/{name}": value for name, value in self.knowledge(codes, rates, logits).items()})
+            known = self.knowledge(codes, rates, logits, offsets)
+            self.log_dict({f"train/{name}": value for name, value in known.items()})
         return self.training_loss("discriminator", **terms)
+
+    def measure_halves(self, stage: str, real: Tensor, generated: Tensor, offsets: Offsets = _NO_OFFSETS) -> None:
+        """Take a batch of a split into the metrics, at sampled codes; arguments as for ``discriminator_loss``."""
+        codes = self.encode(real, sample=True), self.encode(generated, sample=True)
+        logits = self.logits(codes[0].z) + offsets[0], self.logits(codes[1].z) + offsets[1]
+        rates = self.rate(codes[0]), self.rate(codes[1])
+        losses = self.loss.real(logits[0]).mean() + self.loss.generated(logits[1]).mean()
+        joined = mixture(*rates)
+        measured = {"loss": losses + self.rate_penalty(joined), "rate": joined.mean()}
+        measured |= self.knowledge(codes, rates, logits, offsets)
+        self.measure(stage, len(real), **measured)
 
     def check_compilable(self, names: Collection[str] = ()) -> None:
         """Refuse encoder or head if they are compiled (or in ``names``, to be compiled) and cannot be.
@@ -108,15 +125,18 @@ class BottleneckDiscriminator(BottleneckModule):
 
     @torch.no_grad()
     def knowledge(
-        self, codes: tuple[Code, Code], rates: tuple[Tensor, Tensor], logits: tuple[Tensor, Tensor]
+        self,
+        codes: tuple[Code, Code],
+        rates: tuple[Tensor, Tensor],
+        logits: tuple[Tensor, Tensor],
+        offsets: Offsets = _NO_OFFSETS,
     ) -> dict[str, Tensor]:
-        """Return rates and accuracies, from codes, rates and sampled logits of real and of generated examples."""
+        """Return rates and accuracies, from codes, rates and sampled logits of both halves."""
         with evaluating(self.head):
             at_mean = [self.logits(code.mean.to(code.z.dtype)) for code in codes]
         return {
-            "rate_real": rates[0].mean(),
-            "rate_generated": rates[1].mean(),
-            "accuracy": _accuracy(*at_mean),
+            **{f"rate_{half}": rate.mean() for half, rate in zip(self.halves, rates, strict=True)},
+            "accuracy": _accuracy(at_mean[0] + offsets[0], at_mean[1] + offsets[1]),
             "accuracy_sampled": _accuracy(*logits),
         }
 

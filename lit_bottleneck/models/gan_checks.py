@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.models.batch import described, tensor_from
-from lit_bottleneck.models.setup_checks import dummy_zeros, try_forward
+from lit_bottleneck.models.setup_checks import dummy_zeros, input_width, try_forward
 from lit_bottleneck.training.compilation import uncompiled
 
 _TOLERANCE = 1e-3  # of the range of pixels
@@ -21,7 +21,7 @@ def check_noise(noise_dim: int, generator: nn.Module) -> None:
     Raises:
         ConfigurationError: with both widths.
     """
-    takes = _input_width(generator)
+    takes = input_width(generator, "noise_dim")
     if takes not in (None, noise_dim):
         name = type(generator).__name__
         raise ConfigurationError(f"noise_dim={noise_dim}, but the {name} takes noise of a width of {takes}")
@@ -130,15 +130,3 @@ def output_range(network: nn.Module) -> tuple[float, float] | None:
     if isinstance(network, nn.Tanh):
         return -1.0, 1.0
     return (0.0, 1.0) if isinstance(network, nn.Sigmoid) else None
-
-
-def _input_width(network: nn.Module) -> int | None:
-    """Return the width of a generator's noise, if it has ``noise_dim`` or begins with a linear layer."""
-    network = uncompiled(network)
-    width = getattr(network, "noise_dim", network.in_features if isinstance(network, nn.Linear) else None)
-    if isinstance(width, int):
-        return width
-    if isinstance(network, nn.Sequential):
-        first = next((layer for layer in network if not isinstance(layer, nn.Flatten)), None)
-        return None if first is None else _input_width(first)
-    return None

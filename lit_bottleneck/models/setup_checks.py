@@ -13,6 +13,7 @@ from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.code import Code
 from lit_bottleneck.likelihoods import Likelihood
 from lit_bottleneck.models.batch import described
+from lit_bottleneck.training.compilation import uncompiled
 
 Result = TypeVar("Result")
 
@@ -142,3 +143,15 @@ def check_decoder(decoder: nn.Module, latent_dim: int, likelihood: Likelihood) -
     if numbers != needed:
         name = type(likelihood).__name__
         raise ConfigurationError(f"likelihood={name} needs a decoder with numbers_per_output={needed}; got {numbers}")
+
+
+def input_width(network: nn.Module, attribute: str = "in_features") -> int | None:
+    """Return the width of a network's input, if it has the attribute or begins with a linear layer."""
+    network = uncompiled(network)
+    width = getattr(network, attribute, network.in_features if isinstance(network, nn.Linear) else None)
+    if isinstance(width, int):
+        return width or None  # 0: of a lazy layer
+    if isinstance(network, nn.Sequential):
+        first = next((layer for layer in network if not isinstance(layer, nn.Flatten)), None)
+        return None if first is None else input_width(first, attribute)
+    return None

@@ -12,7 +12,6 @@ from lit_bottleneck.functional import InterpolationMode, interpolate
 from lit_bottleneck.models import gan_checks
 from lit_bottleneck.models.alternating import AlternatingModule
 from lit_bottleneck.models.base import evaluating
-from lit_bottleneck.models.discriminator import mixture
 from lit_bottleneck.models.export_parts import ExportPart, mean_code
 from lit_bottleneck.models.training_checks import refuse_one_example
 from lit_bottleneck.networks.layers import add_spectral_norm
@@ -235,11 +234,4 @@ class VDBGAN(AlternatingModule):
 
     def _evaluate(self, batch: Any, stage: str) -> None:
         real = self._real(batch)
-        codes = self.encode(real, sample=True), self.encode(self.sample(len(real)), sample=True)
-        logits = self.logits(codes[0].z), self.logits(codes[1].z)
-        rates = self.rate(codes[0]), self.rate(codes[1])
-        halves = self.loss.real(logits[0]).mean() + self.loss.generated(logits[1]).mean()
-        joined = mixture(*rates)
-        measured = {"loss": halves + self.rate_penalty(joined), "rate": joined.mean()}
-        measured |= self.knowledge(codes, rates, logits)
-        self.measure(stage, len(real), **measured)
+        self.measure_halves(stage, real, self.sample(len(real)))
