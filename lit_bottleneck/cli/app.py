@@ -11,8 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_info
@@ -20,6 +19,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, RandomStates, ResumePoint, run_folder
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import resume
+from lit_bottleneck.cli.configuration import SaveConfig
 from lit_bottleneck.cli.errors import REFUSALS, Parser, exit_on_configuration_errors, refusing
 from lit_bottleneck.models.disagreements import check_weights, warn_of_arguments
 from lit_bottleneck.models.stored_arguments import StoredArguments
@@ -32,27 +32,6 @@ _EPILOG = (
     "model; 'lit-bottleneck export' writes one to an ONNX file; 'lit-bottleneck compare' trains several arms with "
     "several seeds, and says how they differ."
 )
-
-
-class SaveConfig(SaveConfigCallback):
-    """Write the configuration to ``config.yaml`` in the run's folder, and under the key ``cli`` of a wandb run."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write nothing yet: the run may still be refused, and would leave its folder behind."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the configuration on the first process."""
-        super().setup(trainer, pl_module, "fit")
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the configuration to the run's folder, and to wandb."""
-        text = self.parser.dump(self.config, skip_none=False)
-        folder = run_folder(trainer)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / self.config_filename).write_text(text)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.config.update({"cli": yaml.safe_load(text)}, allow_val_change=True)
 
 
 class BottleneckCLI(LightningCLI):
