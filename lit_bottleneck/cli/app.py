@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
@@ -21,6 +20,7 @@ from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import resume
 from lit_bottleneck.cli.configuration import SaveConfig
 from lit_bottleneck.cli.errors import REFUSALS, Parser, exit_on_configuration_errors, refusing
+from lit_bottleneck.cli.ranges import check_settings
 from lit_bottleneck.models.disagreements import check_weights, warn_of_arguments
 from lit_bottleneck.models.stored_arguments import StoredArguments
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO, check_checkpoint
@@ -60,15 +60,10 @@ class BottleneckCLI(LightningCLI):
         return {name: skip for name, skip in known.items() if name == self._first_word} or known
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse the arguments; refuse a seed out of range, and a trainer section without keys."""
+        """Parse the arguments; refuse settings out of their ranges."""
         with refusing(kinds=(*REFUSALS, TypeError)):
             super().parse_arguments(parser, args)
-        command = self.config[self.config["subcommand"]]
-        if not isinstance(command.trainer, Namespace):
-            raise ConfigurationError(f"trainer: must hold keys and their values; got {command.trainer!r}")
-        seed = command.seed_everything
-        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
-            raise ConfigurationError(f"seed_everything: must be at least 0 and below 2**32; got {seed}")
+        check_settings(self.config[self.config["subcommand"]])
 
     def _parse_ckpt_path(self) -> None:
         """Keep the model that the arguments name, which Lightning would silently replace by the checkpoint's.
@@ -213,7 +208,9 @@ class _Configuring(BottleneckCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """End the command with the configuration, without Lightning's warning of other arguments of the process."""
-        raise _Parsed(parser.dump(parser.parse_args(args), skip_none=False))  # type: ignore[arg-type]
+        config = parser.parse_args(args)  # type: ignore[arg-type]
+        check_settings(config["fit"])
+        raise _Parsed(parser.dump(config, skip_none=False))
 
 
 def fit_configuration(arguments: Sequence[str]) -> dict[str, Any]:

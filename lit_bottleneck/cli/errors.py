@@ -16,7 +16,6 @@ from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -25,6 +24,8 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.messages import in_one_line, way_out
+from lit_bottleneck.cli.sections import sections
+from lit_bottleneck.cli.yaml_files import MODE, RepeatedKey, read_yaml
 
 PATH_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 REFUSALS = (ValueError, ImportError, *PATH_ERRORS, MisconfigurationException)
@@ -46,7 +47,7 @@ class Parser(LightningArgumentParser):
     """Lightning's parser with one-line errors and without abbreviations; errors of building name key and class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        super().__init__(*args, **{"allow_abbrev": False, "parser_mode": MODE, **kwargs})
         self._instantiators_of_lightning: list[tuple[Callable[..., Any], type, bool]] = []
         self._is_building = False
 
@@ -70,14 +71,23 @@ class Parser(LightningArgumentParser):
             time.sleep(_PATIENCE)
         super().error(in_one_line(message) + way_out(message) + _HINT, ex)
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        """Parse the arguments; a key that is given twice in YAML is refused."""
+        try:
+            return super().parse_args(*args, **kwargs)
+        except RepeatedKey as error:
+            self.error(
+                f"in the YAML of an argument, or of a file that it names, {error}", ConfigurationError(str(error))
+            )
+
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Read a configuration file, and name the one that cannot be read."""
         path = Path(str(cfg_path))
         if path.is_file():
             try:
-                content = yaml.safe_load(path.read_bytes())
-            except yaml.YAMLError as error:
-                self.error(f"argument --config: {path} is no YAML file: {error}", error)
+                content = read_yaml(path)
+            except ConfigurationError as error:
+                self.error(f"argument --config: {error}", error)
             if not isinstance(content, dict):
                 kind = "nothing" if content is None else f"a {type(content).__name__}"
                 self.error(f"argument --config: {path} must hold keys and their values; it holds {kind}")
@@ -154,23 +164,11 @@ def _prefer_whole_numbers(parser: LightningArgumentParser) -> None:
 def _key_of(kind: type, arguments: dict[str, Any], configuration: dict[str, Any]) -> str:
     """Return the key of a class in the configuration: of several places the one with most of these arguments."""
     places = []
-    for key, section in _sections(configuration):
+    for key, section in sections(configuration):
         if section["class_path"].rpartition(".")[2] == kind.__name__:
             given = (section.get("init_args") or {}).items()
             places.append((sum(arguments.get(name) == value for name, value in given), key))
     return max(places, key=lambda place: place[0], default=(0, ""))[1]
-
-
-def _sections(tree: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield key and content of all sections that name a class."""
-    if isinstance(tree, list):
-        for item in tree:
-            yield from _sections(item, key)
-    elif isinstance(tree, dict):
-        if isinstance(tree.get("class_path"), str):
-            yield key, tree
-        for name, value in tree.items():
-            yield from _sections(value, f"{key}.{name}" if key else name)
 
 
 def _empty_sections(tree: dict[str, Any], key: str = "") -> Iterator[str]:

@@ -165,13 +165,13 @@ def test_a_full_disk_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> Non
             "model.init_args.encoder (MLP): in_features must be a whole number, at least 1; got 0",
         ),
         (
-            ["--model.optimizer.lr=-1"],  # built in configure_optimizers
-            "model.init_args.optimizer (Adam): Invalid learning rate: -1.0",
+            ["--model.optimizer.betas=[2,2]"],  # built in configure_optimizers
+            "model.init_args.optimizer (Adam): Invalid beta parameter at index 0: 2.0",
         ),
         (
             [f"--trainer.callbacks+={ck}" for ck in ("lightning.pytorch.callbacks.ModelCheckpoint",)]
             + ["--trainer.callbacks.save_top_k=-2"],
-            "trainer.callbacks (ModelCheckpoint): Invalid value for save_top_k=-2. Must be >= -1",
+            "trainer.callbacks.init_args.save_top_k (ModelCheckpoint): must be a whole number, at least -1",
         ),
         (["--trainer.profiler=none"], "trainer: When passing string value for the `profiler` parameter"),
         (["--trainer.max_epochs=many"], "trainer.max_epochs: must be int; got many"),
@@ -201,7 +201,7 @@ def test_the_configuration_is_written_where_training_starts(folder: Path, capsys
     assert not list(folder.iterdir())
     Path("runs").mkdir()
     Path("runs/of_another").touch()
-    refusal(["fit", *recipe, "--model.optimizer.lr=-1"], capsys)
+    refusal(["fit", *recipe, "--model.optimizer.betas=[2,2]"], capsys)
     assert [path.name for path in folder.rglob("*")] == ["runs", "of_another"]
     main(["fit", *recipe])
     assert (folder / "runs/vib_digits/version_0/config.yaml").is_file()

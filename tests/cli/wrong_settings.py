@@ -55,7 +55,7 @@ WHILE_BUILT: list[Case] = [
     ("vib_digits", "--data=lit_bottleneck.data.Images --data.name=MNOST", "MNOST"),
     ("vib_digits", f"{TURNED} --data.binarize=static", "binarize"),
     ("vib_digits", "--data.value_range=[-1,1] --data.binarize=static", "binarize"),
-    ("vib_digits", "--trainer.max_time=soon", "trainer: `Timer(duration='soon')` is not a valid duration"),
+    ("vib_digits", "--trainer.max_time=soon", "trainer.max_time: must be a time above zero, DD:HH:MM:SS"),
     ("vib_digits logger/wandb", "--trainer.logger.log_model=all", "log_model"),
     # sizes of networks
     ("vib_digits", "--model.latent_dim=31", "latent_dim=31 needs an encoder that returns 62 numbers per example"),
@@ -90,7 +90,7 @@ LATER: list[Case] = [
     ("vdbgan_digits", "--trainer.gradient_clip_val=0.5", "set the model's gradient_clip_val=0.5 instead"),
     ("vdbgan_digits trainer/ddp", "", "set trainer.strategy=ddp_find_unused_parameters_true"),
     ("vdbgan_digits", f"{PLATEAU} --model.lr_scheduler_interval=step", "lr_scheduler_interval"),
-    ("vib_digits", "--model.optimizer.lr=-1", "model.init_args.optimizer (Adam): Invalid learning rate: -1.0"),
+    ("vib_digits", "--model.optimizer.betas=[2,2]", "model.init_args.optimizer (Adam): Invalid beta parameter"),
     # measurements
     ("vib_digits measure/factors", "", "factor_names"),
     ("vae_digits measure/paths", "", "classifier"),

@@ -1,0 +1,83 @@
+"""YAML in which no key is given twice, and files of it that are read with what is wrong with them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader, set_loader
+
+from lit_bottleneck.checks import ConfigurationError
+
+MODE = "yaml_once"  # of a parser: YAML without repeated keys
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class RepeatedKey(BaseException):
+    """Carries a key that is given twice past jsonargparse, which catches each ``Exception`` to try the next type."""
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        ConfigurationError: if it cannot be read as YAML, or gives a key twice.
+    """
+    content = path.read_bytes()
+    try:
+        node = yaml.compose(content, Loader=_LOADER)
+        value = yaml.load(content, Loader=_LOADER)  # noqa: S506  (a safe loader)
+    except MemoryError:
+        raise
+    except Exception as error:  # of constructors too, such as a ValueError for a date in month 13
+        raise ConfigurationError(f"{path} is no YAML file: {error}") from error
+    try:
+        _refuse_repeated(node)
+    except RepeatedKey as error:
+        raise ConfigurationError(f"{path}, {error}") from None
+    return value
+
+
+def _load(text: str) -> Any:
+    """Load a value as jsonargparse does."""
+    try:
+        value = get_loader("yaml")(text)
+    except (ValueError, RecursionError, AttributeError) as error:  # of constructors
+        raise yaml.YAMLError(str(error)) from error
+    if ":" in text:
+        _refuse_repeated(yaml.compose(text, Loader=_LOADER))
+    return value
+
+
+set_loader(MODE, _load, (yaml.YAMLError,))
+
+
+def _refuse_repeated(root: yaml.Node | None) -> None:
+    """Refuse a key that is given twice, in one mapping or also with dots.
+
+    Raises:
+        RepeatedKey: with both lines.
+    """
+    lines: dict[tuple[str, str], int] = {}
+    for key, tag, line in () if root is None else _keys(root, "", set()):
+        first = lines.get((key, tag))
+        if first is not None:
+            raise RepeatedKey(f"line {line}: the key {key} is given twice, first in line {first}; keep one of them")
+        lines[key, tag] = line
+
+
+def _keys(node: yaml.Node, place: str, seen: set[int]) -> Iterator[tuple[str, str, int]]:
+    """Yield every key with the keys above it, its tag (the key 1 is not the key "1") and line; of aliases, once."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            yield from _keys(item, f"{place}[{number}]", seen)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = f"{place}.{key.value}" if place else str(key.value)
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                yield name, key.tag, key.start_mark.line + 1
+            yield from _keys(value, name, seen)
