@@ -18,7 +18,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, RandomStates, ResumePoint, run_folder
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import resume
-from lit_bottleneck.cli.configuration import SaveConfig
+from lit_bottleneck.cli.configuration import SaveConfig, written
 from lit_bottleneck.cli.errors import REFUSALS, Parser, exit_on_configuration_errors, refusing
 from lit_bottleneck.cli.ranges import check_settings
 from lit_bottleneck.models.disagreements import check_weights, warn_of_arguments
@@ -210,7 +210,7 @@ class _Configuring(BottleneckCLI):
         """End the command with the configuration, without Lightning's warning of other arguments of the process."""
         config = parser.parse_args(args)  # type: ignore[arg-type]
         check_settings(config["fit"])
-        raise _Parsed(parser.dump(config, skip_none=False))
+        raise _Parsed(written(self._parser("fit"), config["fit"]))
 
 
 def fit_configuration(arguments: Sequence[str]) -> dict[str, Any]:
@@ -222,6 +222,6 @@ def fit_configuration(arguments: Sequence[str]) -> dict[str, Any]:
     try:
         _Configuring(["fit", *arguments])
     except _Parsed as parsed:
-        configuration: dict[str, Any] = yaml.safe_load(str(parsed))["fit"]
+        configuration: dict[str, Any] = yaml.safe_load(str(parsed))
         return configuration
     raise AssertionError("unreachable")

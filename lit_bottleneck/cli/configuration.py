@@ -1,18 +1,39 @@
-"""The file ``config.yaml`` in a run's folder."""
+"""The file ``config.yaml`` in a run's folder, from which the run is repeated, resumed and tested."""
 
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
 import yaml
+from jsonargparse import ArgumentError, Namespace
+from jsonargparse.typing import register_type
 from lightning import LightningModule, Trainer
-from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
+from lightning_utilities.core.enums import StrEnum
 
 from lit_bottleneck.callbacks import run_folder
+from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.cli.messages import in_one_line
+
+_UNWRITTEN = "Unable to serialize instance"  # what jsonargparse writes in the place of an object
+
+register_type(torch.device, str, torch.device, fail_already_registered=False)
+yaml.SafeDumper.add_multi_representer(StrEnum, lambda dumper, value: dumper.represent_str(value.value))
 
 
 class SaveConfig(SaveConfigCallback):
     """Write the configuration to ``config.yaml`` in the run's folder, and under the key ``cli`` of a wandb run."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write nothing yet: the run may still be refused, and would leave its folder behind."""
+        """Refuse what cannot be written; write nothing yet: a run that is refused later would leave its folder behind.
+
+        Raises:
+            ConfigurationError: with the key.
+        """
+        if stage == "fit":
+            self._text = written(self.parser, self.config)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the configuration on the first process."""
@@ -20,10 +41,73 @@ class SaveConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the configuration to the run's folder, and to wandb."""
-        text = self.parser.dump(self.config, skip_none=False)
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / self.config_filename).write_text(text)
+        (folder / self.config_filename).write_text(self._text)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.experiment.config.update({"cli": yaml.safe_load(text)}, allow_val_change=True)
+                logger.experiment.config.update({"cli": yaml.safe_load(self._text)}, allow_val_change=True)
+
+
+def written(parser: LightningArgumentParser, config: Namespace) -> str:
+    """Return a configuration as YAML that gives the same configuration when it is read.
+
+    Objects that are defaults of arguments cannot be written; they are left out.
+
+    Raises:
+        ConfigurationError: for another thing that cannot be written, with its key.
+    """
+    exits, parser.exit_on_error = parser.exit_on_error, False
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=f"(?s).*{_UNWRITTEN}")
+            text: str = parser.dump(config, skip_none=False, skip_check=True)
+        if _UNWRITTEN in text:
+            text = yaml.safe_dump(_without_objects(yaml.safe_load(text), config), sort_keys=False, allow_unicode=True)
+        again = parser.parse_string(text)
+    except (ArgumentError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"config.yaml cannot hold this configuration: {in_one_line(str(error))}") from error
+    finally:
+        parser.exit_on_error = exits
+    for key, given in _differences(config, again):
+        if key.partition(".")[0] != "config":  # the files that were read
+            raise ConfigurationError(f"{key}: config.yaml cannot hold {given!r}, so that the run could not be repeated")
+    return text
+
+
+def _without_objects(tree: Any, given: Any) -> Any:
+    """Return plain collections without the objects of which jsonargparse says that it cannot write them.
+
+    It says so of words too, for an argument that may be a function or the name of one: they are kept.
+    """
+    if isinstance(tree, list) and isinstance(given, (list, tuple)):
+        return [_without_objects(item, one) for item, one in zip(tree, given, strict=True)]
+    if not isinstance(tree, dict):
+        return given if isinstance(given, str) else tree
+    kept = {}
+    for key, value in tree.items():
+        one = given.get(key) if isinstance(given, (Namespace, dict)) else None
+        if isinstance(one, str) or not (isinstance(value, str) and value.startswith(_UNWRITTEN)):
+            kept[key] = _without_objects(value, one)
+    return kept
+
+
+def _differences(given: Any, again: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield keys and given values where a configuration is not what it is when it is read again."""
+    if isinstance(given, (Namespace, dict)) and isinstance(again, (Namespace, dict)):
+        ours, theirs = (dict(vars(one) if isinstance(one, Namespace) else one) for one in (given, again))
+        for name in {**ours, **theirs}:
+            place = f"{key}.{name}" if key else str(name)
+            yield from _differences(ours.get(name), theirs.get(name), place)
+    elif isinstance(given, (list, tuple)) and isinstance(again, (list, tuple)) and len(given) == len(again):
+        for one, other in zip(given, again, strict=True):
+            yield from _differences(one, other, key)
+    elif given is not again and repr(given) != repr(again) and not _are_equal(given, again):
+        yield key, given
+
+
+def _are_equal(given: Any, again: Any) -> bool:
+    try:
+        return bool(given == again)
+    except (TypeError, ValueError, RuntimeError):  # of arrays
+        return False
