@@ -53,8 +53,8 @@ class Paths(Measurement):
 
     Raises:
         ConfigurationError: for ``steps`` below 3, ``num_pairs`` below 1, unknown modes or none. In ``setup``: for a
-            model of neither kind, one that decodes without a classifier, a classifier with one, or a checkpoint that
-            holds none. At the first test batch, if it has no labels.
+            model of neither kind, one that decodes without a classifier, a classifier with one or of several labels, or
+            a checkpoint that holds none. At the first test batch, if it has no labels.
         FileNotFoundError: in ``setup``, if the checkpoint does not exist.
     """
 
@@ -86,6 +86,8 @@ class Paths(Measurement):
         model, classifies = type(pl_module).__name__, _classifies(pl_module)
         if not hasattr(pl_module, "encode") or not (classifies or hasattr(pl_module, "decode")):
             raise ConfigurationError(f"Paths needs a VIBClassifier, or a VAE (encode and decode); got a {model}")
+        if getattr(pl_module, "multilabel", False):
+            raise ConfigurationError(f"Paths needs one class for each example; got a {model} with multilabel=True")
         if classifies and self.classifier is not None:
             raise ConfigurationError(f"a {model} reads its codes itself: leave out classifier={str(self.classifier)!r}")
         if not classifies and self.classifier is None:
@@ -176,8 +178,8 @@ class _Classes(CodeFeatures):
 
     def __init__(self, ckpt_path: str | Path, value_range: ValueRange | None) -> None:
         super().__init__(ckpt_path, value_range)
-        if not _classifies(self.model):
-            kind = type(self.model).__name__
+        if not _classifies(self.model) or getattr(self.model, "multilabel", False):
+            kind = type(self.model).__name__ + " with multilabel=True" * hasattr(self.model, "multilabel")
             raise ConfigurationError(f"classifier={str(ckpt_path)!r} must hold a VIBClassifier; got a {kind}")
 
     def features(self, x: Tensor) -> Tensor:

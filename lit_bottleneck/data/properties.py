@@ -15,7 +15,8 @@ class DataProperties(Protocol):
         dims: shape of one input, without the batch dimension. Models dry-run their networks on it in ``setup``.
         value_range: lowest and highest pixel value (black, white). Callbacks map images from it, and a GAN compares it
             with its generator's.
-        num_classes: labels are 0 to ``num_classes`` - 1; a classifier must have as many classes.
+        num_classes: labels are 0 to ``num_classes`` - 1, or ``(B, num_classes)`` of 0 and 1 where an example has
+            several; a classifier must have as many classes.
         class_names: the name of each class, in the order of their indices.
         target_dims: shape of one regression target, ``(T,)``; a regressor must have the same.
         target_mean: what was subtracted from each target, float32 ``(T,)``: y in its column's units is

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from lit_bottleneck.checks import ConfigurationError
 
-_ROUNDING = 4e-3  # of the sum of a row, to bfloat16 or to three decimals
 _NUMBERS = "biuf"  # kinds of NumPy's dtypes: bool, signed, unsigned, floating
 
 
@@ -110,59 +109,6 @@ def tensor_from(name: str, value: Any) -> Tensor:
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in _NUMBERS:
         return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))  # a writable copy
     raise ConfigurationError(f"{name} must be a tensor or a NumPy array of numbers; got {described(value)}")
-
-
-def class_labels(labels: Any, num_classes: int, rows: int) -> Tensor:
-    """Return labels of classes in one form; their values are left to ``check_class_labels``.
-
-    Args:
-        labels: a tensor or NumPy array: whole numbers or bools ``(B,)`` or ``(B, 1)``, or soft labels, floating
-            ``(B, num_classes)``.
-        num_classes: number of classes C.
-        rows: number of inputs B.
-
-    Returns:
-        Class indices ``(B,)``, int64, or soft labels ``(B, C)``.
-
-    Raises:
-        ConfigurationError: for anything else, and for another number of labels than of inputs.
-
-    >>> class_labels(torch.tensor([[0], [2]], dtype=torch.uint8), num_classes=3, rows=2)
-    tensor([0, 2])
-    """
-    labels = tensor_from("labels", labels)
-    is_soft = labels.is_floating_point() and labels.shape[1:] == (num_classes,)
-    is_whole = not (labels.is_floating_point() or labels.is_complex()) and labels.shape[1:] in ((), (1,))
-    if not (is_soft or is_whole) or labels.dim() == 0:
-        forms = f"labels (B,) of whole numbers, or soft labels (B, {num_classes}) of floats"
-        raise ConfigurationError(f"num_classes={num_classes} needs {forms}; got {described(labels)}")
-    if len(labels) != rows:
-        raise ConfigurationError(f"a batch of {rows} inputs needs as many labels; got {len(labels)}")
-    classes: Tensor = labels if is_soft else labels.long().reshape(-1)
-    return classes
-
-
-def check_class_labels(labels: Tensor, num_classes: int) -> None:
-    """Refuse labels, as ``class_labels`` returns them, that are no classes or no probabilities.
-
-    Raises:
-        ConfigurationError: for an index out of range, a negative probability, or a row that does not sum to 1.
-    """
-    if not labels.numel():
-        return
-    least, most = (bound.item() for bound in labels.aminmax())
-    needs = f"num_classes={num_classes} needs"
-    if not labels.is_floating_point():
-        if least < 0 or most >= num_classes:
-            outside = labels[(labels < 0) | (labels >= num_classes)]
-            raise ConfigurationError(f"{needs} labels 0 to {num_classes - 1}; got {outside[0].item()}")
-        return
-    sums = labels.sum(1, dtype=torch.float32)
-    wrong = ~((sums - 1).abs() <= _ROUNDING)  # also where the sum is NaN
-    if least < 0:
-        raise ConfigurationError(f"{needs} soft labels that are not negative; got {least:.6g}")
-    if wrong.any():
-        raise ConfigurationError(f"{needs} soft labels whose rows sum to 1; got a sum of {sums[wrong][0].item():.6g}")
 
 
 def described(value: Any) -> str:

@@ -17,7 +17,7 @@ from lit_bottleneck.likelihoods import LearnedGaussian, Likelihood, likelihood_f
 from lit_bottleneck.models.base import BottleneckModule, evaluating, output_width
 from lit_bottleneck.models.batch import described, label_of
 from lit_bottleneck.models.export_parts import ExportPart, call, mean_code
-from lit_bottleneck.models.setup_checks import check_decoder, dummy_batch, dummy_code, try_decode
+from lit_bottleneck.models.setup_checks import check_decoder, check_kind, dummy_batch, dummy_code, try_decode
 from lit_bottleneck.models.targets import R2, TargetUnits, targets_from
 
 _OF_PREDICTIONS = ("rmse", "mae", "r2")
@@ -59,8 +59,8 @@ class VIBRegressor(BottleneckModule):
         ConfigurationError: for sizes below 1, an unknown likelihood or one of other ``target_dims``, an encoder that
             returns another number than ``2 * latent_dim``, or a decoder that does not fit: at construction where they
             have ``out_features``, else in ``setup`` where the datamodule has the ``dims`` of an example, else at the
-            first batch. In ``setup``, too: for a datamodule of other ``target_dims``. At a batch: for targets of
-            another shape, that are not finite, or outside the support of the likelihood.
+            first batch. In ``setup``, too: for a datamodule of other ``target_dims``, or of classes under a Gaussian.
+            At a batch: for targets of another shape, that are not finite, or outside the support of the likelihood.
 
     >>> from lit_bottleneck.networks import MLP
     >>> model = VIBRegressor(MLP(10, [32], 2 * 8), latent_dim=8, target_dims=(2,))
@@ -134,6 +134,8 @@ class VIBRegressor(BottleneckModule):
     def setup(self, stage: str) -> None:
         """Compare ``target_dims`` with the datamodule's, take its units, and dry-run the networks on its ``dims``."""
         data: Any = getattr(self.trainer, "datamodule", None)
+        if self.likelihood.support == Likelihood.support:  # the others look at the values
+            check_kind(self, VIBRegressor, "target_dims", "num_classes", "VIBClassifier reads classes")
         dims = tuple(getattr(data, "target_dims", self.target_dims))
         if dims != self.target_dims:
             name = type(data).__name__

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from lit_bottleneck.checks import ConfigurationError
@@ -107,6 +108,25 @@ def try_examples(model: Any, who: str, network: Callable[[Tensor], Result], x: T
             with suppress(ConfigurationError):
                 return try_forward(complaint, network, x.long())
         raise
+
+
+def check_kind(model: LightningModule, base: type, wanted: str, other: str, way_out: str) -> None:
+    """Refuse a datamodule whose labels are of another kind than a model reads, unless the model overrides ``labelled``.
+
+    Args:
+        model: the model.
+        base: the class of ours that it is of.
+        wanted: the property that a datamodule with labels of the right kind has.
+        other: that of the other kind.
+        way_out: which model reads those.
+
+    Raises:
+        ConfigurationError: if the datamodule has the ``other`` property and not the ``wanted`` one.
+    """
+    data: Any = getattr(model.trainer, "datamodule", None)
+    if hasattr(data, other) and not hasattr(data, wanted) and not is_overridden("labelled", model, base):
+        needs, came = f"{base.__name__} needs a datamodule with {wanted}", f"{other}={getattr(data, other)}"
+        raise ConfigurationError(f"{needs}; got {type(data).__name__} with {came}: {way_out}, or override labelled")
 
 
 def likelihood_parameters(output: Tensor, likelihood: Likelihood, dims: Sequence[int]) -> Tensor:

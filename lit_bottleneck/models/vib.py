@@ -1,61 +1,99 @@
 """The variational information bottleneck classifier."""
 
-import math
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy
 
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.code import Code
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.models.base import BottleneckModule, evaluating, output_width
-from lit_bottleneck.models.batch import check_class_labels, class_labels, described, label_of
+from lit_bottleneck.models.batch import described, label_of
 from lit_bottleneck.models.export_parts import ExportPart, call
-from lit_bottleneck.models.setup_checks import dummy_batch, dummy_code, try_decode
-from lit_bottleneck.training.calibration import CalibrationError
+from lit_bottleneck.models.labels import OneClass, SeveralLabels
+from lit_bottleneck.models.setup_checks import check_kind, dummy_batch, dummy_code, try_decode
 
 
 class VIBClassifier(BottleneckModule):
-    """Classifier that reads the label from a Gaussian code (VIB, arXiv 1612.00410).
+    """Classifier that reads one class, or several labels, from a Gaussian code (VIB, arXiv 1612.00410).
 
     ``loss = cross-entropy(y | z) + beta * KL(p(z|x) || N(0, I))``, with one draw of ``z`` per example in training. Keep
     beta well below 1: from there on the collapsed code (rate 0, chance accuracy) is a global optimum.
 
     Labels are indices of classes, or soft labels ``(B, num_classes)``, which accuracy and calibration take for the
-    class of their largest entry. Override ``labelled`` for other batches, ``classification_loss`` for another loss.
+    class of their largest entry. With ``multilabel=True`` they are 0 or 1 for each of the classes ``(B, num_classes)``
+    (or between), and the cross-entropy is that of one Bernoulli distribution a class, summed over the classes.
+    Override ``labelled`` for other batches, ``classification_loss`` for another loss.
 
-    In evaluation the code is its mean, or ``eval_samples`` draws, whose *probabilities* are averaged. Logged, each as
-    ``val/...`` and ``test/...``: ``loss``, ``cross_entropy``, ``rate`` (nats), ``accuracy``, ``calibration_error``
-    (expected, 15 bins). ``test/cross_entropy_sampled`` is that of one draw: with the rate it is at least the entropy of
-    the labels.
+    In evaluation the code is its mean, or ``eval_samples`` draws, whose *probabilities* are averaged: of each label by
+    itself, under ``multilabel=True``. Logged, each as ``val/...`` and ``test/...``: ``loss``, ``cross_entropy`` (nats
+    per example, the negative log-likelihood), ``rate`` (nats) and ``accuracy``; of one class ``calibration_error``
+    (expected, 15 bins); of several labels ``f1`` (at a probability of one half) and ``average_precision``.
+    ``test/cross_entropy_sampled`` is that of one draw: with the rate it is at least the entropy of the labels.
+
+    The accuracy of several labels is over all of them together (one minus the Hamming loss). F1 and average precision
+    are means over the labels (macro), since a rare label, which accuracy hardly sees, then counts as much as a frequent
+    one: over those that occur in the split or are predicted, and those that occur.
 
     Args:
         encoder: any module from inputs to ``2 * latent_dim`` numbers per example: means and raw scales.
         latent_dim: width K of the code.
-        num_classes: number of labels.
+        num_classes: number of classes.
         beta: price of a nat: a number, or a ``BetaController``.
         eval_samples: draws per example in evaluation; 0 is the mean code.
         decoder: any module from codes ``(B, K)`` to logits ``(B, num_classes)``. Default: one linear layer.
         optimizer: makes the optimizer of the parameters. Default: Adam with a learning rate of 1e-3.
         lr_scheduler: makes the learning-rate scheduler of the optimizer. Default: none.
+        multilabel: whether an example may have any number of the classes.
         **kwargs: ``lr_scheduler_interval``, ``deterministic``, ``scale`` and ``batch_keys`` of ``BottleneckModule``.
 
     Raises:
         ConfigurationError: for sizes below 1, or an encoder that returns another number than ``2 * latent_dim`` or a
             decoder that returns another than ``num_classes``: at construction where they have ``out_features``, else
             in ``setup`` where the datamodule has the ``dims`` of an example, else at the first batch. In ``setup``,
-            too: for networks that do not take what they get.
+            too: for a datamodule of other classes, and for networks that do not take what they get.
 
     >>> from lit_bottleneck.networks import MLP
     >>> model = VIBClassifier(MLP(64, [32], 2 * 8), latent_dim=8, num_classes=10, beta=1e-3)
     >>> model(torch.zeros(5, 1, 8, 8)).shape
     torch.Size([5, 10])
+
+    The same in a module of your own, in ten lines:
+
+    >>> import torch.nn.functional as F
+    >>> from lightning import LightningModule
+    >>> from lit_bottleneck import GaussianBottleneck
+    >>> class Classifier(GaussianBottleneck, LightningModule):
+    ...     def __init__(self):
+    ...         super().__init__(beta=1e-3)
+    ...         self.encoder, self.decoder = MLP(64, [32], 2 * 8), nn.Linear(8, 10)
+    ...     def training_step(self, batch, batch_idx):
+    ...         code = self.bottleneck(self.encoder(batch[0]))
+    ...         cross_entropy = F.cross_entropy(self.decoder(code.z), batch[1])
+    ...         return cross_entropy + self.rate_penalty(code.rate)
+    ...     def configure_optimizers(self):
+    ...         return torch.optim.Adam(self.parameters(), lr=1e-3)
+    >>> Classifier().training_step((torch.zeros(5, 64), torch.arange(5)), 0).shape
+    torch.Size([])
+
+    And with several labels for each example:
+
+    >>> class Labeller(GaussianBottleneck, LightningModule):
+    ...     def __init__(self):
+    ...         super().__init__(beta=1e-3)
+    ...         self.encoder, self.decoder = MLP(64, [32], 2 * 8), nn.Linear(8, 10)
+    ...     def training_step(self, batch, batch_idx):
+    ...         code = self.bottleneck(self.encoder(batch[0]))
+    ...         each = F.binary_cross_entropy_with_logits(self.decoder(code.z), batch[1], reduction="none")
+    ...         return each.sum(1).mean() + self.rate_penalty(code.rate)
+    ...     def configure_optimizers(self):
+    ...         return torch.optim.Adam(self.parameters(), lr=1e-3)
+    >>> Labeller().training_step((torch.zeros(5, 64), torch.ones(5, 10)), 0).shape
+    torch.Size([])
     """
 
     mean_names = ("loss", "cross_entropy", "cross_entropy_sampled", "rate")
@@ -71,6 +109,7 @@ class VIBClassifier(BottleneckModule):
         decoder: nn.Module | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
+        multilabel: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -81,14 +120,16 @@ class VIBClassifier(BottleneckModule):
             lr_scheduler=lr_scheduler,
             **kwargs,
         )
-        self.num_classes = whole_number("num_classes", num_classes, at_least=2)
+        if not isinstance(multilabel, bool):
+            raise ConfigurationError(f"multilabel must be True or False; got {multilabel!r}")
+        self.multilabel = multilabel
+        self.num_classes = whole_number("num_classes", num_classes, at_least=1 if multilabel else 2)
+        self._labels = SeveralLabels(self.num_classes) if multilabel else OneClass(self.num_classes)
         self.eval_samples = whole_number("eval_samples", eval_samples, at_least=0)
         self.decoder = nn.Linear(self.latent_dim, self.num_classes) if decoder is None else decoder
         self._check_logits(output_width(self.decoder))
         for stage in ("val", "test"):
-            metrics = self.split_metrics(stage)
-            metrics["accuracy"] = MulticlassAccuracy(self.num_classes, average="micro")
-            metrics["calibration_error"] = CalibrationError(self.num_classes)
+            self.split_metrics(stage).update(self._labels.metrics())
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify by the mean code: inputs ``(B, ...)`` to logits ``(B, num_classes)``."""
@@ -97,22 +138,13 @@ class VIBClassifier(BottleneckModule):
 
     def log_probabilities(self, code: Code) -> Tensor:
         """Return log-probabilities ``(B, num_classes)``: at the mean code, or averaged over ``eval_samples`` draws."""
-        if not self.eval_samples:
-            return F.log_softmax(self._logits(code.z), dim=-1)
-        draws = code.sample(self.eval_samples)
-        logits = self._logits(draws.flatten(0, 1)).unflatten(0, draws.shape[:2])
-        mean = F.log_softmax(logits, dim=-1).logsumexp(0) - math.log(self.eval_samples)
-        return mean.clamp(max=0)  # a probability of 1 + 1e-7 would be taken for a logit
+        return self._labels.log_probabilities(self._evaluation_logits(code))
 
     def setup(self, stage: str) -> None:
         """Compare ``num_classes`` with that of the datamodule, and dry-run the networks on its ``dims``."""
         data = getattr(self.trainer, "datamodule", None)
-        num_classes = getattr(data, "num_classes", self.num_classes)
-        if num_classes > self.num_classes:
-            name = type(data).__name__
-            raise ConfigurationError(
-                f"num_classes={self.num_classes}, but the labels of {name} have {num_classes} values"
-            )
+        check_kind(self, VIBClassifier, "num_classes", "target_dims", "VIBRegressor reads numbers")
+        self._labels.check_number(getattr(data, "num_classes", self.num_classes), type(data).__name__)
         x = dummy_batch(self)
         if x is None:
             return
@@ -124,7 +156,7 @@ class VIBClassifier(BottleneckModule):
         """Return inputs and labels of a batch ``(x, y, ...)`` or ``{"x": x, "y": y, ...}``.
 
         Override it for batches of another form (and ``inputs``, for predictions). What it returns is converted and
-        checked afterwards: inputs as by ``encoder_inputs``, labels as by ``batch.class_labels``.
+        checked afterwards: inputs as by ``encoder_inputs``, labels as by ``labels_from`` of ``models.labels``.
 
         Raises:
             ConfigurationError: if the batch has no labels.
@@ -141,14 +173,15 @@ class VIBClassifier(BottleneckModule):
         It is the loss in training, and what validation and test log as ``cross_entropy``.
 
         Args:
-            logits: ``(B, num_classes)``, at least float32. In evaluation: log-probabilities (which are logits of
-                themselves), averaged over ``eval_samples`` draws.
-            labels: indices of classes ``(B,)``, or soft labels ``(B, num_classes)``, whose rows sum to 1.
+            logits: ``(B, num_classes)``, at least float32. In evaluation: those of the probabilities averaged over
+                ``eval_samples`` draws (of one class log-probabilities, which are logits of themselves).
+            labels: indices of classes ``(B,)``, or soft labels ``(B, num_classes)``, whose rows sum to 1. Under
+                ``multilabel=True``: ``(B, num_classes)`` in [0, 1], floating.
 
         Returns:
             ``(B,)``, or a scalar: the mean over the batch, which a split averages by the number of examples.
         """
-        return F.cross_entropy(logits, labels, reduction="none")
+        return self._labels.cross_entropy(logits, labels)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the cross-entropy of one draw, plus the price of its rate."""
@@ -156,7 +189,7 @@ class VIBClassifier(BottleneckModule):
         code = self.encode(x)
         logits = self._logits(code.z)
         if self.logs_this_step:
-            self.log("train/accuracy", (logits.argmax(-1) == _classes(labels)).float().mean())
+            self.log("train/accuracy", (self._labels.predicted(logits) == self._labels.hard(labels)).float().mean())
         cross_entropy = self._cross_entropy(logits, labels).mean()
         penalty = self.rate_penalty(code.rate, distortion=cross_entropy)
         return self.training_loss(cross_entropy=cross_entropy, rate_penalty=penalty)
@@ -183,7 +216,14 @@ class VIBClassifier(BottleneckModule):
 
     def _logits(self, z: Tensor) -> Tensor:
         """Return logits ``(B, num_classes)``, at least float32, for codes ``(B, K)``."""
-        return at_least_float32(self.decoder(z))
+        logits: Tensor = self.decoder(z)
+        self._check_logits(logits.shape[-1])
+        return at_least_float32(logits)
+
+    def _evaluation_logits(self, code: Code) -> Tensor:
+        """Return the logits of an evaluation, ``(B, num_classes)``, as ``classification_loss`` has them."""
+        draws = code.sample(self.eval_samples) if self.eval_samples else code.z[None]
+        return self._labels.average(self._logits(draws.flatten(0, 1)).unflatten(0, draws.shape[:2]))
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of the hook, ``(B,)`` or a scalar."""
@@ -202,12 +242,13 @@ class VIBClassifier(BottleneckModule):
     def _evaluate(self, batch: Any, stage: str) -> tuple[Code, Tensor]:
         x, labels = self._examples(batch)
         code = self.encode(x, sample=False)
-        log_probabilities = self.log_probabilities(code)
-        cross_entropy = self._cross_entropy(log_probabilities, labels)
+        logits = self._evaluation_logits(code)
+        cross_entropy = self._cross_entropy(logits, labels)
         loss = cross_entropy.mean() + self.rate_penalty(code.rate)
         self.measure(stage, len(labels), loss=loss, cross_entropy=cross_entropy, rate=code.rate)
-        for name in ("accuracy", "calibration_error"):
-            cast(Metric, self.split_metrics(stage)[name]).update(log_probabilities.exp(), _classes(labels))
+        probabilities, hard = self._labels.log_probabilities(logits).exp(), self._labels.hard(labels)
+        for name in self._labels.metric_names:
+            cast(Metric, self.split_metrics(stage)[name]).update(probabilities, hard)
             self.log_metric(stage, name)
         return code, labels
 
@@ -215,12 +256,7 @@ class VIBClassifier(BottleneckModule):
         """Return inputs and labels of a batch, converted and checked."""
         x, labels = self.labelled(batch)
         x = self.encoder_inputs(x)
-        labels = class_labels(labels, self.num_classes, len(x)).to(x.device)
+        labels = self._labels.labels_from(labels, len(x)).to(x.device)
         if self.checks_values(labels):
-            check_class_labels(labels, self.num_classes)
+            self._labels.check(labels)
         return x, labels
-
-
-def _classes(labels: Tensor) -> Tensor:
-    """Return the class of each label, of a soft one that of its largest entry: ``(B,)``."""
-    return labels.argmax(1) if labels.dim() == 2 else labels

@@ -1,5 +1,6 @@
 """Two processes measure the same as one: every row counts once, also if batches do not divide evenly."""
 
+import itertools
 import warnings
 import zlib
 from collections.abc import Callable
@@ -49,8 +50,19 @@ class NoiselessVIB(Noiseless, VIBClassifier):
     pass
 
 
+class NoiselessLabeller(NoiselessVIB):
+    """A classifier of three labels, of which the last never occurs."""
+
+    def labelled(self, batch: Any) -> tuple[Any, Any]:
+        x, y = batch
+        return x, torch.stack([y > 0, (y == 1) & (x[:, 0] > 0), y < 0], 1)
+
+
 class NoiselessRegressor(Noiseless, VIBRegressor):
     """A regressor, of the class as of a number."""
+
+    def labelled(self, batch: Any) -> tuple[Any, Any]:
+        return batch
 
 
 class NoiselessVAE(Noiseless, VAE):
@@ -75,6 +87,10 @@ def encoder(width: int) -> nn.Module:
 
 def vib() -> NoiselessVIB:
     return NoiselessVIB(encoder(6), latent_dim=4, num_classes=3)
+
+
+def labeller() -> NoiselessLabeller:
+    return NoiselessLabeller(encoder(6), latent_dim=4, num_classes=3, multilabel=True)
 
 
 def regressor() -> NoiselessRegressor:
@@ -168,8 +184,10 @@ def seen_rows(found: dict[str, Any]) -> list[int]:
     return sorted(row for batch in found["batches"] for row in batch)
 
 
-@pytest.mark.parametrize("batch_size", [1, 5])  # with 6 rows on one process and 5 on the other
-@pytest.mark.parametrize("model", [vib, regressor, vae, gan])
+# with 6 rows on one process and 5 on the other
+@pytest.mark.parametrize(
+    ("model", "batch_size"), [*itertools.product([vib, regressor, vae, gan], [1, 5]), (labeller, 5)]
+)
 def test_metrics_are_those_of_one_process(model: Callable[[], LightningModule], batch_size: int, pool: Pool) -> None:
     together, alone = on_both(pool, rows, model, 11, batch_size)
     assert seen_rows(together) == seen_rows(alone)
@@ -210,7 +228,7 @@ def test_codes_of_positions_are_those_of_one_process(pool: Pool) -> None:
     assert together["metrics"]["test/marginal_kl"] == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("model", [vib, regressor, vae, gan])
+@pytest.mark.parametrize("model", [vib, labeller, regressor, vae, gan])
 def test_means_are_right_if_a_process_would_have_no_row(model: Callable[[], LightningModule], pool: Pool) -> None:
     together, alone = on_both(pool, lonely, model)
     assert together["metrics"] == pytest.approx(alone["metrics"], rel=1e-5, nan_ok=True)  # R2 of one row
