@@ -255,7 +255,8 @@ class VIBRegressor(BottleneckModule):
         dtype = torch.promote_types(self.weights_dtype, torch.float32)
         y = targets_from(targets, self.target_dims, len(x)).to(x.device, dtype)
         if self.checks_values(y):
-            self.likelihood.check(y, "targets")
+            scaled = " (standardised; data.Table leaves them in their units with standardize_target=False)"
+            self.likelihood.check(y, f"targets{scaled if self.units.are_given else ''}")
         return x, y
 
     def _check_likelihood(self) -> None:

@@ -16,7 +16,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import resnet18
 
-from lit_bottleneck import VAE, VDBGAN, BottleneckLayer, Code, GaussianBottleneck, VIBClassifier, likelihoods, networks
+from lit_bottleneck import (
+    VAE,
+    VDBGAN,
+    BottleneckLayer,
+    Code,
+    GaussianBottleneck,
+    VIBClassifier,
+    VIBRegressor,
+    likelihoods,
+    networks,
+)
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data import Digits
 from lit_bottleneck.export import parts as export_parts
@@ -40,6 +50,13 @@ class CountsRows(nn.Module):
 
 def vib(encoder: nn.Module, **arguments: Any) -> VIBClassifier:
     return VIBClassifier(encoder, latent_dim=8, num_classes=10, **arguments)
+
+
+def regressor(likelihood: Likelihood) -> VIBRegressor:
+    """Return a regressor of targets in units of their own."""
+    model = VIBRegressor(MLP(64, [16], 16), 8, likelihood, (3, 2), eval_samples=3)
+    model.units.take(torch.arange(6.0), torch.tensor([1.0, 50.0, 0.1, 2.0, 3.0, 4.0]))
+    return model
 
 
 def vae(likelihood: Likelihood, decoder: nn.Module | None = None) -> VAE:
@@ -72,6 +89,9 @@ MODELS: dict[str, Callable[[], LightningModule]] = {
     "embedding_bag": lambda: vib(Backbone(nn.EmbeddingBag(50, 10), 10, 16)),
     "layer": lambda: vib(nn.Sequential(nn.Flatten(), BottleneckLayer(64, 4), nn.ReLU(), nn.Linear(4, 16))),
     "counts_rows": lambda: vib(nn.Sequential(CountsRows(), nn.Linear(64, 16))),
+    "several_labels": lambda: vib(MLP(64, [16], 16), multilabel=True, eval_samples=3),
+    "regressor": lambda: regressor(likelihoods.PerOutputGaussian()),
+    "learned_regressor": lambda: regressor(likelihoods.LearnedGaussian((3, 2))),
     "vae": lambda: vae(likelihoods.OptimalGaussian()),
     "deterministic_vae": lambda: VAE(MLP(64, [], 16), MLP(8, [], 64), 8, "bernoulli", deterministic=True),
     "conv_vae": lambda: vae(likelihoods.ContinuousBernoulli(), networks.ConvDecoder(DIMS, 8, 4)),
@@ -89,7 +109,7 @@ MODELS |= {f"vae_{type(kind()).__name__}": lambda kind=kind: vae(kind()) for kin
 IMAGES = ("mlp", "deterministic", "conv", "dcgan_batch", "dcgan_group", "backbone", "layer")
 DECODERS = ("conv_vae", "vae_Bernoulli", "vae_Categorical", "vae_DiscretizedLogistic")
 TOGETHER: dict[str, list[tuple[str, str]]] = {  # parts with the same inputs, exported as one program to save time
-    "images": [*((name, "logits") for name in IMAGES), ("spatial_gan", "code")],
+    "images": [*((name, "logits") for name in IMAGES), ("regressor", "prediction"), ("spatial_gan", "code")],
     # these two need the size of the batch, and so the slower way to export
     "by_bytecode": [("dcgan", "logits"), ("vae_PerOutputGaussian", "reconstruction")],
     "tokens": [(name, "logits") for name in ("text", "embedding_bag")],

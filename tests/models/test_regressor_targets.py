@@ -13,7 +13,7 @@ from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lit_bottleneck import VIBRegressor
+from lit_bottleneck import VIBClassifier, VIBRegressor
 from lit_bottleneck.likelihoods import Categorical, LearnedGaussian
 from lit_bottleneck.networks import MLP
 from tests.models.runs import batches, fit
@@ -61,6 +61,11 @@ def test_means_errors_and_labels_are_in_the_units_that_a_datamodule_tells(tmp_pa
     torch.testing.assert_close(loaded.bfloat16().units.mean, mean, rtol=0, atol=0)
 
 
+def test_standardised_targets_outside_the_support_are_told_to_be_so() -> None:
+    with pytest.raises(ValueError, match=r"targets \(standardised; .*standardize_target=False\) must be 0 or 1"):
+        fit(regressor(likelihood="bernoulli"), Standardised())
+
+
 # ------------------------------------------------------------------------------------------------------------- errors
 
 
@@ -95,6 +100,31 @@ def test_a_decoder_of_unknown_width_is_refused_in_setup_or_at_the_first_batch() 
     for data in (Standardised(), batches(*rows(8), size=4)):
         with pytest.raises(ValueError, match=r"target_dims=\(2,\) under LearnedGaussian, .* per example; got \(3,\)"):
             fit(regressor(decoder=copy.deepcopy(SILENT)), data)
+
+
+class Classes(LightningDataModule):
+    """Rows of 0 and 1, which are classes."""
+
+    dims, num_classes = (INPUTS,), 2
+
+    def train_dataloader(self) -> DataLoader:
+        return batches(rows(8)[0], torch.arange(8) % 2, size=4)
+
+
+class Numbers(VIBRegressor):
+    def labelled(self, batch: Any) -> Any:
+        return batch[0], 10.0 * batch[1]
+
+
+def test_classes_are_no_numbers_unless_the_model_makes_some_of_them() -> None:
+    words = "VIBRegressor needs a datamodule with target_dims; got Classes with num_classes=2: VIBClassifier reads"
+    with pytest.raises(ValueError, match=words):
+        fit(regressor(target_dims=(1,)), Classes())
+    assert fit(Numbers(MLP(INPUTS, [8], 8), 4), Classes()).global_step == 2
+    assert fit(regressor(target_dims=(1,), likelihood="bernoulli"), Classes()).global_step == 2
+    words = r"VIBClassifier needs a datamodule with num_classes; got Standardised with target_dims=\(2,\): VIBRegressor"
+    with pytest.raises(ValueError, match=words):
+        fit(VIBClassifier(MLP(INPUTS, [8], 8), 4, 2), Standardised())
 
 
 def test_a_datamodule_of_other_targets_or_inputs_is_refused_in_setup() -> None:

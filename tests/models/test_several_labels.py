@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning import LightningDataModule
 from sklearn.metrics import average_precision_score, f1_score, hamming_loss, log_loss
 from torch import Tensor, nn
 from torch.distributions import Bernoulli
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_bottleneck import VIBClassifier, VIBRegressor
+from lit_bottleneck.callbacks import Paths
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.models.label_metrics import LabelAveragePrecision, LabelF1
 from lit_bottleneck.models.labels import SeveralLabels
@@ -297,6 +299,28 @@ def test_labels_that_do_not_fit_are_refused_in_words(kwargs: dict[str, Any], y: 
     for step in (model.training_step, model.validation_step, model.test_step):
         with pytest.raises(ConfigurationError, match=words):
             step((X, y), 0)
+
+
+class Tagged(LightningDataModule):
+    """Rows with two labels each."""
+
+    dims, num_classes = (INPUTS,), 2
+
+    def train_dataloader(self) -> DataLoader:
+        return batches(X, Y[:, 1:], size=4)
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_a_datamodule_of_another_number_of_labels_is_refused_in_setup(num_classes: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"num_classes={num_classes}, but Tagged has num_classes=2 labels"):
+        fit(labeller(num_classes=num_classes), Tagged())
+    assert fit(labeller(num_classes=2), Tagged()).global_step == 2
+
+
+def test_paths_need_one_class_for_each_example() -> None:
+    run = trainer(callbacks=[Paths()])
+    with pytest.raises(ConfigurationError, match=r"Paths needs one class for each example; .* with multilabel=True"):
+        run.test(labeller(), batches(X, Y, size=4), verbose=False)
 
 
 @pytest.mark.parametrize(
