@@ -22,6 +22,7 @@ from lit_bottleneck.callbacks.run import inputs_of, run_folder, value_range
 from lit_bottleneck.checks import one_of, whole_number
 from lit_bottleneck.functional import InterpolationMode
 from lit_bottleneck.models.base import evaluating
+from lit_bottleneck.training.whole_file import whole_file
 
 _SMALLEST_TILE = 48  # pixels; smaller images are magnified
 _REACH = 3.0  # of a traversal, in standard deviations of the prior
@@ -138,9 +139,8 @@ class Pictures(Callback):
             return cast(Tensor, module.decode(z.flatten(0, 1).to(x.dtype)).unflatten(0, z.shape[:2]))
 
     def _show(self, trainer: Trainer, name: str, image: Image) -> None:
-        folder = run_folder(trainer) / "pictures"
-        folder.mkdir(parents=True, exist_ok=True)
-        image.save(folder / f"{name}-{trainer.current_epoch + 1:04d}.png")
+        with whole_file(run_folder(trainer) / "pictures" / f"{name}-{trainer.current_epoch + 1:04d}.png") as file:
+            image.save(file)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(f"pictures/{name}", [image], step=trainer.global_step)

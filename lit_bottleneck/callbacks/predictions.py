@@ -12,6 +12,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from lit_bottleneck.callbacks.run import run_folder
+from lit_bottleneck.training.whole_file import whole_file
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -42,8 +43,8 @@ class PredictionWriter(BasePredictionWriter):
             if arrays:
                 if all(indices) and len(indices):  # Lightning knows none of a stream, or of batches made elsewhere
                     arrays["index"] = np.concatenate([np.asarray(batch) for batch in indices])
-                folder.mkdir(parents=True, exist_ok=True)
-                np.savez(folder / file, **arrays)  # type: ignore[arg-type]
+                with whole_file(folder / file) as whole:
+                    np.savez(whole, **arrays)  # type: ignore[arg-type]
                 rank_zero_info(f"predictions: {folder / file}")
 
 

@@ -16,6 +16,7 @@ from lightning_utilities.core.enums import StrEnum
 from lit_bottleneck.callbacks import run_folder
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.messages import in_one_line
+from lit_bottleneck.training.whole_file import whole_file
 
 _UNWRITTEN = "Unable to serialize instance"  # what jsonargparse writes in the place of an object
 
@@ -41,9 +42,8 @@ class SaveConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the configuration to the run's folder, and to wandb."""
-        folder = run_folder(trainer)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / self.config_filename).write_text(self._text)
+        with whole_file(run_folder(trainer) / self.config_filename) as file:
+            file.write_text(self._text)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update({"cli": yaml.safe_load(self._text)}, allow_val_change=True)

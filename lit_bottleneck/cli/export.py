@@ -1,13 +1,14 @@
 """The command ``export``: write a part of a trained model as an ONNX file or a program of ``torch.export``."""
 
 import argparse
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.cli.errors import PATH_ERRORS, REFUSALS, argument_errors
+from lit_bottleneck.cli.errors import REFUSALS, argument_errors
 from lit_bottleneck.export.files import SIZES, largest_difference, runner
 from lit_bottleneck.export.inputs import example_inputs
 from lit_bottleneck.export.parts import deterministic_path, export_onnx, export_program
@@ -36,15 +37,17 @@ def main(args: Sequence[str]) -> None:
         model = load_model(arguments.ckpt_path)
     with argument_errors(parser, "--part", ConfigurationError):
         plain = deterministic_path(model, part)
-    out_errors = (*PATH_ERRORS, FileExistsError, ImportError)  # an ONNX file needs further packages
+    out_errors = (OSError, ImportError)  # an ONNX file needs further packages
     with argument_errors(parser, "--dims", ConfigurationError), argument_errors(parser, "--out", *out_errors):
         x = example_inputs(model, part, dims)
         if out.suffix == ".onnx":
             export_onnx(model, part, out, x)
         else:
             program = export_program(model, part, x)
+            buffer = io.BytesIO()
+            torch.export.save(program, buffer)  # to a file on a full disk it would abort the process
             with whole_file(out) as file:
-                torch.export.save(program, file)
+                file.write_bytes(buffer.getbuffer())
     print(f"written: {out}, for inputs of the shape {tuple(x.shape[1:])}")
     run = runner(out)
     if run is None:

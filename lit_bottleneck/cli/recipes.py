@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lit_bottleneck.training.whole_file import whole_file
+
 # Beside this file in an installed package, beside the package in a checkout.
 _PLACES = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[2] / "recipes")
 
@@ -50,8 +52,8 @@ def main(args: Sequence[str]) -> None:
     if target.exists():
         parser.error(f"argument --copy: {target} exists already; give another folder by --to")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        with whole_file(target) as file:
+            shutil.copyfile(path, file)
     except OSError as error:
         parser.error(f"argument --to: {error}")
     print(f"written: {target}")

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lit_bottleneck.callbacks.pictures import image_grid, point_plot
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.cli.errors import PATH_ERRORS, REFUSALS, argument_errors
+from lit_bottleneck.cli.errors import REFUSALS, argument_errors
 from lit_bottleneck.training.checkpoints import load_model
+from lit_bottleneck.training.whole_file import whole_file
 
 _DESCRIPTION = "Draw samples from a trained model (a VAE or a GAN) into one picture."
 _RANGE_HELP = "pixel values of the training data (default: the range of the model's generator if it has one, else 0 1)"
@@ -32,9 +33,8 @@ def main(args: Sequence[str]) -> None:
     value_range = arguments.value_range or getattr(model, "value_range", None) or (0.0, 1.0)
     with argument_errors(parser, "--ckpt_path", ConfigurationError):
         picture = _picture(samples, arguments.columns, value_range)
-    with argument_errors(parser, "--out", *PATH_ERRORS, FileExistsError):
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(arguments.out)
+    with argument_errors(parser, "--out", OSError), whole_file(arguments.out) as file:
+        picture.save(file)
     print(f"written: {arguments.out}")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.data.downloads import GIVE_ROOT, Download, MissingDataError, fetch_all
+from lit_bottleneck.data.downloads import GIVE_ROOT, Bounded, Download, MissingDataError, fetch_all
 
 URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 MD5 = "7c2ac02c03563afcf9b574c7e56c153a"
@@ -23,6 +23,7 @@ PLACES = (FOLDER, ARCHIVE, f"imdb/{FOLDER}", f"imdb/{ARCHIVE}")  # under root; t
 PARTS = ("train", "test")
 CLASSES = ("neg", "pos")  # label 0 and label 1
 MAX_BYTES = 2**20  # of one review; the longest of the original has 13 704
+MAX_TOTAL = 2**30  # of an unpacked archive; the reviews of the original have 66 MB
 
 _REVIEW = re.compile(rf"(?:\./)?{FOLDER}/((?:train|test)/(?:neg|pos)/[^/.\n][^/\n]*\.txt)")
 _REPLACE = f"Delete it and let prepare_data() download the original, or get it from {URL}"
@@ -129,7 +130,7 @@ def _read_archive(path: Path) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
     with path.open("rb") as file:
         try:
-            with gzip.GzipFile(fileobj=file) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
+            with gzip.GzipFile(fileobj=file) as packed, _stream(unpacked := Bounded(packed, MAX_TOTAL)) as archive:
                 for member in archive:
                     review = _REVIEW.fullmatch(member.name)
                     if review and member.isreg():
@@ -142,6 +143,10 @@ def _read_archive(path: Path) -> dict[str, bytes]:
             reason = str(error) or type(error).__name__
             raise ConfigurationError(f"{path.absolute()} is broken or was cut short ({reason}). {_REPLACE}") from error
     return contents
+
+
+def _stream(unpacked: Bounded) -> tarfile.TarFile:
+    return tarfile.open(fileobj=unpacked, mode="r|")  # type: ignore[call-overload, no-any-return]  # it reads alone
 
 
 def _check_size(path: Path, name: str, size: int) -> None:

@@ -1,6 +1,5 @@
 """Checkpoints: written whole or not at all, read with what is wrong with them, and loaded as a model."""
 
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from lightning import LightningModule
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.training.whole_file import whole_file
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -29,20 +29,14 @@ class WholeCheckpointIO(TorchCheckpointIO):
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        path = Path(path)
-        part = path.with_name(f".{path.name}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except (OSError, RuntimeError) as error:  # torch raises a RuntimeError for a write that failed
-            kept = "; the previous one is complete" if path.exists() else ""
-            raise OSError(f"the checkpoint {path} could not be written{kept}: {error}") from error
-        finally:
-            part.unlink(missing_ok=True)
+            with whole_file(path) as file, file.open("wb") as stream:
+                torch.save(checkpoint, stream)
+        except OSError as error:
+            kept = "; the previous one is complete" if Path(path).is_file() else ""
+            raise OSError(
+                error.errno, f"the checkpoint could not be written{kept}: {error.strerror}", str(path)
+            ) from error
 
 
 def read_checkpoint(path: str | Path, weights_only: bool = True) -> dict[str, Any]:

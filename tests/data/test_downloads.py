@@ -160,6 +160,17 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(name: str, kind: str, r
     assert sorted(path.name for path in root.parent.rglob("*")) == ["root", "secret.txt"]
 
 
+@pytest.mark.parametrize("name", ["MNIST", "CIFAR10"])
+def test_what_an_archive_holds_is_bounded(
+    name: str, root: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "MAX_BYTES", 1000)
+    mirror.publish(name)
+    with pytest.raises(MissingDataError, match="cannot be unpacked: it holds more than 1000 bytes"):
+        data(name, root).prepare_data()
+    assert list(root.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", EXTRACTED)
 def test_an_archive_without_its_files_is_refused(
     name: str, root: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch

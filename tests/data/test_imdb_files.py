@@ -4,7 +4,7 @@ import tarfile
 import pytest
 
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.data import IMDB
+from lit_bottleneck.data import IMDB, imdb_files
 from lit_bottleneck.data.downloads import MissingDataError
 from lit_bottleneck.data.imdb_files import CLASSES, PARTS, read_reviews
 from tests.data.original_formats import forbid_network
@@ -110,6 +110,18 @@ def test_hostile_members_are_neither_written_nor_read(tmp_path):
     IMDB(tmp_path / "root").prepare_data()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["root", "secret.txt"]
     assert len(list((tmp_path / "root").rglob("*"))) == 2
+
+
+def test_what_an_archive_unpacks_to_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(imdb_files, "MAX_TOTAL", 10 * 2**20)
+    large = [regular(f"aclImdb/notes_{number}", bytes(2**20)) for number in range(11)]
+    archive = write_archive(tmp_path, FEW, large[:5])
+    assert len(read_reviews(archive)[0].texts) > 0
+    for more in (large, [regular("aclImdb/notes", bytes(11 * 2**20))]):
+        archive = write_archive(tmp_path, FEW, more)
+        assert archive.stat().st_size < 100_000
+        with pytest.raises(ConfigurationError, match=rf"is broken .*it holds more than {10 * 2**20} bytes"):
+            read_reviews(archive)
 
 
 def test_the_error_for_a_missing_archive_names_place_cause_and_remedy(tmp_path):

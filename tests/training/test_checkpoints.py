@@ -1,5 +1,6 @@
 """Checkpoint files are complete or not written at all."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO
+from tests.full_disk import no_file_longer_than
 from tests.started import CONTEXT
 
 
@@ -51,9 +53,10 @@ def test_a_process_killed_while_writing_leaves_the_previous_checkpoint(tmp_path:
 def test_a_full_disk_leaves_the_previous_checkpoint_and_names_the_new_one(size: int, tmp_path: Path) -> None:
     path = tmp_path / "one.ckpt"
     WholeCheckpointIO().save_checkpoint({"step": 0}, path)
-    (tmp_path / ".one.ckpt.part").symlink_to("/dev/full")  # where every write finds no space
-    with pytest.raises(OSError, match=r"one\.ckpt could not be written; the previous one is complete"):
+    words = rf"could not be written; the previous one is complete: File too large: '{path}'"
+    with no_file_longer_than(100), pytest.raises(OSError, match=words) as raised:
         WholeCheckpointIO().save_checkpoint({"step": 1, "weight": torch.ones(size)}, path)
+    assert raised.value.errno == errno.EFBIG
     assert torch.load(path, weights_only=True) == {"step": 0}
     assert list(tmp_path.iterdir()) == [path]
 

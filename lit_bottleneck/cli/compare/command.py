@@ -13,6 +13,7 @@ from lit_bottleneck.cli.compare.figures import draw_figures
 from lit_bottleneck.cli.compare.metrics import Curves, Measure, default_measures, read_curves, read_measure
 from lit_bottleneck.cli.compare.runs import FINISHED, Run, make_run
 from lit_bottleneck.cli.compare.table import markdown_table, values_csv
+from lit_bottleneck.training.whole_file import whole_file
 
 _DESCRIPTION = (
     "Train several arms with several seeds, and report how they differ: a table (mean, standard deviation over the "
@@ -173,8 +174,10 @@ def _write(
         for name, by_seed in curves.items()
     }
     table, csv = out / "table.md", out / "values.csv"
-    table.write_text(f"{markdown_table(titles, values)}\n\n{_LEGEND}\n")
-    csv.write_text(values_csv(titles, values))
+    texts = {table: f"{markdown_table(titles, values)}\n\n{_LEGEND}\n", csv: values_csv(titles, values)}
+    for path, text in texts.items():
+        with whole_file(path) as file:
+            file.write_text(text)
     of_arms = {name: list(by_seed.values()) for name, by_seed in curves.items()}
     return [table, csv, *draw_figures([measure.name for measure in measures], of_arms, out, varies_rate)]
 

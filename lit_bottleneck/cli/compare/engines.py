@@ -16,6 +16,7 @@ import yaml
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.compare.runs import Run
+from lit_bottleneck.training.whole_file import whole_file
 
 ENGINES = ("processes", "slurm", "wandb")
 _COMMAND = (sys.executable, "-m", "lit_bottleneck")
@@ -118,7 +119,8 @@ def write_sweep(runs: Sequence[Run], arguments: Sequence[str], out: Path) -> Pat
         "command": [*_COMMAND, "compare", *arguments, "${args}"],  # --task=NUMBER
     }
     path = out / "sweep.yaml"
-    path.write_text(yaml.safe_dump(sweep, sort_keys=False))
+    with whole_file(path) as file:
+        file.write_text(yaml.safe_dump(sweep, sort_keys=False))
     return path
 
 

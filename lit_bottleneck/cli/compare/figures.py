@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lit_bottleneck.cli.compare.metrics import Curves, Series, read_measure
+from lit_bottleneck.training.whole_file import whole_file
 
 AllCurves = Mapping[str, Sequence[Curves]]  # for each arm, one for each seed
 
@@ -46,7 +47,8 @@ def draw_figures(names: Sequence[str], arms: AllCurves, out: Path, varies_rate: 
     for figure, (panels, draw) in figures.items():
         if panels:
             paths.append(out / f"{figure}.png")
-            _panels(panels, arms, draw).savefig(paths[-1], dpi=120)
+            with whole_file(paths[-1]) as file:
+                _panels(panels, arms, draw).savefig(file, dpi=120)
     return paths
 
 

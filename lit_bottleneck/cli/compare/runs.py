@@ -64,7 +64,8 @@ class Run:
         """Create an empty folder with the configuration in it; delete what an unfinished run left there."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        self.configuration_file.write_text(yaml.safe_dump(self.configuration, sort_keys=False))
+        with whole_file(self.configuration_file) as file:
+            file.write_text(yaml.safe_dump(self.configuration, sort_keys=False))
 
     def finish(self, seconds: float) -> None:
         """Mark the run as finished, by a file that appears whole or not at all."""

@@ -1,5 +1,6 @@
 """Whatever interrupts a training, its resume point is there, and a resumed run ends as the uninterrupted one."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from lit_bottleneck.callbacks import RandomStates, ResumePoint, SampleQuality, W
 from lit_bottleneck.metrics import RawFeatures
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO
 from tests.cli.resume.trainings import Data, Keep, Rows, assert_same, gan, state, train, vae, vib
+from tests.full_disk import no_file_longer_than
 
 MODELS = {"vib": vib, "vae": vae, "gan": gan}
 End = tuple[Any, Keep]  # the state at the end of a run; its batches and metrics
@@ -226,9 +228,11 @@ def test_a_logger_that_fails(alone: Callable[..., End], tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fills(alone: Callable[..., End], tmp_path: Path) -> None:
-    def fill(trainer: Trainer) -> None:
-        (tmp_path / "..resume.ckpt.part").symlink_to("/dev/full")
+    with contextlib.ExitStack() as disk:
 
-    with pytest.raises(OSError, match=r"resume\.ckpt could not be written.*"):
-        run("vib", tmp_path, At(1, 5, fill))
+        def fill(trainer: Trainer) -> None:
+            disk.enter_context(no_file_longer_than(10_000))
+
+        with pytest.raises(OSError, match=r"checkpoint could not be written.*resume\.ckpt"):
+            run("vib", tmp_path, At(1, 5, fill))
     assert_resumes("vib", tmp_path, alone("vib"))
