@@ -1,6 +1,7 @@
 """Progress bar that writes one line per epoch where there is no terminal."""
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -26,7 +27,8 @@ class ProgressBar(TQDMProgressBar):
             values = "  ".join(f"{name} {_short(value)}" for name, value in metrics.items() if name != "v_num")
             of_epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
             line = f"epoch {trainer.current_epoch + 1}{of_epochs}  step {trainer.global_step}  {values}"
-            print(line, file=sys.stderr, flush=True)
+            with suppress(OSError):  # nobody may read it: a pipe that broke, a full disk
+                print(line, file=sys.stderr, flush=True)
 
 
 def _short(value: Any) -> str:

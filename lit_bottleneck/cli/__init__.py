@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from lit_bottleneck.cli.output import keep_going_without_output
+
 _NOT_FOR_USERS = (
     ".*does not have many workers.*",  # data in memory is loaded fastest by the process itself
     "Total length of `list` across ranks is zero",  # val_size=0 is what the user asked for
@@ -21,8 +23,10 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line.
 
     Args:
-        args: the arguments. Default: those of the process.
+        args: the arguments. Default: those of the process, which goes on if nobody reads what it prints.
     """
+    if args is None:
+        keep_going_without_output()
     if args is None and not sys.flags.safe_path and not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())  # as python -m does, but last: a file here shadows no installed package
     arguments = list(sys.argv[1:] if args is None else args)
