@@ -17,9 +17,9 @@ def run_folder(trainer: Trainer) -> Path:
     """
     logger = trainer.logger
     if isinstance(logger, WandbLogger) and logger.save_dir is not None:
-        return Path(logger.save_dir, str(logger.name), str(logger.version))
+        return Path(logger.save_dir, str(logger.name), str(logger.version)).expanduser()
     folder = None if logger is None else logger.log_dir
-    return Path(folder or trainer.default_root_dir)
+    return Path(folder or trainer.default_root_dir).expanduser()  # as the loggers themselves do
 
 
 def of_data(trainer: Trainer, name: str) -> Any:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from jsonargparse import Namespace
 from lightning import Trainer
@@ -23,6 +23,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.cli.home import expand
 from lit_bottleneck.cli.messages import in_one_line, way_out
 from lit_bottleneck.cli.sections import sections
 from lit_bottleneck.cli.yaml_files import MODE, RepeatedKey, read_yaml
@@ -56,6 +57,14 @@ class Parser(LightningArgumentParser):
         added = super().add_lightning_class_args(*args, **kwargs)
         _prefer_whole_numbers(self)
         return added
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        """Parse arguments; ``~`` is the home folder."""
+        return cast(Namespace, expand(super().parse_args(*args, **kwargs)))
+
+    def parse_object(self, *args: Any, **kwargs: Any) -> Namespace:
+        """Parse a configuration in Python; ``~`` is the home folder."""
+        return cast(Namespace, expand(super().parse_object(*args, **kwargs)))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with exit status 2, the usage and one line.

@@ -3,11 +3,11 @@
 import argparse
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.cli import home
 from lit_bottleneck.cli.errors import REFUSALS, argument_errors
 from lit_bottleneck.export.files import SIZES, largest_difference, runner
 from lit_bottleneck.export.inputs import example_inputs
@@ -60,8 +60,8 @@ def main(args: Sequence[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("lit-bottleneck export", description=_DESCRIPTION)
     add = parser.add_argument
-    add("--ckpt_path", metavar="FILE", type=Path, required=True, help="a checkpoint of fit")
+    add("--ckpt_path", metavar="FILE", type=home.path, required=True, help="a checkpoint of fit")
     add("--part", choices=_PARTS, required=True, help=_PART_HELP)
-    add("--out", metavar="FILE", type=Path, required=True, help=_OUT_HELP)
+    add("--out", metavar="FILE", type=home.path, required=True, help=_OUT_HELP)
     add("--dims", metavar="N", type=int, nargs="+", help="shape of an input, if the networks do not define it")
     return parser

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lit_bottleneck.cli import home
 from lit_bottleneck.training.whole_file import whole_file
 
 # Beside this file in an installed package, beside the package in a checkout.
@@ -35,7 +36,7 @@ def main(args: Sequence[str]) -> None:
         "lit-bottleneck recipes", description="List the recipes that come with the package, or copy one to edit."
     )
     parser.add_argument("--copy", metavar="NAME", help="write this recipe to a file NAME.yaml in --to")
-    parser.add_argument("--to", metavar="FOLDER", type=Path, default=Path(), help="default: the current folder")
+    parser.add_argument("--to", metavar="FOLDER", type=home.path, default=Path(), help="default: the current folder")
     arguments = parser.parse_args(args)
     paths = recipe_paths()
     if arguments.copy is None:

@@ -16,6 +16,7 @@ from lit_bottleneck.callbacks import run_folder
 from lit_bottleneck.callbacks.random_states import UNDER_WAY
 from lit_bottleneck.callbacks.resume_point import FILENAME, LOGGER_VERSIONS
 from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.cli import home
 from lit_bottleneck.cli.recipes import as_list
 from lit_bottleneck.training.checkpoints import read_checkpoint
 
@@ -47,7 +48,7 @@ def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) ->
         "interrupted. Options of fit after the folder override the run's configuration, this time only. Call it from "
         "the folder in which the run was started.",
     )
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the run's folder, as fit prints it")
+    parser.add_argument("folder", metavar="FOLDER", type=home.path, help="the run's folder, as fit prints it")
     arguments, settings = parser.parse_known_args(args)
     try:
         configuration = _configuration_of(arguments.folder)

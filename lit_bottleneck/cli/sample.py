@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lit_bottleneck.callbacks.pictures import image_grid, point_plot
 from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.cli import home
 from lit_bottleneck.cli.errors import REFUSALS, argument_errors
 from lit_bottleneck.training.checkpoints import load_model
 from lit_bottleneck.training.whole_file import whole_file
@@ -41,9 +42,9 @@ def main(args: Sequence[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("lit-bottleneck sample", description=_DESCRIPTION)
     add = parser.add_argument
-    add("--ckpt_path", metavar="FILE", type=Path, required=True, help="a checkpoint of fit")
+    add("--ckpt_path", metavar="FILE", type=home.path, required=True, help="a checkpoint of fit")
     add("--num", metavar="N", type=int, default=64, help="number of samples (default: 64)")
-    add("--out", metavar="FILE", type=Path, default=Path("samples.png"), help="default: samples.png")
+    add("--out", metavar="FILE", type=home.path, default=Path("samples.png"), help="default: samples.png")
     add("--columns", metavar="N", type=int, help="columns of the grid (default: a square)")
     add("--seed", type=int, default=0, help="seed of the samples (default: 0)")
     add("--value_range", metavar=("BLACK", "WHITE"), type=float, nargs=2, help=_RANGE_HELP)

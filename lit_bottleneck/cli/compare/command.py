@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.cli import home
 from lit_bottleneck.cli.compare.arms import Arm, read_arms
 from lit_bottleneck.cli.compare.engines import ENGINES, run_by_slurm, run_here, unfinished, write_sweep
 from lit_bottleneck.cli.compare.figures import draw_figures
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", metavar="N,N,...", default="0,1,2", help="default: 0,1,2")
     add("--metrics", metavar="NAME", nargs="+", action="extend", default=[], help=_METRICS_HELP)
     add("--workers", metavar="N", type=int, default=1, help="how many runs at a time (default: 1)")
-    add("--out", metavar="FOLDER", type=Path, default=Path("runs/compare"), help="default: runs/compare")
+    add("--out", metavar="FOLDER", type=home.path, default=Path("runs/compare"), help="default: runs/compare")
     add("--engine", choices=ENGINES, default="processes", help=_ENGINE_HELP)
     add("--engine_options", metavar="OPTIONS", type=shlex.split, default=[], help=_ENGINE_OPTIONS_HELP)
     add("--task", metavar="N", type=int, help="run only the N-th run, and make no table")
