@@ -58,10 +58,6 @@ class Parser(LightningArgumentParser):
         _prefer_whole_numbers(self)
         return added
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
-        """Parse arguments; ``~`` is the home folder."""
-        return cast(Namespace, expand(super().parse_args(*args, **kwargs)))
-
     def parse_object(self, *args: Any, **kwargs: Any) -> Namespace:
         """Parse a configuration in Python; ``~`` is the home folder."""
         return cast(Namespace, expand(super().parse_object(*args, **kwargs)))
@@ -81,9 +77,9 @@ class Parser(LightningArgumentParser):
         super().error(in_one_line(message) + way_out(message) + _HINT, ex)
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
-        """Parse the arguments; a key that is given twice in YAML is refused."""
+        """Parse the arguments; a key that is given twice in YAML is refused, and ``~`` is the home folder."""
         try:
-            return super().parse_args(*args, **kwargs)
+            return cast(Namespace, expand(super().parse_args(*args, **kwargs)))
         except RepeatedKey as error:
             self.error(
                 f"in the YAML of an argument, or of a file that it names, {error}", ConfigurationError(str(error))
