@@ -1,6 +1,6 @@
 """Lightning's commands from YAML recipes, and ``recipes``, ``resume``, ``sample``, ``export``, ``compare``.
 
-Each command imports what it needs: ``lit-bottleneck recipes`` needs neither torch nor Lightning.
+Each command imports what it needs: ``recipes`` and what ``front`` answers need neither torch nor Lightning.
 """
 
 import os
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from lit_bottleneck.cli import front
 from lit_bottleneck.cli.output import keep_going_without_output
 
 _NOT_FOR_USERS = (
@@ -30,7 +31,8 @@ def main(args: Sequence[str] | None = None) -> None:
     if args is None and not sys.flags.safe_path and not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())  # as python -m does, but last: a file here shadows no installed package
     arguments = list(sys.argv[1:] if args is None else args)
-    command = arguments[0] if arguments else ""
+    front.answer(arguments)
+    command = arguments[0]
     for message in _NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)
     if command in ("recipes", "sample", "export"):

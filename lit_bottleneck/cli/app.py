@@ -26,13 +26,6 @@ from lit_bottleneck.models.stored_arguments import StoredArguments
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO, check_checkpoint
 from lit_bottleneck.training.memory import keep_freed_memory
 
-_EPILOG = (
-    "Further commands: 'lit-bottleneck recipes' lists the recipes that come with the package, and copies one to edit; "
-    "'lit-bottleneck resume' goes on with a run that was stopped; 'lit-bottleneck sample' draws images from a trained "
-    "model; 'lit-bottleneck export' writes one to an ONNX file; 'lit-bottleneck compare' trains several arms with "
-    "several seeds, and says how they differ."
-)
-
 
 class BottleneckCLI(LightningCLI):
     """LightningCLI for any LightningModule and LightningDataModule by class path; ``fit`` ends with a test."""
@@ -48,7 +41,7 @@ class BottleneckCLI(LightningCLI):
                 save_config_callback=SaveConfig if stopped_run is None else None,
                 save_config_kwargs={"save_to_log_dir": False},
                 trainer_defaults={"callbacks": [PredictionWriter()]},
-                parser_kwargs={"prog": "lit-bottleneck", "epilog": _EPILOG},
+                parser_kwargs={"prog": "lit-bottleneck"},
                 parser_class=Parser,
                 auto_configure_optimizers=False,
                 args=args,
