@@ -61,7 +61,3 @@ def test_misspelt_words_are_refused_with_what_would_do(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert words in refusal(arguments, capsys)
-
-
-def test_a_configuration_may_be_written_out_in_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "model" in refusal(["fit", "--config", "seed_everything: 1\ntrainer:\n  max_epochs: 1"], capsys)
