@@ -13,11 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
-_KEY = "random_states"
+from lit_bottleneck.callbacks.repeated_hooks import RepeatedHooks, after_hooks, unfreeze
+from lit_bottleneck.callbacks.restarted_loops import (
+    as_between_epochs,
+    begin_epoch_again,
+    continues_epoch,
+    end_restart,
+)
+from lit_bottleneck.callbacks.saved_checkpoints import remember, remembered
+from lit_bottleneck.callbacks.time_limit import TimeLimit
+
+_KEY, _SAVED = "random_states", "saved_checkpoints"
 UNDER_WAY = "under_way"  # key in a checkpoint: whether it lacks something that an exact resume needs
 States = dict[str, Any]
 
@@ -44,23 +54,32 @@ class RandomStates(Callback):
         self._epoch_start: States = {}
         self._loaded: dict[str, States] | None = None
         self._step_before = 0
+        self._time_limit = TimeLimit()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the random states of every process, by rank, and whether something is under way."""
         batches = trainer.fit_loop.epoch_loop.batch_progress.current
         is_batch_end = batches.processed > batches.completed  # type: ignore[attr-defined]
+        epochs: Any = trainer.fit_loop.epoch_progress.current
+        is_epoch_end = epochs.processed > epochs.completed
         has_plateau = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)  # moves at the very end
         # validation while gradients accumulate; validation, or the end of an epoch, because training was stopped
         is_within = not trainer.is_last_batch and (trainer.global_step == self._step_before or trainer.should_stop)
-        checkpoint[UNDER_WAY] = is_under_way(trainer, self._step_before) if is_batch_end else has_plateau or is_within
-        states = {"now": _states(trainer), "epoch_start": self._epoch_start}
+        lacks_step = is_under_way(trainer, self._step_before) if is_batch_end else is_within
+        checkpoint[UNDER_WAY] = lacks_step or (is_epoch_end and has_plateau)
+        metrics = {name: value.detach().cpu() for name, value in trainer.callback_metrics.items()}
+        states = {"now": _states(trainer), "epoch_start": self._epoch_start, "callback_metrics": metrics}
         checkpoint[_KEY] = [states] * trainer.world_size
+        checkpoint[_SAVED] = remembered(trainer)
+        as_between_epochs(checkpoint["loops"]["fit_loop"])
         if trainer.world_size > 1:
             torch.distributed.all_gather_object(checkpoint[_KEY], states)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget an earlier training."""
+        """Forget an earlier training; move this callback to the front, behind timers: it sees all that others draw."""
         self._epoch_start, self._loaded = {}, None
+        trainer_: Any = trainer  # its type does not declare callbacks
+        trainer_.callbacks = sorted(trainer_.callbacks, key=lambda one: (not isinstance(one, Timer), one is not self))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Read the states of this process; they are set when training starts.
@@ -70,6 +89,7 @@ class RandomStates(Callback):
         is_of_a_finder = Path(str(trainer.ckpt_path)).name.startswith((".lr_find_", ".scale_batch_size_"))
         if trainer.state.fn != TrainerFn.FITTING or is_of_a_finder:
             return
+        remember(trainer, checkpoint.get(_SAVED, {}))
         of_ranks = checkpoint.get(_KEY, [])
         self._loaded = of_ranks[trainer.global_rank] if len(of_ranks) == trainer.world_size else None
         if of_ranks and self._loaded is None:
@@ -84,39 +104,61 @@ class RandomStates(Callback):
         self._epoch_start = _states(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Continue from the position of the checkpoint; without one, let processes draw different noise."""
+        """Let processes draw different noise; between two epochs, continue from the states of the checkpoint."""
+        if trainer.global_rank > 0 and (self._loaded is None or trainer.current_epoch == 0):
+            step = trainer.global_step if self._loaded is None else 0
+            seeds = np.random.SeedSequence((torch.initial_seed(), trainer.global_rank, step))
+            torch.manual_seed(int(seeds.generate_state(1)[0]))
         if self._loaded is None:
-            if trainer.global_rank > 0:
-                seeds = np.random.SeedSequence((torch.initial_seed(), trainer.global_rank, trainer.global_step))
-                torch.manual_seed(int(seeds.generate_state(1)[0]))
             return
+        metrics = self._loaded.get("callback_metrics", {})  # which schedulers, checkpoints and early stopping follow
+        trainer.callback_metrics.update({name: value.to(pl_module.device) for name, value in metrics.items()})
+        unfreeze(trainer)
+        self._continues = continues_epoch(trainer)
+        begin_epoch_again(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the states from which the epoch's iterator is made, or continue an epoch from a checkpoint."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if hasattr(callback, "on_epoch_boundary"):  # a ``ResumePoint``, before any callback begins the epoch
+                callback.on_epoch_boundary(trainer)
         loaded, self._loaded = self._loaded, None
-        fetcher = _fetcher(trainer)
-        progress = trainer.fit_loop.epoch_loop.batch_progress
-        trained_on = 0 if progress.is_last_batch else progress.current.processed  # type: ignore[attr-defined]
-        if trained_on and not all(map(_has_state, fetcher.combined_loader.flattened)):
-            if trainer.current_epoch > 0:
-                for part in _parts_of_loaders(trainer):
-                    if hasattr(part, "set_epoch"):  # a distributed sampler: Lightning sets its epoch later
-                        part.set_epoch(trainer.current_epoch)
-                _set_states(trainer, loaded["epoch_start"])
-                iter(fetcher)
-            for _ in range(trained_on):
-                next(fetcher)
-            fetcher.fetched = 0  # Lightning adds the batches before the restart
-        self._epoch_start = loaded["epoch_start"]
-        _set_states(trainer, loaded["now"])
+        if loaded is not None and self._continues:
+            self._continue_epoch(trainer, pl_module, loaded)
+            return
+        if loaded is not None:
+            _set_states(trainer, loaded["now"])
+        if trainer.current_epoch > 0:
+            self._epoch_start = _states(trainer)
+            if trainer.fit_loop.is_resuming:  # else Lightning uses the iterator it made before the states were set
+                iter(_fetcher(trainer))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember the step before the batch, to see whether the batch completes one."""
         self._step_before = trainer.global_step
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the states from which the epoch's iterator is made."""
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Do not validate in an epoch that a time limit cuts."""
+        self._time_limit.after_batch(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End an epoch that a time limit cut without the hooks that follow."""
+        self._time_limit.after_epoch(trainer)
+
+    def _continue_epoch(self, trainer: Trainer, pl_module: LightningModule, loaded: States) -> None:
+        """Go through the epoch's start as at first; then set the state of the checkpoint."""
         if trainer.current_epoch > 0:
-            self._epoch_start = _states(trainer)
-            if trainer.fit_loop.is_resuming:  # else Lightning uses the iterator it made before the states were set
-                iter(_fetcher(trainer))
+            _set_states(trainer, loaded["epoch_start"])
+        self._epoch_start = loaded["epoch_start"]
+        hooks = RepeatedHooks(trainer, quiet=(RandomStates,))
+
+        def go_on() -> None:
+            hooks.undo()
+            _drop_batches(trainer)
+            _set_states(trainer, loaded["now"])
+            end_restart(trainer)
+
+        after_hooks(pl_module, go_on)
 
 
 def is_under_way(trainer: Trainer, step_before: int) -> bool:
@@ -135,6 +177,19 @@ def is_under_way(trainer: Trainer, step_before: int) -> bool:
         or trainer.fit_loop.epoch_loop._should_check_val_fx(_fetcher(trainer))
         or any(callback.is_under_way(trainer) for callback in holds)
     )
+
+
+def _drop_batches(trainer: Trainer) -> None:
+    """Draw an epoch's batches again, up to the last that was trained on."""
+    fetcher = _fetcher(trainer)
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    trained_on = 0 if progress.is_last_batch else progress.current.processed  # type: ignore[attr-defined]
+    if trained_on and not all(map(_has_state, fetcher.combined_loader.flattened)):
+        if trainer.current_epoch > 0:
+            iter(fetcher)
+        for _ in range(trained_on):
+            next(fetcher)
+        fetcher.fetched = 0  # Lightning adds the batches before the restart
 
 
 def _fetcher(trainer: Trainer) -> Any:

@@ -8,12 +8,14 @@ from types import FrameType
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, Timer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lit_bottleneck.callbacks.random_states import is_under_way
+from lit_bottleneck.callbacks.logged import LOGGED, logged
+from lit_bottleneck.callbacks.random_states import RandomStates, is_under_way
 from lit_bottleneck.callbacks.run import run_folder
+from lit_bottleneck.callbacks.time_limit import is_over
 from lit_bottleneck.checks import ConfigurationError, positive, whole_number
 
 FILENAME = "resume.ckpt"
@@ -28,8 +30,8 @@ class ResumePoint(Callback):
     it. With ``RandomStates`` the resumed run is bit-identical.
 
     Written only after a batch that completes an optimizer step, is not the epoch's last, and triggers no validation, in
-    an epoch of which no callback holds anything (``is_under_way``); in an epoch without such a batch, at its end. So a
-    signal may wait for a validation, or for the end of an epoch.
+    an epoch of which no callback holds anything (``is_under_way``); in an epoch without such a batch, after its end. So
+    a signal may wait for a validation, or for the end of an epoch.
 
     Args:
         every_n_minutes: minutes between two writes.
@@ -43,22 +45,23 @@ class ResumePoint(Callback):
     def __init__(self, every_n_minutes: float = 5.0, every_n_steps: int | None = None) -> None:
         self.every_n_minutes = positive("every_n_minutes", every_n_minutes)
         self.every_n_steps = None if every_n_steps is None else whole_number("every_n_steps", every_n_steps, 1)
+        self._writes = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Agree on the file; move this callback after those that change at a step, such as averages of the weights."""
+        """Agree on the file; move this callback after those that change at a step, such as averages and checkpoints."""
         if stage == "fit":
             # private, but without it the format of a strategy's checkpoints is known only when one is written
             if getattr(trainer.strategy, "_state_dict_type", "full") != "full":
                 way_out = "set trainer.strategy.init_args.state_dict_type=full"
                 raise ConfigurationError(f"ResumePoint writes a file, and a sharded checkpoint is a folder: {way_out}")
             trainer_: Any = trainer  # its type does not declare callbacks
-            trainer_.callbacks = sorted(trainer_.callbacks, key=lambda one: (isinstance(one, Checkpoint), one is self))
+            trainer_.callbacks = sorted(trainer_.callbacks, key=lambda one: one is self)
             self._path: Path = trainer.strategy.broadcast(run_folder(trainer) / FILENAME)
             self._staged = self._path.with_name(f".{FILENAME}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Handle SIGTERM from now on (Lightning's own handler would exit at once)."""
-        self._stop_requested = self._leaving = self._is_staged = self._could_write = False
+        self._stop_requested = self._leaving = self._is_staged = self._could_write = self._waits = False
         self._written_at, self._written_at_step = float("-inf"), trainer.global_step
         self._previous: Any = None
         if threading.current_thread() is threading.main_thread():
@@ -69,10 +72,6 @@ class ResumePoint(Callback):
                 self._stop_requested = True
 
             self._previous = signal.signal(signal.SIGTERM, note)
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that no batch of this epoch allowed a write so far."""
-        self._could_write = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Move the staged file to its place, now that its batch is logged; exit after SIGTERM."""
@@ -89,20 +88,29 @@ class ResumePoint(Callback):
             self._write_if_due(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write, if it is due and no batch of the epoch allowed it."""
-        if not self._could_write and trainer.is_last_batch:  # not if a time limit cut the epoch
+        """Write, or wait until the epoch's end is complete, if no batch of the epoch allowed it."""
+        self._waits = not self._could_write and trainer.is_last_batch  # not if a time limit cut the epoch
+        self._could_write = False
+        if not any(isinstance(one, RandomStates) for one in trainer.callbacks):  # type: ignore[attr-defined]
+            self.on_epoch_boundary(trainer)
+
+    def on_epoch_boundary(self, trainer: Trainer) -> None:
+        """Write between two epochs, if it is due and no batch of the first allowed it; ``RandomStates`` calls it."""
+        if self._waits:
             self._write_if_due(trainer)
+        self._waits = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Flush the loggers, and store the versions (runs) of theirs, with every checkpoint."""
         _flush(trainer)
         checkpoint[LOGGER_VERSIONS] = [logger.version for logger in trainer.loggers]
+        if self._writes:
+            checkpoint[LOGGED] = logged(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the file, unless a timer ended the training."""
         self._stop_listening()
-        left = [it.time_remaining() for it in trainer.callbacks if isinstance(it, Timer)]  # type: ignore[attr-defined]
-        if trainer.should_stop and any(seconds is not None and seconds <= 0 for seconds in left):
+        if is_over(trainer):
             self._put_in_place(trainer)
             rank_zero_info(f"to go on: lit-bottleneck resume {self._path.parent} --trainer.max_time LONGER")
         else:
@@ -116,11 +124,13 @@ class ResumePoint(Callback):
     def _write_if_due(self, trainer: Trainer) -> None:
         steps = trainer.global_step - self._written_at_step
         due = time.monotonic() - self._written_at > 60 * self.every_n_minutes
-        due = due or (self.every_n_steps is not None and steps >= self.every_n_steps)
+        due = due or (self.every_n_steps is not None and steps >= self.every_n_steps) or is_over(trainer)
         if not trainer.strategy.reduce_boolean_decision(due or self._stop_requested, all=False):
             return
         self._leaving = trainer.strategy.reduce_boolean_decision(self._stop_requested, all=False)
+        self._writes = True
         trainer.save_checkpoint(self._staged, weights_only=False)
+        self._writes = False
         self._is_staged = True
         self._written_at, self._written_at_step = time.monotonic(), trainer.global_step
 

@@ -20,6 +20,8 @@ from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import resume
 from lit_bottleneck.cli.configuration import SaveConfig, written
 from lit_bottleneck.cli.errors import REFUSALS, Parser, exit_on_configuration_errors, refusing
+from lit_bottleneck.cli.later_files import remove_later_files
+from lit_bottleneck.cli.logged_rows import keep_logged
 from lit_bottleneck.cli.ranges import check_settings
 from lit_bottleneck.models.disagreements import check_weights, warn_of_arguments
 from lit_bottleneck.models.stored_arguments import StoredArguments
@@ -120,17 +122,18 @@ class BottleneckCLI(LightningCLI):
             self.model.check_trainer(self.trainer)
         if self._stopped_run is not None:
             resume.check_folder(self.trainer, self._stopped_run)
-            resume.keep_logged(self.trainer, self._stopped_run.logged_until)
+            remove_later_files(self.trainer, Path(self.config_init["fit"]["ckpt_path"]))
+            keep_logged(self.trainer, self._stopped_run.logged_until, self._stopped_run.logged)
 
     def before_validate(self) -> None:
         """Refuse to validate without data; keep what was logged."""
         if getattr(self.datamodule, "val_size", None) == 0:
             raise ConfigurationError("val_size=0 holds out nothing to validate on (--data.init_args.val_size)")
-        resume.keep_logged(self.trainer)
+        keep_logged(self.trainer)
 
     def before_test(self) -> None:
         """Keep what the training logged into the same folder."""
-        resume.keep_logged(self.trainer)
+        keep_logged(self.trainer)
 
     before_predict = before_test
 

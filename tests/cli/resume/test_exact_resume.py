@@ -27,6 +27,7 @@ CASES: dict[str, tuple[Callable[[], LightningModule], dict[str, Any], dict[str, 
     "vib-generator": (vib, {"own_generator": True}, {}),
     "vib-accumulated": (vib, {}, {"accumulate_grad_batches": 4}),
     "vib-val-within": (vib, {}, {"val_check_interval": 3}),
+    "vib-max-steps": (vib, {}, {"max_epochs": -1, "max_steps": 33}),
     "vae": (vae, {}, {}),
     "gan": (gan, {}, {}),
     "vib-averaged": (lambda: vib(**SCHEDULED), {}, {}),
@@ -90,13 +91,14 @@ def test_from_the_end_of_a_batch(case: str, whole: Callable[[str], Whole]) -> No
 
 
 @pytest.mark.parametrize(
-    ("case", "at"), [*((case, "val") for case in CASES), ("vib", "train"), ("vib-workers", "train"), ("gan", "train")]
+    ("case", "at"),
+    [*((case, "val") for case in CASES), *((case, "train") for case in ("vib", "vib-max-steps", "vib-workers", "gan"))],
 )
 def test_from_a_checkpoint_of_lightning(case: str, at: str, whole: Callable[[str], Whole]) -> None:
     expected = whole(case)
     paths = sorted((expected.folder / at).glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     assert len(paths) == (9 if (case, at) == ("vib-val-within", "val") else 3)
-    chosen = {"vib": paths, "vib-val-within": [*paths[:3], paths[-1]]}.get(case, paths[1:2])
+    chosen = {"vib": paths, "vib-max-steps": paths, "vib-val-within": [*paths[:3], paths[-1]]}.get(case, paths[1:2])
     for path in chosen:
         # after the last epoch the random state is of no use, and is not restored
         rest = assert_resumes(case, path, expected, without="random")
