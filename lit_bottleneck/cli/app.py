@@ -8,16 +8,16 @@ from typing import Any
 import yaml
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lit_bottleneck.callbacks import PredictionWriter, ProgressBar, RandomStates, ResumePoint, run_folder
+from lit_bottleneck.callbacks import PredictionWriter, run_folder
+from lit_bottleneck.callbacks.last_checkpoint import chosen_checkpoints
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import resume
+from lit_bottleneck.cli.added_callbacks import added_callbacks
 from lit_bottleneck.cli.configuration import SaveConfig, written
 from lit_bottleneck.cli.errors import REFUSALS, Parser, exit_on_configuration_errors, refusing
 from lit_bottleneck.cli.later_files import remove_later_files
@@ -95,21 +95,13 @@ class BottleneckCLI(LightningCLI):
             command["weights_only"] = True  # nothing in a checkpoint of ours needs more
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer, with a progress bar and the callbacks of an exact resume unless others are configured."""
+        """Build the trainer, with further callbacks."""
         configured = self._get(self.config_init, "trainer")
         callbacks = configured.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        wanted: list[tuple[type[Callback], type[Callback]]] = [(RandomStates, RandomStates)]
-        if configured.get("enable_progress_bar") is not False:
-            wanted.append((LightningProgressBar, ProgressBar))
-        is_saved = configured.get("enable_checkpointing") is not False and not configured.get("fast_dev_run")
-        if is_saved:
-            wanted.append((ResumePoint, ResumePoint))
-        missing = [ours() for kind, ours in wanted if not any(isinstance(callback, kind) for callback in callbacks)]
-        if getattr(self.datamodule, "val_size", None) == 0:
-            missing += _without_validation(callbacks, is_saved)
+        added = added_callbacks(configured, callbacks, self.datamodule)
         with refusing("trainer: "):
-            trainer = super().instantiate_trainer(**kwargs, callbacks=[*callbacks, *missing])
+            trainer = super().instantiate_trainer(**kwargs, callbacks=[*callbacks, *added])
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
         return trainer
@@ -143,8 +135,7 @@ class BottleneckCLI(LightningCLI):
         Metrics of a further checkpoint begin with the name of its file in place of ``test``: ``last/accuracy``.
         """
         trainer = self.trainer
-        paths = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
-        checkpoint, *others = [path for path in paths if path] or [""]
+        checkpoint, *others = chosen_checkpoints(trainer) or [""]
         if not checkpoint:
             rank_zero_info("no checkpoint was written, and nothing tested")
             return
@@ -175,19 +166,6 @@ class BottleneckCLI(LightningCLI):
         for logger in loggers:
             logger.log_metrics({"epoch": trainer.current_epoch, **values}, trainer.global_step)
             logger.save()
-
-
-def _without_validation(callbacks: list[Callback], is_saved: bool) -> list[Callback]:
-    """Report the callbacks that wait for validation; return a callback that saves the last weights instead."""
-    waiting: list[Any] = [one for one in callbacks if str(getattr(one, "monitor", None)).startswith("val/")]
-    if waiting:
-        named = ", ".join(f"{type(callback).__name__}(monitor={callback.monitor!r})" for callback in waiting)
-        rank_zero_info(f"val_size=0: without validation these callbacks do nothing: {named}")
-    for callback in waiting:
-        if isinstance(callback, EarlyStopping):
-            callback.strict = False  # else it raises an error where its metric is not logged
-    keeps_last = any(isinstance(callback, ModelCheckpoint) and callback not in waiting for callback in callbacks)
-    return [ModelCheckpoint(filename="last")] if is_saved and not keeps_last else []
 
 
 def _check_weights(model: LightningModule, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

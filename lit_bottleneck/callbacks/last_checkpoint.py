@@ -1,0 +1,87 @@
+"""The last weights of a training in which no checkpoint was chosen."""
+
+import math
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning_utilities.core.rank_zero import rank_zero_info
+
+from lit_bottleneck.callbacks.run import run_folder
+
+
+class LastCheckpoint(Checkpoint):
+    """Write ``checkpoints/last.ckpt`` in the run's folder at the end of a training in which no checkpoint was chosen.
+
+    A ``ModelCheckpoint`` may have chosen none: without validation, before its turn came, or by a monitored value that
+    was not logged or never finite.
+    """
+
+    def __init__(self) -> None:
+        self.best_model_path = ""
+        self._validated = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget an earlier training."""
+        if stage == "fit":
+            self.best_model_path, self._validated = "", False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that a validation ran."""
+        self._validated = self._validated or not trainer.sanity_checking
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the checkpoint and say why, if the training has no other."""
+        if not trainer.global_step or _chosen(trainer):
+            return
+        path = trainer.strategy.broadcast(str(_path(trainer)))
+        trainer.save_checkpoint(path)
+        self.best_model_path = path
+        callbacks: list[Any] = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
+        reasons = "; ".join(f"{_named(callback)}: {self._reason(trainer, callback)}" for callback in callbacks)
+        why = f"since no checkpoint was chosen ({reasons or 'there is no ModelCheckpoint'})"
+        rank_zero_info(f"written: {path}, the last weights, of step {trainer.global_step}, {why}")
+
+    def _reason(self, trainer: Trainer, callback: ModelCheckpoint) -> str:
+        """Return why a callback chose no checkpoint."""
+        if callback.best_model_path:
+            return "it was never finite"
+        if callback.monitor in (None, *trainer.callback_metrics) or callback.save_top_k == 0:
+            return f"its turn did not come, save_top_k={callback.save_top_k}, every_n_epochs={callback.every_n_epochs}"
+        batches: Any = trainer.num_val_batches
+        if not (sum(batches) if isinstance(batches, list) else batches):
+            return "there are no validation batches"
+        if not self._validated:
+            return f"no validation ran, check_val_every_n_epoch={trainer.check_val_every_n_epoch}"
+        return "it was never logged"
+
+
+def chosen_checkpoints(trainer: Trainer) -> list[str]:
+    """Return the checkpoints that were chosen in a training, or else the one of the last weights in its folder."""
+    last = _path(trainer)
+    is_of_the_run = trainer.logger is not None and last.is_file()  # without a logger, runs share a folder
+    return _chosen(trainer) or [str(last)] * is_of_the_run
+
+
+def _chosen(trainer: Trainer) -> list[str]:
+    """Return the checkpoints that callbacks chose, but not by a value that is not finite."""
+    found: list[Any] = trainer.checkpoint_callbacks
+    paths = [getattr(one, "best_model_path", "") for one in found if _is_finite(getattr(one, "best_model_score", None))]
+    return [path for path in paths if path]
+
+
+def _is_finite(score: Any) -> bool:
+    return score is None or math.isfinite(score)
+
+
+def _path(trainer: Trainer) -> Path:
+    """Return where the last weights go; in a folder that runs share, without a logger, to a name that is free."""
+    folder = run_folder(trainer) / "checkpoints"
+    names = (folder / f"last{f'-v{number}' if number else ''}.ckpt" for number in count())
+    return next(path for path in names if trainer.logger is not None or not path.exists())
+
+
+def _named(callback: ModelCheckpoint) -> str:
+    return f"ModelCheckpoint(monitor={callback.monitor!r})"
