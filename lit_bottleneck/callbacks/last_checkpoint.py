@@ -50,12 +50,12 @@ class LastCheckpoint(Checkpoint):
             return "it was never finite"
         if callback.monitor in (None, *trainer.callback_metrics) or callback.save_top_k == 0:
             return f"its turn did not come, save_top_k={callback.save_top_k}, every_n_epochs={callback.every_n_epochs}"
-        batches: Any = trainer.num_val_batches
-        if not (sum(batches) if isinstance(batches, list) else batches):
+        if self._validated:
+            return "it was never logged"
+        batches: Any = trainer.num_val_batches  # a list, empty until a validation is set up
+        if trainer.limit_val_batches == 0 or (isinstance(batches, list) and batches and not sum(batches)):
             return "there are no validation batches"
-        if not self._validated:
-            return f"no validation ran, check_val_every_n_epoch={trainer.check_val_every_n_epoch}"
-        return "it was never logged"
+        return f"no validation ran, check_val_every_n_epoch={trainer.check_val_every_n_epoch}"
 
 
 def chosen_checkpoints(trainer: Trainer) -> list[str]:
