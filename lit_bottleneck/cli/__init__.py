@@ -35,6 +35,8 @@ def main(args: Sequence[str] | None = None) -> None:
     command = arguments[0]
     for message in _NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)
+    if args is None and command != "recipes":
+        import_module("lit_bottleneck.training.denormals").flush_denormals()
     if command in ("recipes", "sample", "export"):
         import_module(f"lit_bottleneck.cli.{command}").main(arguments[1:])
         return
