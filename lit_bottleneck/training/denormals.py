@@ -13,9 +13,9 @@ _MANY = 2**17  # numbers, which torch shares out among all threads
 def flush_denormals() -> bool:
     """Have the CPU take denormal numbers, below 1.2e-38 in float32, for 0 in all threads of this process.
 
-    After some epochs many moments of Adam are denormal, and each later epoch takes up to 1.5 times as long. Call it once,
-    at best before the first operation of torch: threads take the setting over when they are made. Where torch computes
-    with libgomp, as on Linux, it reaches threads that exist, too. The command line calls it by itself.
+    After some epochs many moments of Adam are denormal, and each later epoch takes up to 1.5 times as long. Call it
+    once, at best before the first operation of torch: threads take the setting over when they are made. Where torch
+    computes with libgomp, as on Linux, it reaches threads that exist, too. The command line calls it by itself.
 
     Returns:
         Whether all threads of torch do so.
