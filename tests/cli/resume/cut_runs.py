@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import yaml
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, Timer
 
 from lit_bottleneck.cli import main
 
@@ -34,13 +34,26 @@ class Cut(Callback):
         is_now = trainer.current_epoch == self.epoch and self.batch in (None, args[-1]) and not trainer.sanity_checking
         if is_now and _FUSE.exists():
             _FUSE.unlink()
-            if self.is_kill:
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise InterruptedError("cut")
+            self.end(trainer)
+
+    def end(self, trainer: Trainer) -> None:
+        """End the process or the command."""
+        if self.is_kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise InterruptedError("cut")
 
 
 class CutBetween(Cut, Checkpoint):
     """Cut between the two ``ModelCheckpoint`` callbacks that it stands between."""
+
+
+class Expire(Cut):
+    """Let the time limit be over at a hook, once."""
+
+    def end(self, trainer: Trainer) -> None:
+        """Set the clock of the timer forward."""
+        [timer] = [one for one in trainer.callbacks if isinstance(one, Timer)]  # type: ignore[attr-defined]
+        timer.load_state_dict({"time_elapsed": {"train": 86400.0}})
 
 
 def callback(name: str, **arguments: Any) -> dict[str, Any]:
@@ -56,14 +69,17 @@ def cut(hook: str, epoch: int, batch: int | None = None, **arguments: Any) -> di
 
 def recipe(folder: Path, callbacks: list[dict[str, Any]], every_n_steps: int = 3, **trainer: Any) -> list[str]:
     """Write a recipe of six batches an epoch; return the arguments of ``fit``."""
-    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "name": "cut"}}
+    loggers = [
+        {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "name": name}}
+        for name in ("cut", "second")
+    ]
     point = callback("lit_bottleneck.callbacks.ResumePoint", every_n_steps=every_n_steps)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1, "accelerator": "cpu"}
     encoder = {"in_features": 64, "hidden": [8], "out_features": 8}
     configuration = {
         "seed_everything": 0,
         "trainer": {
-            **{"max_epochs": 4, "limit_train_batches": 6, "limit_val_batches": 2, "logger": logger},
+            **{"max_epochs": 4, "limit_train_batches": 6, "limit_val_batches": 2, "logger": loggers},
             **{"callbacks": [*callbacks, point], **quiet, **trainer},
         },
         "model": {
@@ -100,6 +116,7 @@ def left(folder: Path) -> dict[str, Any]:
             found[name] = str(path.readlink())
         elif path.suffix == ".ckpt":
             found[name] = torch.load(path, weights_only=True)
+            found[name].get("callbacks", {}).pop("Timer", None)  # a clock
         elif path.is_file():
             found[name] = path.read_text() if path.suffix == ".csv" else None
     return found

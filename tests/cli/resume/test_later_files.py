@@ -1,6 +1,8 @@
 """A run that is cut and resumed leaves the files of one that runs through, and no others."""
 
+import csv
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from lit_bottleneck.cli import main
 from tests.cli.resume.cut_runs import RUN, callback, cut, left, light_fuse, recipe, resume
 from tests.cli.resume.trainings import assert_same
+from tests.started import PATIENCE, start
 
 BEST = callback("ModelCheckpoint", monitor="val/cross_entropy", filename="best")
 LAST = callback("ModelCheckpoint", monitor=None, filename="last-{epoch}")
@@ -53,20 +56,68 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 }  # fmt: skip
 
 
+def alone(folder: Path, callbacks: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, **kwargs: Any) -> Any:
+    """Return all that an uninterrupted run leaves."""
+    arguments = recipe(folder, callbacks, **kwargs)
+    monkeypatch.chdir(folder)
+    main(arguments)
+    return left(folder / "runs")
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_files(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     callbacks, kwargs = CASES[case]
-    for folder in (tmp_path / "alone", tmp_path / "stopped"):
-        arguments = recipe(folder, callbacks, **kwargs)
-        monkeypatch.chdir(folder)
-        if folder.name == "stopped":
-            light_fuse()
-            with pytest.raises(InterruptedError):
-                main(arguments)
-            mine = RUN / "checkpoints" / "mine.ckpt"
-            shutil.copy(next((RUN / "checkpoints").glob("*.ckpt")), mine)  # a user's own, newer than the resume point
-            resume()
-            mine.unlink()
-        else:
-            main(arguments)
-    assert_same(left(tmp_path / "stopped" / RUN), left(tmp_path / "alone" / RUN))
+    expected = alone(tmp_path / "alone", callbacks, monkeypatch, **kwargs)
+    arguments = recipe(tmp_path / "stopped", callbacks, **kwargs)
+    monkeypatch.chdir(tmp_path / "stopped")
+    light_fuse()
+    with pytest.raises(InterruptedError):
+        main(arguments)
+    mine = RUN / "checkpoints" / "mine.ckpt"
+    shutil.copy(next((RUN / "checkpoints").glob("*.ckpt")), mine)  # a user's own, newer than the resume point
+    resume()
+    mine.unlink()
+    assert_same(left(Path("runs")), expected)
+
+
+def test_after_a_kill_without_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process kills itself within a validation; then its rows are deleted."""
+    callbacks = [BEST, callback("LearningRateMonitor"), cut("on_validation_start", 2, is_kill=True)]
+    expected = alone(tmp_path / "alone", callbacks, monkeypatch)
+    arguments = recipe(tmp_path / "stopped", callbacks)
+    monkeypatch.chdir(tmp_path / "stopped")
+    light_fuse()
+    process = start(arguments, tmp_path / "log.txt", folder=tmp_path / "stopped")
+    process.join(PATIENCE)
+    assert process.exitcode == -signal.SIGKILL, (tmp_path / "log.txt").read_text()
+    (RUN / "metrics.csv").unlink()
+    leftover = RUN / "checkpoints" / ".best.ckpt.part"
+    leftover.write_bytes(b"half of one")
+    with pytest.warns(UserWarning, match=r"metrics\.csv is missing: its \d+ rows up to the resume point"):
+        resume()
+    found = left(Path("runs"))
+    # of the step of the resume point, logged after it was written
+    lost = set(expected["cut/version_0/metrics.csv"].split()) - set(found["cut/version_0/metrics.csv"].split())
+    assert len(lost) == 1
+    assert not leftover.exists()
+    assert_same(found | {"cut/version_0/metrics.csv": None}, expected | {"cut/version_0/metrics.csv": None})
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_after_a_time_limit(batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cut epoch is not validated; one whose last batch ended is."""
+    expire = callback("tests.cli.resume.cut_runs.Expire", hook="on_train_batch_start", epoch=1, batch=batch)
+    callbacks, limit = [LAST, BEST, expire], "00:01:00:00"
+    expected = alone(tmp_path / "alone", callbacks, monkeypatch, max_time=limit)
+    arguments = recipe(tmp_path / "stopped", callbacks, max_time=limit, every_n_steps=100)
+    monkeypatch.chdir(tmp_path / "stopped")
+    light_fuse()
+    main(arguments)
+    names = sorted(path.name for path in (RUN / "checkpoints").iterdir())
+    epoch = 1 if batch == 5 else 0
+    assert names == ["best.ckpt", f"last-epoch={epoch}.ckpt"]
+    rows = (RUN / "metrics.csv").read_text().splitlines()
+    validated = [row for row in csv.DictReader(rows) if row["val/cross_entropy"]]
+    assert [row["epoch"] for row in validated] == ["0", "1"][: epoch + 1]
+    resume("--trainer.max_time=09:00:00:00")
+    assert_same(left(Path("runs")), expected)
