@@ -28,6 +28,10 @@ class LastCheckpoint(Checkpoint):
         if stage == "fit":
             self.best_model_path, self._validated = "", False
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the path of the checkpoint."""
+        return {"best_model_path": self.best_model_path}
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that a validation ran."""
         self._validated = self._validated or not trainer.sanity_checking
@@ -37,8 +41,8 @@ class LastCheckpoint(Checkpoint):
         if not trainer.global_step or _chosen(trainer):
             return
         path = trainer.strategy.broadcast(str(_path(trainer)))
+        self.best_model_path = path  # the checkpoint names itself, as those of ``ModelCheckpoint`` do
         trainer.save_checkpoint(path)
-        self.best_model_path = path
         callbacks: list[Any] = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
         reasons = "; ".join(f"{_named(callback)}: {self._reason(trainer, callback)}" for callback in callbacks)
         why = f"since no checkpoint was chosen ({reasons or 'there is no ModelCheckpoint'})"

@@ -35,6 +35,7 @@ def remove_later_files(trainer: Trainer, start: Path) -> None:
     named = {name for state in first.get("callbacks", {}).values() for name in _named(state)}
     writers = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
     folders = {Path(one.dirpath or run_folder(trainer) / "checkpoints") for one in writers}
+    folders.add(run_folder(trainer) / "checkpoints")
     removed = []
     for folder in sorted(folders):
         for path in sorted(folder.glob(f"*{_SUFFIX}")):
@@ -58,12 +59,21 @@ def _wrote(path: Path, first: dict[str, Any], writers: list[ModelCheckpoint]) ->
         checkpoint = read_checkpoint(path)
     except ConfigurationError:
         return False
-    if checkpoint.get("global_step", -1) <= first.get("global_step", -1):
+    if _progress(checkpoint) <= _progress(first):
         return False
     if "callbacks" not in checkpoint:  # of weights alone; it names nothing
         return any(one.save_weights_only and _may_write(one, path.stem) for one in writers)
     is_of_run = checkpoint.get(LOGGER_VERSIONS) == first.get(LOGGER_VERSIONS)
     return is_of_run and any(_identity(path) in _named(state) for state in checkpoint["callbacks"].values())
+
+
+def _progress(checkpoint: dict[str, Any]) -> tuple[int, ...]:
+    """Return how far training had come: in steps, and within one in batches and epochs that are complete."""
+    loop = checkpoint.get("loops", {}).get("fit_loop")
+    if loop is None:
+        return (-1,)
+    done = [loop[name]["total"]["completed"] for name in ("epoch_loop.batch_progress", "epoch_progress")]
+    return (checkpoint["global_step"], *done)
 
 
 def _named(state: Any) -> set[str]:
