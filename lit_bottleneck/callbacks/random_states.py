@@ -236,3 +236,17 @@ def _set_states(trainer: Trainer, states: States) -> None:
     random.setstate(states["python"])
     for generator, state in zip(_generators(trainer), states["loaders"], strict=False):  # no loaders yet
         generator.set_state(state.cpu())
+
+
+def states_of_processes(trainer: Trainer) -> list[States]:
+    """Return the states of the generators of all processes, by rank, for ``set_states_of_process``."""
+    gathered = [_states(trainer)] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(gathered, gathered[0])
+    return gathered
+
+
+def set_states_of_process(trainer: Trainer, of_processes: list[States]) -> None:
+    """Set the states of this process's generators, unless they are of another number of processes."""
+    if len(of_processes) == trainer.world_size:
+        _set_states(trainer, of_processes[trainer.global_rank])

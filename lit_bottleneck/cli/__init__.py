@@ -12,6 +12,7 @@ from typing import Any
 
 from lit_bottleneck.cli import front
 from lit_bottleneck.cli.output import keep_going_without_output
+from lit_bottleneck.cli.signals import ending_on_signals
 
 _NOT_FOR_USERS = (
     ".*does not have many workers.*",  # data in memory is loaded fastest by the process itself
@@ -25,9 +26,17 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Args:
         args: the arguments. Default: those of the process, which goes on if nobody reads what it prints.
+
+    Raises:
+        SystemExit: with 128 + n, if signal n (SIGTERM, SIGHUP or SIGINT) has stopped it.
     """
     if args is None:
         keep_going_without_output()
+    with ending_on_signals():
+        _run(args)
+
+
+def _run(args: Sequence[str] | None) -> None:
     if args is None and not sys.flags.safe_path and not {"", os.getcwd()} & set(sys.path):
         sys.path.append(os.getcwd())  # as python -m does, but last: a file here shadows no installed package
     arguments = list(sys.argv[1:] if args is None else args)

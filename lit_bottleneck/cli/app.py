@@ -13,16 +13,18 @@ from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lit_bottleneck.callbacks import PredictionWriter, run_folder
+from lit_bottleneck.callbacks import PredictionWriter, ResumePoint, run_folder
 from lit_bottleneck.callbacks.last_checkpoint import chosen_checkpoints
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import resume
 from lit_bottleneck.cli.added_callbacks import added_callbacks
+from lit_bottleneck.cli.after_fit import continue_to_test, run_tests
 from lit_bottleneck.cli.configuration import SaveConfig, written
-from lit_bottleneck.cli.errors import REFUSALS, Parser, exit_on_configuration_errors, refusing
+from lit_bottleneck.cli.errors import REFUSALS, Parser, exit_on_configuration_errors, refusing, take_processes
 from lit_bottleneck.cli.later_files import remove_later_files
 from lit_bottleneck.cli.logged_rows import keep_logged
 from lit_bottleneck.cli.ranges import check_settings
+from lit_bottleneck.cli.stopping import KeepSignals, know_trainer
 from lit_bottleneck.models.disagreements import check_weights, warn_of_arguments
 from lit_bottleneck.models.stored_arguments import StoredArguments
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO, check_checkpoint
@@ -101,7 +103,10 @@ class BottleneckCLI(LightningCLI):
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         added = added_callbacks(configured, callbacks, self.datamodule)
         with refusing("trainer: "):
-            trainer = super().instantiate_trainer(**kwargs, callbacks=[*callbacks, *added])
+            trainer = super().instantiate_trainer(**kwargs, callbacks=[*callbacks, *added, KeepSignals()])
+        know_trainer(trainer, take_processes)
+        for point in _resume_points(trainer):
+            point.is_kept_for_test = True
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
         return trainer
@@ -114,8 +119,15 @@ class BottleneckCLI(LightningCLI):
             self.model.check_trainer(self.trainer)
         if self._stopped_run is not None:
             resume.check_folder(self.trainer, self._stopped_run)
-            remove_later_files(self.trainer, Path(self.config_init["fit"]["ckpt_path"]))
+            remove_later_files(self.trainer, self._stopped_run.start)
             keep_logged(self.trainer, self._stopped_run.logged_until, self._stopped_run.logged)
+            if self._stopped_run.trained is not None:
+                continue_to_test(self.trainer, self._stopped_run.trained)
+
+    def fit(self, **arguments: Any) -> None:
+        """Train, unless a resumed run is trained."""
+        if self._stopped_run is None or self._stopped_run.trained is None:
+            self.trainer.fit(**arguments)
 
     def before_validate(self) -> None:
         """Refuse to validate without data; keep what was logged."""
@@ -130,42 +142,21 @@ class BottleneckCLI(LightningCLI):
     before_predict = before_test
 
     def after_fit(self) -> None:
-        """Test the chosen checkpoint, then that of every further ``ModelCheckpoint``; print the path of the first.
-
-        Metrics of a further checkpoint begin with the name of its file in place of ``test``: ``last/accuracy``.
-        """
-        trainer = self.trainer
-        checkpoint, *others = chosen_checkpoints(trainer) or [""]
-        if not checkpoint:
+        """Test the chosen checkpoint, then that of every further ``ModelCheckpoint``; print the path of the first."""
+        trained = self._stopped_run and self._stopped_run.trained
+        checkpoints = trained["checkpoints"] if trained else chosen_checkpoints(self.trainer)
+        if checkpoints:
+            run_tests(self.trainer, self.model, self.datamodule, checkpoints, self.config_init["fit"]["weights_only"])
+        else:
             rank_zero_info("no checkpoint was written, and nothing tested")
-            return
-        data = self.datamodule or self.model
-        if is_overridden("test_dataloader", data) and is_overridden("test_step", self.model):
-            self._test(checkpoint)
-            for other in others:
-                self._test_beside(other)
-        if trainer.is_global_zero:
-            print(f"run folder: {run_folder(trainer)}\ncheckpoint: {checkpoint}")
+        for point in _resume_points(self.trainer):
+            point.complete(self.trainer)
+        if checkpoints and self.trainer.is_global_zero:
+            print(f"run folder: {run_folder(self.trainer)}\ncheckpoint: {checkpoints[0]}")
 
-    def _test(self, checkpoint: str) -> dict[str, float]:
-        weights_only = self.config_init["fit"]["weights_only"]
-        results = self.trainer.test(
-            self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=weights_only
-        )
-        return {name: value for of_a_loader in results for name, value in of_a_loader.items()}
 
-    def _test_beside(self, checkpoint: str) -> None:
-        """Test a further checkpoint, and log its metrics under the name of its file."""
-        trainer = self.trainer
-        loggers, trainer.loggers = trainer.loggers, []
-        try:
-            measured = self._test(checkpoint)
-        finally:
-            trainer.loggers = loggers
-        values = {f"{Path(checkpoint).stem}/{name.removeprefix('test/')}": value for name, value in measured.items()}
-        for logger in loggers:
-            logger.log_metrics({"epoch": trainer.current_epoch, **values}, trainer.global_step)
-            logger.save()
+def _resume_points(trainer: Trainer) -> list[ResumePoint]:
+    return [one for one in trainer.callbacks if isinstance(one, ResumePoint)]  # type: ignore[attr-defined]
 
 
 def _check_weights(model: LightningModule, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

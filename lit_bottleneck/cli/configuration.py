@@ -13,7 +13,8 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning_utilities.core.enums import StrEnum
 
-from lit_bottleneck.callbacks import run_folder
+from lit_bottleneck.callbacks import ResumePoint, run_folder
+from lit_bottleneck.callbacks.run_stage import mark_begun
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.messages import in_one_line
 from lit_bottleneck.training.whole_file import whole_file
@@ -37,7 +38,9 @@ class SaveConfig(SaveConfigCallback):
             self._text = written(self.parser, self.config)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the configuration on the first process."""
+        """Note that the run begins, and write the configuration, on the first process."""
+        if any(isinstance(callback, ResumePoint) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            mark_begun(trainer)
         super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

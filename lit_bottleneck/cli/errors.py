@@ -212,7 +212,7 @@ def exit_on_configuration_errors(cli: LightningCLI) -> Iterator[None]:
     except (ConfigurationError, MisconfigurationException) as error:
         trainer = getattr(cli, "trainer", None)
         if trainer is not None and trainer.is_global_zero:
-            for process in _take_processes(trainer):
+            for process in take_processes(trainer):
                 process.kill()  # it may wait for this one in a collective
                 process.wait()
             _remove_empty_folders(trainer)
@@ -221,14 +221,14 @@ def exit_on_configuration_errors(cli: LightningCLI) -> Iterator[None]:
         cli.parser.error(str(error), error)
     except RuntimeError:  # perhaps a broken connection to a process that met an error of the configuration
         trainer = getattr(cli, "trainer", None)
-        processes = [] if trainer is None else _take_processes(trainer)
+        processes = [] if trainer is None else take_processes(trainer)
         with suppress(TimeoutExpired):
             if any([process.wait(_PATIENCE) == _STATUS for process in processes]):
                 raise SystemExit(_STATUS) from None  # which printed its error
         raise
 
 
-def _take_processes(trainer: Trainer) -> list[Popen[bytes]]:
+def take_processes(trainer: Trainer) -> list[Popen[bytes]]:
     """Return the processes that this one started, and hide their end from Lightning's observer, which would kill it."""
     processes = getattr(trainer.strategy.launcher, "procs", [])
     taken = [process for process in processes if isinstance(process, Popen)]

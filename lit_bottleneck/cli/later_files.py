@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lit_bottleneck.callbacks import run_folder
-from lit_bottleneck.callbacks.resume_point import LOGGER_VERSIONS
+from lit_bottleneck.callbacks.run_stage import LOGGER_VERSIONS
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.training.checkpoints import read_checkpoint
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_bottleneck.callbacks.random_states import UNDER_WAY
-from lit_bottleneck.callbacks.resume_point import FILENAME
+from lit_bottleneck.callbacks.run_stage import FILENAME
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.training.checkpoints import read_checkpoint
 

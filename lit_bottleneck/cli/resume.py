@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +12,13 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lit_bottleneck.callbacks import run_folder
 from lit_bottleneck.callbacks.logged import LOGGED
-from lit_bottleneck.callbacks.resume_point import FILENAME, LOGGER_VERSIONS
+from lit_bottleneck.callbacks.run_stage import BEGUN, FILENAME, LOGGER_VERSIONS, STAGE, TRAINED
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import home
 from lit_bottleneck.cli.logged_rows import logged_until
 from lit_bottleneck.cli.newest_checkpoint import newest_checkpoint
 from lit_bottleneck.cli.recipes import as_list
+from lit_bottleneck.training.checkpoints import read_checkpoint
 
 _CONFIGURATION = "config.yaml"
 
@@ -26,17 +28,21 @@ class StoppedRun(NamedTuple):
 
     Attributes:
         folder: the run's folder.
+        start: the file that says where it was stopped.
         logged_until: the last step whose logged rows are kept.
-        logged: for each logger, its rows as the checkpoint holds them.
+        logged: for each logger, its rows as the file that it continues from holds them.
+        trained: if only its test is left, what that depends on (``mark_trained``).
     """
 
     folder: Path
+    start: Path
     logged_until: int
     logged: Sequence[str | None] = ()
+    trained: dict[str, Any] | None = None
 
 
 def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) -> None:
-    """Find a run's newest checkpoint, and continue training from it.
+    """Continue a run from its newest checkpoint, or from its beginning if there is none yet; or only test it.
 
     Args:
         args: the command's arguments.
@@ -45,23 +51,40 @@ def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) ->
     parser = argparse.ArgumentParser(
         "lit-bottleneck resume",
         description="Continue an interrupted run from the newest checkpoint in its folder, as if it had not been "
-        "interrupted. Options of fit after the folder override the run's configuration, this time only. Call it from "
-        "the folder in which the run was started.",
+        "interrupted; where the training has come to its end, only test it. Options of fit after the folder override "
+        "the run's configuration, this time only. Call it from the folder in which the run was started.",
     )
     parser.add_argument("folder", metavar="FOLDER", type=home.path, help="the run's folder, as fit prints it")
     arguments, settings = parser.parse_known_args(args)
     try:
         configuration = _configuration_of(arguments.folder)
-        path, checkpoint = newest_checkpoint(arguments.folder)
+        run, content = _stopped_run(arguments.folder)
     except ConfigurationError as error:
         parser.error(f"argument FOLDER: {error}")
-    _continue_loggers(configuration["trainer"], checkpoint.get(LOGGER_VERSIONS, []))
-    rank_zero_info(f"resuming from {path}, step {checkpoint['global_step']}")
-    arguments_of_fit = ["fit", "--config", yaml.safe_dump(configuration), "--ckpt_path", str(path), *settings]
-    fit(
-        arguments_of_fit,
-        StoppedRun(arguments.folder, logged_until(checkpoint["loops"]["fit_loop"]), checkpoint.get(LOGGED, ())),
-    )
+    _continue_loggers(configuration["trainer"], content.get(LOGGER_VERSIONS, []))
+    from_checkpoint = [] if STAGE in content else ["--ckpt_path", str(run.start)]
+    fit(["fit", "--config", yaml.safe_dump(configuration), *from_checkpoint, *settings], run)
+
+
+def _stopped_run(folder: Path) -> tuple[StoppedRun, dict[str, Any]]:
+    """Return a run, with the content of the file that says where it was stopped."""
+    start, mark = folder / FILENAME, {}
+    if start.exists():
+        with suppress(ConfigurationError):  # it is damaged; there may be others
+            mark = read_checkpoint(start)
+    if mark.get(STAGE) == BEGUN:
+        rank_zero_info(f"{folder} was stopped before its first resume point, and begins anew")
+        return StoppedRun(folder, start, logged_until=-1), mark
+    if mark.get(STAGE) == TRAINED:
+        rank_zero_info(f"{folder} is trained, and only its test is left")
+        lost = [path for path in mark["checkpoints"] if not Path(path).exists()]
+        if lost:
+            raise ConfigurationError(f"{lost[0]} is to be tested, and does not exist: call resume from where fit was")
+        return StoppedRun(folder, start, -1, mark[LOGGED], trained=mark), mark
+    start, checkpoint = newest_checkpoint(folder)
+    rank_zero_info(f"resuming from {start}, step {checkpoint['global_step']}")
+    until = logged_until(checkpoint["loops"]["fit_loop"])
+    return StoppedRun(folder, start, until, checkpoint.get(LOGGED, ())), checkpoint
 
 
 def check_folder(trainer: Trainer, run: StoppedRun) -> None:
