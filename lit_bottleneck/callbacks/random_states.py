@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from lit_bottleneck.callbacks.epoch_so_far import add_logged, follow, set_metrics, so_far
 from lit_bottleneck.callbacks.repeated_hooks import RepeatedHooks, after_hooks, unfreeze
 from lit_bottleneck.callbacks.restarted_loops import (
     as_between_epochs,
@@ -55,6 +56,7 @@ class RandomStates(Callback):
         self._loaded: dict[str, States] | None = None
         self._step_before = 0
         self._time_limit = TimeLimit()
+        self._logged_earlier: States = {}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the random states of every process, by rank, and whether something is under way."""
@@ -67,8 +69,8 @@ class RandomStates(Callback):
         is_within = not trainer.is_last_batch and (trainer.global_step == self._step_before or trainer.should_stop)
         lacks_step = is_under_way(trainer, self._step_before) if is_batch_end else is_within
         checkpoint[UNDER_WAY] = lacks_step or (is_epoch_end and has_plateau)
-        metrics = {name: value.detach().cpu() for name, value in trainer.callback_metrics.items()}
-        states = {"now": _states(trainer), "epoch_start": self._epoch_start, "callback_metrics": metrics}
+        states = {"now": _states(trainer), "epoch_start": self._epoch_start}
+        states["so_far"] = so_far(trainer, pl_module, is_within=is_batch_end)
         checkpoint[_KEY] = [states] * trainer.world_size
         checkpoint[_SAVED] = remembered(trainer)
         as_between_epochs(checkpoint["loops"]["fit_loop"])
@@ -77,7 +79,7 @@ class RandomStates(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget an earlier training; move this callback to the front, behind timers: it sees all that others draw."""
-        self._epoch_start, self._loaded = {}, None
+        self._epoch_start, self._loaded, self._logged_earlier = {}, None, {}
         trainer_: Any = trainer  # its type does not declare callbacks
         trainer_.callbacks = sorted(trainer_.callbacks, key=lambda one: (not isinstance(one, Timer), one is not self))
 
@@ -111,8 +113,7 @@ class RandomStates(Callback):
             torch.manual_seed(int(seeds.generate_state(1)[0]))
         if self._loaded is None:
             return
-        metrics = self._loaded.get("callback_metrics", {})  # which schedulers, checkpoints and early stopping follow
-        trainer.callback_metrics.update({name: value.to(pl_module.device) for name, value in metrics.items()})
+        follow(trainer, self._loaded.get("so_far", {}))
         unfreeze(trainer)
         self._continues = continues_epoch(trainer)
         begin_epoch_again(trainer)
@@ -136,14 +137,17 @@ class RandomStates(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember the step before the batch, to see whether the batch completes one."""
         self._step_before = trainer.global_step
+        add_logged(trainer, self._logged_earlier)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Do not validate in an epoch that a time limit cuts."""
         self._time_limit.after_batch(trainer)
+        add_logged(trainer, self._logged_earlier)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End an epoch that a time limit cut without the hooks that follow."""
         self._time_limit.after_epoch(trainer)
+        self._logged_earlier = {}
 
     def _continue_epoch(self, trainer: Trainer, pl_module: LightningModule, loaded: States) -> None:
         """Go through the epoch's start as at first; then set the state of the checkpoint."""
@@ -154,6 +158,10 @@ class RandomStates(Callback):
 
         def go_on() -> None:
             hooks.undo()
+            earlier = loaded.get("so_far", {})
+            set_metrics(pl_module, earlier)
+            self._logged_earlier = dict(earlier.get("logged", {}))
+            add_logged(trainer, self._logged_earlier, is_new=False)  # by the hooks
             _drop_batches(trainer)
             _set_states(trainer, loaded["now"])
             end_restart(trainer)

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import (
 )
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
+from torchmetrics.classification import MulticlassAccuracy
 
 from lit_bottleneck.callbacks import RandomStates
 from tests.cli.resume.trainings import CLASSES, FEATURES, Data, Keep, assert_same, state, train
@@ -52,6 +53,30 @@ class Classifier(LightningModule):
         make = {"plateau": lambda: ReduceLROnPlateau(optimizer, patience=0), "steps": lambda: StepLR(optimizer, 2)}
         scheduled = {"scheduler": make[self.scheduled["kind"]](), **self.scheduled}
         return {"optimizer": optimizer, "lr_scheduler": {k: v for k, v in scheduled.items() if k != "kind"}}
+
+
+class Averaging(Classifier):
+    """Logs means, extremes and metrics of epochs."""
+
+    def __init__(self) -> None:
+        super().__init__({"kind": "plateau", "monitor": "train/mean"})
+        self.accuracy = MulticlassAccuracy(CLASSES)
+
+    def on_train_epoch_start(self) -> None:
+        self.log("train/epochs", float(self.current_epoch), reduce_fx="sum")
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log("train/mean", loss, on_step=False, on_epoch=True)
+        self.log("train/max", loss, on_step=True, on_epoch=True, reduce_fx="max")
+        if batch_idx % 3 == 2:
+            self.log("train/third", loss, on_step=False, on_epoch=True)
+        self.accuracy(self.head(self.backbone(batch[0])), batch[1])
+        self.log("train/accuracy", self.accuracy, on_step=False, on_epoch=True)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.log("train/after", batch[0].mean(), on_step=False, on_epoch=True)
 
 
 class Starting(Classifier):
@@ -93,13 +118,18 @@ CASES: dict[str, tuple[Callable[[], LightningModule], list[Make], dict[str, Any]
         ["0-3", "1-3", "3-3"],
     ),
     "early stopping": (Classifier, [lambda: EarlyStopping("val/loss", patience=1)], {"max_epochs": 9}, ["1-3"]),
+    "means of epochs": (Averaging, [], {}, ["0-3", "1-6"]),
     "hook of the module": (Starting, [], {}, ["0-3", "1-3"]),
 }
 
 
 def end(model: LightningModule, trainer: Trainer) -> dict[str, Any]:
     schedulers = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
-    return state(model, trainer) | {"schedulers": schedulers, "epoch": trainer.current_epoch}
+    return (
+        state(model, trainer)
+        | {"schedulers": schedulers, "epoch": trainer.current_epoch}
+        | dict(trainer.callback_metrics)
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
