@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lit_bottleneck.callbacks.run import run_folder
+from lit_bottleneck.checks import ConfigurationError
 
 
 class LastCheckpoint(Checkpoint):
@@ -47,6 +49,13 @@ class LastCheckpoint(Checkpoint):
         reasons = "; ".join(f"{_named(callback)}: {self._reason(trainer, callback)}" for callback in callbacks)
         why = f"since no checkpoint was chosen ({reasons or 'there is no ModelCheckpoint'})"
         rank_zero_info(f"written: {path}, the last weights, of step {trainer.global_step}, {why}")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write it too where a setting ends a training of one process, such as a monitored name that nobody logs."""
+        is_of_early_stopping = isinstance(exception, RuntimeError) and str(exception).startswith("Early stopping cond")
+        is_of_a_setting = isinstance(exception, (ConfigurationError, MisconfigurationException)) or is_of_early_stopping
+        if is_of_a_setting and trainer.world_size == 1 and trainer.training:
+            self.on_train_end(trainer, pl_module)
 
     def _reason(self, trainer: Trainer, callback: ModelCheckpoint) -> str:
         """Return why a callback chose no checkpoint."""

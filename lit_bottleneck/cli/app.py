@@ -25,6 +25,7 @@ from lit_bottleneck.cli.later_files import remove_later_files
 from lit_bottleneck.cli.logged_rows import keep_logged
 from lit_bottleneck.cli.ranges import check_settings
 from lit_bottleneck.cli.stopping import KeepSignals, know_trainer
+from lit_bottleneck.cli.trainer_checks import check_callbacks, check_processors, check_trainer
 from lit_bottleneck.models.disagreements import check_weights, warn_of_arguments
 from lit_bottleneck.models.stored_arguments import StoredArguments
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO, check_checkpoint
@@ -101,6 +102,8 @@ class BottleneckCLI(LightningCLI):
         configured = self._get(self.config_init, "trainer")
         callbacks = configured.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        check_callbacks(callbacks)
+        check_processors(configured)
         added = added_callbacks(configured, callbacks, self.datamodule)
         with refusing("trainer: "):
             trainer = super().instantiate_trainer(**kwargs, callbacks=[*callbacks, *added, KeepSignals()])
@@ -109,6 +112,7 @@ class BottleneckCLI(LightningCLI):
             point.is_kept_for_test = True
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
+        check_trainer(trainer)
         return trainer
 
     def before_fit(self) -> None:

@@ -24,6 +24,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.home import expand
+from lit_bottleneck.cli.library_errors import library_errors
 from lit_bottleneck.cli.messages import in_one_line, way_out
 from lit_bottleneck.cli.sections import sections
 from lit_bottleneck.cli.yaml_files import MODE, RepeatedKey, read_yaml
@@ -208,7 +209,8 @@ def argument_errors(parser: argparse.ArgumentParser, argument: str, *kinds: type
 def exit_on_configuration_errors(cli: LightningCLI) -> Iterator[None]:
     """End the command with exit status 2 and one line at an error of the configuration."""
     try:
-        yield
+        with library_errors():
+            yield
     except (ConfigurationError, MisconfigurationException) as error:
         trainer = getattr(cli, "trainer", None)
         if trainer is not None and trainer.is_global_zero:

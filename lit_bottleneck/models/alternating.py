@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.checks import ConfigurationError, decay, one_of, positive, whole_number
 from lit_bottleneck.models.discriminator import BottleneckDiscriminator
+from lit_bottleneck.models.gan_checks import check_optimizer
 from lit_bottleneck.training.precision import loss_scale
 from lit_bottleneck.training.weight_averaging import AveragedNetwork
 
@@ -123,6 +124,8 @@ class AlternatingModule(BottleneckDiscriminator, ABC):
         discriminator = [weight for network in self.discriminator for weight in network.parameters()]
         made = make(self.generator.parameters()), (self.discriminator_optimizer or make)(discriminator)
         optimizers = [self.at_lr(optimizer) for optimizer in made]
+        for optimizer in optimizers:
+            check_optimizer(optimizer)
         if self.lr_scheduler is None:
             return optimizers
         schedulers = [self.lr_scheduler(optimizer) for optimizer in optimizers]

@@ -3,9 +3,11 @@
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.models.batch import described, tensor_from
@@ -35,6 +37,20 @@ def check_head(head: nn.Module) -> None:
     """
     if output_range(head) is not None:
         raise ConfigurationError("head must return logits, which nothing bounds; this one ends in a Sigmoid or a Tanh")
+
+
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Refuse an optimizer that evaluates the loss within its step, for which there is no closure here.
+
+    Raises:
+        ConfigurationError: with the optimizer.
+    """
+    closure = signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ConfigurationError(
+            f"optimizer={type(optimizer).__name__} evaluates the loss again within a step, which a GAN, whose networks "
+            "take turns, does not offer: set another, such as Adam"
+        )
 
 
 def check_networks(gan: Any, data: Any) -> tuple[int, ...]:

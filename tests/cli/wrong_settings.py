@@ -11,6 +11,9 @@ TURNED = "--data.nuisance=lit_bottleneck.data.nuisance.Rotation"
 SAMPLES = (
     "--trainer.callbacks+=lit_bottleneck.callbacks.SampleQuality --trainer.callbacks.features=lit_bottleneck.metrics."
 )
+RESUME = "--trainer.callbacks+=lit_bottleneck.callbacks.ResumePoint"
+STOP = "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping --trainer.callbacks.monitor=val/loss"
+CPU = "--trainer.accelerator=cpu"
 
 Case = tuple[str, str, str]
 
@@ -57,6 +60,22 @@ WHILE_BUILT: list[Case] = [
     ("vib_digits", "--data.value_range=[-1,1] --data.binarize=static", "binarize"),
     ("vib_digits", "--trainer.max_time=soon", "trainer.max_time: must be a time above zero, DD:HH:MM:SS"),
     ("vib_digits logger/wandb", "--trainer.logger.log_model=all", "log_model"),
+    ("vib_digits", "--trainer.callbacks.filename={nope", "got '{nope': expected '}' before end of string"),
+    ("vib_digits", "--trainer.callbacks.filename={epoch:zz}", "filename must be text with names and formats in braces"),
+    ("vib_digits", "--trainer.callbacks.filename={val/loss:d}", "got '{val/loss:d}': Unknown format code 'd'"),
+    ("vib_digits", f"{RESUME} {RESUME}", "trainer.callbacks: there must be one ResumePoint at most; got 2"),
+    (
+        "vib_digits",
+        f"{STOP} {STOP}",
+        "a checkpoint cannot tell two callbacks apart, EarlyStopping{'monitor': 'val/loss'",
+    ),
+    (
+        "vib_digits",
+        "--trainer.plugins=lightning.pytorch.plugins.io.AsyncCheckpointIO",
+        "AsyncCheckpointIO returns before",
+    ),
+    ("vib_digits", f"{CPU} --trainer.devices=-1", "trainer.devices: on a CPU must be auto, or a number"),
+    ("vib_digits", f"{CPU} --trainer.precision=16-true", "set bf16-true or 32-true"),
     # sizes of networks
     ("vib_digits", "--model.latent_dim=31", "latent_dim=31 needs an encoder that returns 62 numbers per example"),
     ("vib_digits", f"{DECODER} --model.decoder.in_features=32 --model.decoder.out_features=9", "num_classes"),
@@ -89,6 +108,7 @@ LATER: list[Case] = [
     ("vdbgan_digits", "--trainer.accumulate_grad_batches=2", "set the model's accumulate_grad_batches=2 instead"),
     ("vdbgan_digits", "--trainer.gradient_clip_val=0.5", "set the model's gradient_clip_val=0.5 instead"),
     ("vdbgan_digits trainer/ddp", "", "set trainer.strategy=ddp_find_unused_parameters_true"),
+    ("vdbgan_digits", "--model.optimizer=torch.optim.LBFGS", "optimizer=LBFGS evaluates the loss again within a step"),
     ("vdbgan_digits", f"{PLATEAU} --model.lr_scheduler_interval=step", "lr_scheduler_interval"),
     ("vib_digits", "--model.optimizer.betas=[2,2]", "model.init_args.optimizer (Adam): Invalid beta parameter"),
     # measurements
