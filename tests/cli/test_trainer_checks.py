@@ -91,7 +91,7 @@ def test_what_fails_at_the_start_ends_in_one_line(
     options: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert words in refusal(fit(*options), capsys)
-    assert not list(Path().rglob("*.ckpt"))
+    assert not list(Path().rglob("checkpoints/**/*.ckpt"))
 
 
 @pytest.mark.parametrize(
@@ -116,4 +116,4 @@ def test_what_fails_at_the_start_ends_in_one_line(
 def test_what_holds_trains_to_its_end(options: list[str]) -> None:
     trainer = BottleneckCLI(fit(*options)).trainer
     assert trainer.global_step in (5, 6, 12)
-    assert len(list(Path().rglob("*.ckpt"))) == 1
+    assert len(list(Path().rglob("checkpoints/**/*.ckpt"))) == 1
