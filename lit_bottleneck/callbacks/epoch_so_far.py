@@ -1,4 +1,4 @@
-"""What a module has accumulated over an epoch so far, which no checkpoint of Lightning holds.
+"""Sums that a module has accumulated over an epoch so far, which no checkpoint of Lightning holds.
 
 Means of an epoch (``self.log(..., on_epoch=True)``) and the states of torchmetrics in the module. The collection of
 what was logged is private in Lightning, the number of updates of a metric in torchmetrics; there is no public access.

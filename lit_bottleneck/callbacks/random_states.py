@@ -4,9 +4,7 @@ Private attributes of Lightning are used where it has no public access: its data
 batches), and whether it validates after a batch or resumes.
 """
 
-import random
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lit_bottleneck.callbacks.epoch_so_far import add_logged, follow, set_metrics, so_far
+from lit_bottleneck.callbacks.generator_states import States, drop_batches, fetcher_of, set_states, states_of
 from lit_bottleneck.callbacks.repeated_hooks import RepeatedHooks, after_hooks, unfreeze
 from lit_bottleneck.callbacks.restarted_loops import (
     as_between_epochs,
@@ -30,7 +29,6 @@ from lit_bottleneck.callbacks.time_limit import TimeLimit
 
 _KEY, _SAVED = "random_states", "saved_checkpoints"
 UNDER_WAY = "under_way"  # key in a checkpoint: whether it lacks something that an exact resume needs
-States = dict[str, Any]
 
 
 class RandomStates(Callback):
@@ -42,11 +40,16 @@ class RandomStates(Callback):
     dropped, and the states of the checkpoint are set: order of the data, random numbers of loader workers and noise of
     the model continue, whatever the loader is. (A loader with a ``state_dict`` of its own continues by that.)
 
+    An epoch that is continued begins again: the hooks of its start are called, with loggers that write nothing, and
+    weights, optimizers, schedulers and the states of callbacks are then set to those of the checkpoint. Means and
+    metrics of the epoch go on from what they had accumulated. (Weights that a strategy shards are not set again.)
+
+    An epoch that a time limit (``Timer``, ``max_time``) cuts is not validated, and the hooks of its end are not called.
+
     Not restored: random numbers of loader workers that live longer than an epoch (``persistent_workers=True``). Not in
-    a checkpoint either: accumulated gradients, a validation or a ``ReduceLROnPlateau`` step that is due, what a
-    callback with ``is_under_way(trainer)`` says it holds (``SampleQuality``), and the rest of an epoch that a time
-    limit ended. A checkpoint written at such a moment is marked, and ``lit-bottleneck resume`` goes back to that of
-    ``ResumePoint``.
+    a checkpoint either: accumulated gradients, a validation or what follows it at the end of an epoch, what a callback
+    with ``is_under_way(trainer)`` says it holds (``SampleQuality``). A checkpoint written at such a moment is marked;
+    that of ``ResumePoint`` never is.
 
     Processes with the same seed also draw different noise with this callback.
     """
@@ -69,7 +72,7 @@ class RandomStates(Callback):
         is_within = not trainer.is_last_batch and (trainer.global_step == self._step_before or trainer.should_stop)
         lacks_step = is_under_way(trainer, self._step_before) if is_batch_end else is_within
         checkpoint[UNDER_WAY] = lacks_step or (is_epoch_end and has_plateau)
-        states = {"now": _states(trainer), "epoch_start": self._epoch_start}
+        states = {"now": states_of(trainer), "epoch_start": self._epoch_start}
         states["so_far"] = so_far(trainer, pl_module, is_within=is_batch_end)
         checkpoint[_KEY] = [states] * trainer.world_size
         checkpoint[_SAVED] = remembered(trainer)
@@ -102,8 +105,8 @@ class RandomStates(Callback):
         """Set the states from which the loader and the iterator of the first epoch are made."""
         if self._loaded is not None:
             warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
-            _set_states(trainer, self._loaded["epoch_start"])
-        self._epoch_start = _states(trainer)
+            set_states(trainer, self._loaded["epoch_start"])
+        self._epoch_start = states_of(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let processes draw different noise; between two epochs, continue from the states of the checkpoint."""
@@ -128,11 +131,11 @@ class RandomStates(Callback):
             self._continue_epoch(trainer, pl_module, loaded)
             return
         if loaded is not None:
-            _set_states(trainer, loaded["now"])
+            set_states(trainer, loaded["now"])
         if trainer.current_epoch > 0:
-            self._epoch_start = _states(trainer)
+            self._epoch_start = states_of(trainer)
             if trainer.fit_loop.is_resuming:  # else Lightning uses the iterator it made before the states were set
-                iter(_fetcher(trainer))
+                iter(fetcher_of(trainer))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember the step before the batch, to see whether the batch completes one."""
@@ -152,7 +155,7 @@ class RandomStates(Callback):
     def _continue_epoch(self, trainer: Trainer, pl_module: LightningModule, loaded: States) -> None:
         """Go through the epoch's start as at first; then set the state of the checkpoint."""
         if trainer.current_epoch > 0:
-            _set_states(trainer, loaded["epoch_start"])
+            set_states(trainer, loaded["epoch_start"])
         self._epoch_start = loaded["epoch_start"]
         hooks = RepeatedHooks(trainer, quiet=(RandomStates,))
 
@@ -162,8 +165,8 @@ class RandomStates(Callback):
             set_metrics(pl_module, earlier)
             self._logged_earlier = dict(earlier.get("logged", {}))
             add_logged(trainer, self._logged_earlier, is_new=False)  # by the hooks
-            _drop_batches(trainer)
-            _set_states(trainer, loaded["now"])
+            drop_batches(trainer)
+            set_states(trainer, loaded["now"])
             end_restart(trainer)
 
         after_hooks(pl_module, go_on)
@@ -182,79 +185,6 @@ def is_under_way(trainer: Trainer, step_before: int) -> bool:
     return (
         trainer.global_step == step_before
         or trainer.is_last_batch
-        or trainer.fit_loop.epoch_loop._should_check_val_fx(_fetcher(trainer))
+        or trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher_of(trainer))
         or any(callback.is_under_way(trainer) for callback in holds)
     )
-
-
-def _drop_batches(trainer: Trainer) -> None:
-    """Draw an epoch's batches again, up to the last that was trained on."""
-    fetcher = _fetcher(trainer)
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    trained_on = 0 if progress.is_last_batch else progress.current.processed  # type: ignore[attr-defined]
-    if trained_on and not all(map(_has_state, fetcher.combined_loader.flattened)):
-        if trainer.current_epoch > 0:
-            iter(fetcher)
-        for _ in range(trained_on):
-            next(fetcher)
-        fetcher.fetched = 0  # Lightning adds the batches before the restart
-
-
-def _fetcher(trainer: Trainer) -> Any:
-    return trainer.fit_loop._data_fetcher
-
-
-def _has_state(loader: Any) -> bool:
-    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
-
-
-def _parts_of_loaders(trainer: Trainer) -> Iterator[Any]:
-    """Yield the training loaders and their samplers."""
-    fetcher = _fetcher(trainer)
-    for loader in [] if fetcher is None else fetcher.combined_loader.flattened:
-        batches = getattr(loader, "batch_sampler", None)
-        yield from (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
-
-
-def _generators(trainer: Trainer) -> list[torch.Generator]:
-    """Return the generators of the training loaders and their samplers."""
-    found = (getattr(part, "generator", None) for part in _parts_of_loaders(trainer))
-    return list(dict.fromkeys(one for one in found if isinstance(one, torch.Generator)))
-
-
-def _states(trainer: Trainer) -> States:
-    """Return the states of this process's generators, as tensors and plain values."""
-    numpy: Any = np.random.get_state(legacy=False)
-    numpy["state"]["key"] = numpy["state"]["key"].tolist()
-    device = trainer.strategy.root_device
-    return {
-        "torch": torch.get_rng_state(),
-        "device": None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(),
-        "numpy": numpy,
-        "python": random.getstate(),
-        "loaders": [generator.get_state() for generator in _generators(trainer)],
-    }
-
-
-def _set_states(trainer: Trainer, states: States) -> None:
-    torch.set_rng_state(states["torch"].cpu())
-    if states["device"] is not None:
-        torch.get_device_module(trainer.strategy.root_device).set_rng_state(states["device"].cpu())
-    np.random.set_state(states["numpy"])
-    random.setstate(states["python"])
-    for generator, state in zip(_generators(trainer), states["loaders"], strict=False):  # no loaders yet
-        generator.set_state(state.cpu())
-
-
-def states_of_processes(trainer: Trainer) -> list[States]:
-    """Return the states of the generators of all processes, by rank, for ``set_states_of_process``."""
-    gathered = [_states(trainer)] * trainer.world_size
-    if trainer.world_size > 1:
-        torch.distributed.all_gather_object(gathered, gathered[0])
-    return gathered
-
-
-def set_states_of_process(trainer: Trainer, of_processes: list[States]) -> None:
-    """Set the states of this process's generators, unless they are of another number of processes."""
-    if len(of_processes) == trainer.world_size:
-        _set_states(trainer, of_processes[trainer.global_rank])

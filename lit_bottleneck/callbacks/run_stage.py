@@ -5,9 +5,9 @@ from typing import Any
 
 from lightning import Trainer
 
+from lit_bottleneck.callbacks.generator_states import states_of_processes
 from lit_bottleneck.callbacks.last_checkpoint import chosen_checkpoints
 from lit_bottleneck.callbacks.logged import LOGGED, logged
-from lit_bottleneck.callbacks.random_states import states_of_processes
 from lit_bottleneck.callbacks.run import run_folder
 
 FILENAME = "resume.ckpt"

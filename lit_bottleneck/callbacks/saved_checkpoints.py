@@ -1,4 +1,4 @@
-"""What ``ModelCheckpoint`` remembers of its last save, and leaves out of its state.
+"""The last save of a ``ModelCheckpoint``, which it leaves out of its state.
 
 Without it a resumed run may write ``last.ckpt`` once more at its end, write the same step twice, or leave out a
 checkpoint that waits for a validation. The attributes are private; Lightning has no other access to them.

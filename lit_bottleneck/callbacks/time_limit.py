@@ -41,13 +41,14 @@ class TimeLimit:
 
 def cuts_epoch(trainer: Trainer) -> bool:
     """Whether a time limit ends the training after this batch, which is not the epoch's last."""
-    loop = trainer.fit_loop
-    is_complete = 0 <= loop.max_steps <= trainer.global_step
-    return is_over(trainer) and not trainer.is_last_batch and not is_complete and loop.epoch_loop.done
+    return is_over(trainer) and not trainer.is_last_batch and trainer.fit_loop.epoch_loop.done
 
 
 def is_over(trainer: Trainer) -> bool:
-    """Whether a time limit has been reached, and training been told to stop."""
+    """Whether a time limit has been reached before training is complete, and training been told to stop."""
+    loop = trainer.fit_loop
+    if 0 <= loop.max_steps <= trainer.global_step or 0 <= (loop.max_epochs or -1) <= trainer.current_epoch:
+        return False
     timers = [one for one in trainer.callbacks if isinstance(one, Timer)]  # type: ignore[attr-defined]
     left = [timer.time_remaining() for timer in timers]
     return trainer.should_stop and any(seconds is not None and seconds <= 0 for seconds in left)

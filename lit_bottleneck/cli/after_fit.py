@@ -8,7 +8,7 @@ import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lit_bottleneck.callbacks.random_states import set_states_of_process
+from lit_bottleneck.callbacks.generator_states import set_states_of_process
 
 
 def continue_to_test(trainer: Trainer, trained: dict[str, Any]) -> None:

@@ -123,7 +123,8 @@ class BottleneckCLI(LightningCLI):
             self.model.check_trainer(self.trainer)
         if self._stopped_run is not None:
             resume.check_folder(self.trainer, self._stopped_run)
-            remove_later_files(self.trainer, self._stopped_run.start)
+            if self._stopped_run.trained is None:
+                remove_later_files(self.trainer, self._stopped_run.start)
             keep_logged(self.trainer, self._stopped_run.logged_until, self._stopped_run.logged)
             if self._stopped_run.trained is not None:
                 continue_to_test(self.trainer, self._stopped_run.trained)
