@@ -51,7 +51,7 @@ class ResumePoint(Callback):
         self.every_n_steps = None if every_n_steps is None else whole_number("every_n_steps", every_n_steps, 1)
         self.is_kept_for_test = False  # whether a command removes the file, after its test
         self._former: Handlers = {}
-        self._writes = False
+        self._writes = self._is_cut = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree on the file; move this callback after those that change at a step, such as averages and checkpoints."""
@@ -122,7 +122,8 @@ class ResumePoint(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the file, unless a timer ended the training, or it waits for the test."""
         give_back(self._former)
-        if is_over(trainer):
+        self._is_cut = is_over(trainer)
+        if self._is_cut:
             self._put_in_place(trainer)
             rank_zero_info(f"to go on: lit-bottleneck resume {self._path.parent} --trainer.max_time LONGER")
         elif not self.is_kept_for_test:
@@ -130,7 +131,7 @@ class ResumePoint(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that only the test is left; hand on a signal that came when there was no step left to wait for."""
-        if self.is_kept_for_test and not is_over(trainer):
+        if self.is_kept_for_test and not self._is_cut:
             mark_trained(trainer, self._path)
         if signum := self._agreed_signal(trainer):
             signal.raise_signal(signum)
@@ -141,7 +142,7 @@ class ResumePoint(Callback):
 
     def complete(self, trainer: Trainer) -> None:
         """Remove the file, now that the run is tested, unless a timer ended the training."""
-        if not is_over(trainer):
+        if not self._is_cut:  # remembered: a timer takes the time of the checkpoint that is tested
             self._path = trainer.strategy.broadcast(run_folder(trainer) / FILENAME)
             self._remove(trainer)
 
