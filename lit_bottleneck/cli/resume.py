@@ -18,6 +18,7 @@ from lit_bottleneck.cli import home
 from lit_bottleneck.cli.logged_rows import logged_until
 from lit_bottleneck.cli.newest_checkpoint import newest_checkpoint
 from lit_bottleneck.cli.recipes import as_list
+from lit_bottleneck.cli.yaml_files import read_yaml
 from lit_bottleneck.training.checkpoints import read_checkpoint
 
 _CONFIGURATION = "config.yaml"
@@ -106,10 +107,7 @@ def _configuration_of(folder: Path) -> dict[str, Any]:
     file = folder / _CONFIGURATION
     if not file.exists():
         raise ConfigurationError(f"{folder} holds no {_CONFIGURATION}: it is no run of 'lit-bottleneck fit'")
-    try:
-        configuration: dict[str, Any] = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{file} is no YAML file: {error}") from error
+    configuration: dict[str, Any] = read_yaml(file)
     if not isinstance(configuration, dict) or not isinstance(configuration.get("trainer"), dict):
         raise ConfigurationError(f"{file} is no configuration of fit: it has no section trainer")
     return configuration
@@ -118,8 +116,11 @@ def _configuration_of(folder: Path) -> dict[str, Any]:
 def _continue_loggers(trainer: dict[str, Any], versions: Sequence[Any]) -> None:
     """Set each logger to continue its own run."""
     for logger, version in zip(as_list(trainer.get("logger")), versions, strict=False):
-        arguments = logger.setdefault("init_args", {})
-        if logger["class_path"].endswith("WandbLogger"):
+        class_path = logger.get("class_path") if isinstance(logger, dict) else None
+        arguments = logger.setdefault("init_args", {}) if isinstance(class_path, str) else None
+        if not isinstance(arguments, dict):
+            continue  # fit refuses it
+        if str(class_path).endswith("WandbLogger"):
             arguments |= {"id": version, "resume": "allow"}
         elif "version" in arguments:  # a TensorBoardLogger or CSVLogger
             arguments["version"] = version

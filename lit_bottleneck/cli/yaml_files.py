@@ -12,6 +12,7 @@ from lit_bottleneck.checks import ConfigurationError
 MODE = "yaml_once"  # of a parser: YAML without repeated keys
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MERGE = "tag:yaml.org,2002:merge"
+_DEEPEST = 100  # levels
 
 
 class RepeatedKey(BaseException):
@@ -24,19 +25,17 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ConfigurationError: if it cannot be read as YAML, or gives a key twice.
     """
-    content = path.read_bytes()
     try:
+        content = path.read_bytes()
         node = yaml.compose(content, Loader=_LOADER)
-        value = yaml.load(content, Loader=_LOADER)  # noqa: S506  (a safe loader)
-    except MemoryError:
-        raise
-    except Exception as error:  # of constructors too, such as a ValueError for a date in month 13
-        raise ConfigurationError(f"{path} is no YAML file: {error}") from error
-    try:
         _refuse_repeated(node)
+        return yaml.load(content, Loader=_LOADER)  # noqa: S506  (a safe loader)
     except RepeatedKey as error:
         raise ConfigurationError(f"{path}, {error}") from None
-    return value
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # such as a date in month 13
+        raise ConfigurationError(f"{path} is no YAML file: {error}") from error
 
 
 def _load(text: str) -> Any:
@@ -67,17 +66,26 @@ def _refuse_repeated(root: yaml.Node | None) -> None:
         lines[key, tag] = line
 
 
-def _keys(node: yaml.Node, place: str, seen: set[int]) -> Iterator[tuple[str, str, int]]:
-    """Yield every key with the keys above it, its tag (the key 1 is not the key "1") and line; of aliases, once."""
+def _keys(node: yaml.Node, place: str, seen: set[int], above: tuple[int, ...] = ()) -> Iterator[tuple[str, str, int]]:
+    """Yield every key with the keys above it, its tag (the key 1 is not the key "1") and line; of aliases, once.
+
+    Raises:
+        YAMLError: for an alias within what it stands for, and more levels than any configuration has.
+    """
+    if len(above) > _DEEPEST:
+        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: it has more than {_DEEPEST} levels")
+    if id(node) in above:
+        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: an alias stands within what it stands for")
     if id(node) in seen:
         return
     seen.add(id(node))
+    above = (*above, id(node))
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
-            yield from _keys(item, f"{place}[{number}]", seen)
+            yield from _keys(item, f"{place}[{number}]", seen, above)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             name = f"{place}.{key.value}" if place else str(key.value)
             if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
                 yield name, key.tag, key.start_mark.line + 1
-            yield from _keys(value, name, seen)
+            yield from _keys(value, name, seen, above)
