@@ -1,4 +1,4 @@
-"""Lightning's commands from YAML recipes, and ``recipes``, ``resume``, ``sample``, ``export``, ``compare``.
+"""Lightning's commands from YAML recipes, and ``recipes, resume, sample, export, demonstrate, compare``.
 
 Each command imports what it needs: ``recipes`` and what ``front`` answers need neither torch nor Lightning.
 """
@@ -46,7 +46,7 @@ def _run(args: Sequence[str] | None) -> None:
         warnings.filterwarnings("ignore", message=message)
     if args is None and command != "recipes":
         import_module("lit_bottleneck.training.denormals").flush_denormals()
-    if command in ("recipes", "sample", "export"):
+    if command in ("recipes", "sample", "export", "demonstrate"):
         import_module(f"lit_bottleneck.cli.{command}").main(arguments[1:])
         return
     from lit_bottleneck.cli import app, resume

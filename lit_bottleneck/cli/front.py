@@ -17,6 +17,7 @@ COMMANDS = {
     "sample": "draw images from a trained model",
     "export": "write a part of a trained model to an ONNX file or a torch.export program",
     "compare": "train several arms with several seeds, and say how they differ",
+    "demonstrate": "record episodes of an expert, to imitate",
     "recipes": "list the recipes that come with the package, or copy one to edit",
 }
 _OF_RECIPES = ("fit", "validate", "test", "predict", "compare")  # take --config

@@ -1,12 +1,25 @@
 """LightningDataModules over data held in memory and indexed a batch at a time."""
 
+from lit_bottleneck.data.demonstrations import Demonstrations
 from lit_bottleneck.data.digits import Digits
 from lit_bottleneck.data.evaluation_sampler import EvaluationSampler
 from lit_bottleneck.data.images import Images
 from lit_bottleneck.data.imdb import IMDB
 from lit_bottleneck.data.properties import DataProperties
 from lit_bottleneck.data.ring import Ring
+from lit_bottleneck.data.rollouts import Rollouts
 from lit_bottleneck.data.shapes import Shapes
 from lit_bottleneck.data.table import Table
 
-__all__ = ["IMDB", "DataProperties", "Digits", "EvaluationSampler", "Images", "Ring", "Shapes", "Table"]
+__all__ = [
+    "IMDB",
+    "DataProperties",
+    "Demonstrations",
+    "Digits",
+    "EvaluationSampler",
+    "Images",
+    "Ring",
+    "Rollouts",
+    "Shapes",
+    "Table",
+]

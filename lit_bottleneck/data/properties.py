@@ -29,6 +29,10 @@ class DataProperties(Protocol):
         factor_indices: map floating factors ``(B, F)`` to int64 class indices ``(B, F)``.
         modes: means of the mixture that the data come from, ``(M, *dims)``, for ``callbacks.SampleQuality``.
         std: standard deviation of each of the ``modes``, along every axis.
+        observation_dims: shape of one observation of an environment.
+        action_dims: shape of one action, of discrete ones one-hot.
+        num_actions: how many there are of each discrete action; empty for floating ones.
+        episode_statistics: what a discriminator of behaviour logs of a policy's episodes, by name.
         val_size: 0 if there is no validation set: the command line then keeps the last weights instead of the best.
     """
 
@@ -46,4 +50,8 @@ class DataProperties(Protocol):
     factor_indices: Callable[[Tensor], Tensor]
     modes: Tensor
     std: float
+    observation_dims: tuple[int, ...]
+    action_dims: tuple[int, ...]
+    num_actions: tuple[int, ...]
+    episode_statistics: dict[str, float]
     val_size: int | float

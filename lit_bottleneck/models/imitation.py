@@ -112,6 +112,10 @@ class VAIL(ImitationDiscriminator):
         with evaluating(self):
             return _FORMS[self.form](self(observations, actions)).float()
 
+    def policy_reward(self, observations: Any, actions: Any, next_observations: Any) -> Tensor:
+        """Return the reward of actions in the states observed."""
+        return self.reward(observations, actions)
+
     def reward_of(self, mean: Tensor) -> Tensor:
         """Return the reward at mean codes ``(B, K)``, ``(B,)``."""
         return _FORMS[self.form](self.logits(mean))

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ class ImitationDiscriminator(BottleneckDiscriminator, ABC):
 
     Attributes:
         moments: the running moments; in the checkpoint.
+        takes_transitions: whether half of a batch is ``(observations, actions, next_observations, log_probs)``.
     """
 
     halves = ("expert", "policy")
@@ -48,6 +49,7 @@ class ImitationDiscriminator(BottleneckDiscriminator, ABC):
     )  # fmt: skip
     progress_bar_metric = "accuracy"
     rate_per = "image"  # the whole example
+    takes_transitions: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -79,6 +81,10 @@ class ImitationDiscriminator(BottleneckDiscriminator, ABC):
         """Return the encoder's input ``(B, ...)``, with normalised observations."""
 
     @abstractmethod
+    def policy_reward(self, observations: Any, actions: Any, next_observations: Any) -> Tensor:
+        """Return what an imitating policy is rewarded with for its steps, without a graph, ``(B,)``, float32."""
+
+    @abstractmethod
     def reward_of(self, mean: Tensor) -> Tensor:
         """Return the reward at mean codes ``(B, ...)``, ``(B,)``."""
 
@@ -92,6 +98,11 @@ class ImitationDiscriminator(BottleneckDiscriminator, ABC):
         if self.normalize_observations:
             self.moments.update(torch.cat([expert.observations, policy.observations]))
         return self.discriminator_loss(*self._examples(expert, policy), self._offsets(expert, policy))
+
+    def on_train_epoch_end(self) -> None:
+        """Log the ``episode_statistics`` of the datamodule, if it has them, such as the return of the task."""
+        statistics = getattr(getattr(self.trainer, "datamodule", None), "episode_statistics", {})
+        self.log_dict({f"train/{name}": value for name, value in statistics.items()}, prog_bar=True)
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Take a batch into the metrics."""

@@ -56,6 +56,7 @@ class VAIRL(ImitationDiscriminator):
     """
 
     codes_per_example: ClassVar[int] = 3
+    takes_transitions = True
     encoder: TransitionEncoder
     head: TransitionHead
 
@@ -124,6 +125,10 @@ class VAIRL(ImitationDiscriminator):
         """Return ``f`` of transitions, at the mean codes and without a graph, ``(B,)``, float32."""
         with evaluating(self):
             return self.discriminate(self._pair(observations, next_observations)).float()
+
+    def policy_reward(self, observations: Any, actions: Any, next_observations: Any) -> Tensor:
+        """Return ``f``; the learner adds ``-log pi(a|s)`` by the weight of its entropy."""
+        return self.shaped_reward(observations, next_observations)
 
     def logit(self, observations: Any, next_observations: Any, log_probs: Any) -> Tensor:
         """Return ``f - log pi(a|s)`` of transitions, as ``shaped_reward``."""

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_breast_cancer, load_diabetes
 
+from lit_bottleneck import VAIL
 from lit_bottleneck.cli import main
 from lit_bottleneck.cli.recipes import recipe_folder, recipe_paths
 from tests.data.original_formats import accept_any_checksum, write_cifar, write_mnist
@@ -18,6 +20,7 @@ from tests.data.written_reviews import make_reviews, write_archive
 RECIPES = {name: path for name, path in recipe_paths().items() if "/" not in name}
 OVERLAYS = {name: path for name, path in recipe_paths().items() if "/" in name}
 GANS = [name for name in RECIPES if name.startswith("vdbgan")]
+IMITATIONS = [name for name in RECIPES if name.startswith("vail")]
 
 Fitted = Callable[[str], tuple[list[str], Path]]
 
@@ -39,6 +42,7 @@ LONGER = {  # instead of the smoke overlay: these learn
     ],
 }
 SMALL = {  # networks for GPUs take minutes here
+    "vail_pendulum": ["--data.init_args.num_steps=32", "--trainer.log_every_n_steps=1"],
     "vdbgan_cifar10": ["--trainer.strategy=auto", "--trainer.devices=1", "--data.init_args.batch_size=4"],
     "vib_resnet18_cifar10": ["--data.init_args.batch_size=4", "--data.init_args.val_size=4"],
 }
@@ -122,7 +126,7 @@ def assert_samples(checkpoint: Path, folder: Path) -> None:
     assert (folder / "grid.png").is_file()
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES.keys() - GANS))
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - {*GANS, *IMITATIONS}))
 def test_recipe_runs_from_fit_to_predict(name: str, fitted: Fitted, tmp_path: Path) -> None:
     arguments, run = fitted(name)
     predictions, checkpoint = predicted(arguments, run)
@@ -163,6 +167,19 @@ def test_a_gan_runs_from_fit_to_sample(name: str, fitted: Fitted, tmp_path: Path
     assert len(predictions["rate"]) == len(predictions["mean"]) == len(predictions["logit"])
     drawn = {path.name for path in (run / "pictures").glob("*-0001.png")}
     assert drawn == {"samples-0001.png"} | (set() if name == "vdbgan_ring" else {"interpolation-0001.png"})
+
+
+@pytest.mark.parametrize("name", IMITATIONS)
+def test_an_imitation_runs_and_its_rewards_are_those_of_the_checkpoint(name: str, fitted: Fitted) -> None:
+    _, run = fitted(name)
+    known = {"loss", "expert_loss", "policy_loss", "rate", "rate_expert", "rate_policy", "beta", "accuracy"}
+    known |= {"reward_expert", "reward_policy", "gradient_norm", "environment_steps"}
+    assert {f"train/{metric}" for metric in known} <= logged(run)
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    vail = VAIL.load_from_checkpoint(checkpoint, weights_only=True)
+    assert vail.reward(np.zeros((2, 3)), np.zeros((2, 1))).shape == (2,)
+    policy = torch.load(checkpoint, weights_only=True)["Rollouts"]["learner"]["policy"]
+    assert all(isinstance(weight, torch.Tensor) for weight in policy.values())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""Demonstrations of an expert: from a file, from Minari, or from a callable expert."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lit_bottleneck.checks import ConfigurationError, whole_number
+from lit_bottleneck.data.environments import spaces_of
+from lit_bottleneck.data.episodes import Episodes, check_episodes, join, read_episodes
+
+Expert = Callable[[np.ndarray], Any]
+
+_LONGEST = 100_000  # steps of an episode
+
+
+class Demonstrations:
+    """Episodes of an expert, from one of three sources.
+
+    Args:
+        path: an ``.npz`` file, as ``lit-bottleneck demonstrate`` writes it: arrays ``observations`` and ``actions``,
+            one episode after the other, and ``lengths`` of the episodes; perhaps ``next_observations`` and ``rewards``.
+        minari: the name of a data set of Minari (``pip install minari``), which must be on this machine.
+        expert: a function of an observation that returns an action, or its import path; its episodes are recorded in
+            the environment.
+        episodes: how many to use (``expert``: to record). Default: all; 10 of an expert.
+        seed: of an expert's episodes.
+
+    Raises:
+        ConfigurationError: for none or several sources, or numbers out of range.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        minari: str | None = None,
+        expert: str | Expert | None = None,
+        episodes: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        sources = {"path": path, "minari": minari, "expert": expert}
+        given = [name for name, source in sources.items() if source is not None]
+        if len(given) != 1:
+            got = " and ".join(given) or "none"
+            raise ConfigurationError(f"demonstrations need one source, path, minari or expert; got {got}")
+        self.path, self.minari = path, minari
+        self.expert = None if expert is None else expert_from(expert)
+        self.episodes = None if episodes is None else whole_number("episodes", episodes, at_least=1)
+        self.seed = whole_number("seed", seed, at_least=0, at_most=2**32 - 1)
+
+    def load(self, environment: Any) -> Episodes:
+        """Return the episodes, checked against an environment of gymnasium.
+
+        Raises:
+            ConfigurationError: for episodes that are not of this environment, or fewer than were asked for.
+        """
+        spaces = spaces_of(environment)
+        if self.expert is not None:
+            return record(environment, self.expert, self.episodes or 10, self.seed)
+        of = f"demonstrations of {self.minari or self.path}"
+        found = read_episodes(self.path) if self.path is not None else _of_minari(str(self.minari))
+        found = check_episodes(found, spaces, of)
+        if self.episodes is None:
+            return found
+        if len(found.lengths) < self.episodes:
+            raise ConfigurationError(f"{of}: episodes={self.episodes}, and there are {len(found.lengths)}")
+        return found.first(self.episodes)
+
+
+def expert_from(expert: str | Expert) -> Expert:
+    """Return an expert, or import it by its path.
+
+    Raises:
+        ConfigurationError: for a path that leads to no function.
+    """
+    if not isinstance(expert, str):
+        return expert
+    module, _, name = expert.rpartition(".")
+    try:
+        found = getattr(import_module(module), name) if module else None
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"expert={expert!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise ConfigurationError(f"expert={expert!r} must be the import path of a function of an observation")
+    return found  # type: ignore[no-any-return]
+
+
+def record(environment: Any, expert: Expert, episodes: int, seed: int = 0) -> Episodes:
+    """Record whole episodes of an expert.
+
+    Args:
+        environment: of gymnasium.
+        expert: a function of an observation that returns an action.
+        episodes: how many.
+        seed: the same one gives the same episodes.
+
+    Raises:
+        ConfigurationError: for actions that are not of the environment, and an episode without an end.
+    """
+    numbers = np.random.SeedSequence(seed).generate_state(episodes)
+    found = [_record_one(environment, expert, int(number)) for number in numbers]
+    return check_episodes(join(found), spaces_of(environment), f"expert {getattr(expert, '__name__', expert)}")
+
+
+def _record_one(environment: Any, expert: Expert, seed: int) -> Episodes:
+    observation, _ = environment.reset(seed=seed)
+    seen, acted, rewarded = [np.array(observation)], [], []
+    for _ in range(_LONGEST):
+        action = _action_from(expert(observation), environment)
+        observation, reward, terminated, truncated, _ = environment.step(action)
+        seen.append(np.array(observation))
+        acted.append(np.array(action))
+        rewarded.append(float(reward))
+        if terminated or truncated:
+            before, after = np.stack(seen[:-1]), np.stack(seen[1:])
+            return Episodes(before, np.stack(acted), np.array([len(acted)]), after, np.array(rewarded))
+    raise ConfigurationError(f"the environment has no end after {_LONGEST} steps: it needs max_episode_steps")
+
+
+def _action_from(action: Any, environment: Any) -> Any:
+    """Return an expert's action, if it is one of the environment."""
+    space = environment.action_space
+    shaped = np.asarray(action, dtype=space.dtype)
+    if shaped.shape != space.shape or not space.contains(shaped if space.shape else shaped[()]):
+        raise ConfigurationError(f"the expert must return actions of {space}; got {action!r}")
+    return shaped if space.shape else shaped[()]
+
+
+def _of_minari(name: str) -> Episodes:
+    try:
+        minari = import_module("minari")
+    except ModuleNotFoundError as error:
+        if error.name != "minari":
+            raise
+        raise ImportError("demonstrations of Minari need the package minari: pip install minari") from error
+    try:
+        dataset = minari.load_dataset(name)
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigurationError(f"demonstrations: minari={name!r} is not on this machine: {error}") from error
+    found = []
+    for episode in dataset.iterate_episodes():
+        seen, acted = np.asarray(episode.observations), np.asarray(episode.actions)
+        found.append(Episodes(seen[:-1], acted, np.array([len(acted)]), seen[1:], np.asarray(episode.rewards)))
+    if not found:
+        raise ConfigurationError(f"demonstrations: minari={name!r} has no episode")
+    return join(found)

@@ -1,0 +1,336 @@
+"""Rollouts: what the policy and the discriminator see, repetition, checkpoints, resuming, and what is refused."""
+
+import copy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from lightning import seed_everything
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
+from stable_baselines3 import PPO
+
+from lit_bottleneck import VAIL, VAIRL
+from lit_bottleneck.callbacks import RandomStates
+from lit_bottleneck.data import Demonstrations, Rollouts
+from lit_bottleneck.data.demonstrations import record
+from lit_bottleneck.data.environments import make_environment
+from lit_bottleneck.data.episodes import Episodes
+from lit_bottleneck.data.experts import swing_up
+from lit_bottleneck.data.rollouts_environments import RepeatableEnvironment, WatchedEnvironments
+from lit_bottleneck.networks import MLP
+from tests.models.runs import logged
+from tests.quiet import trainer as quiet
+
+
+class Walk(gymnasium.Env[Any, Any]):
+    """A walk to the right, of at most as many steps as gymnasium allows; each step has noise of its own."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, goal: float = np.inf, repeats: bool = True) -> None:
+        self._goal, self._repeats = goal, repeats
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._place = self.np_random.normal() if self._repeats else np.random.default_rng().normal()
+        return np.array([self._place], np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self._place += action - 0.5 + 0.1 * self.np_random.normal()
+        return np.array([self._place], np.float32), 1.0, bool(self._place > self._goal), False, {}
+
+
+SORTS: dict[str, dict[str, Any]] = {"Walk-v0": {}, "EarlyWalk-v0": {"goal": 0.5}, "OddWalk-v0": {"repeats": False}}
+for name, arguments in SORTS.items():
+    gymnasium.register(name, Walk, max_episode_steps=7, kwargs=arguments)
+
+
+def right(observation: np.ndarray) -> int:
+    return 1
+
+
+def walks(name: str = "Walk-v0", **kwargs: Any) -> Rollouts:
+    small = {"num_environments": 2, "num_steps": 10, "batch_size": 8, "learner": {"batch_size": 10, "n_epochs": 2}}
+    return Rollouts(name, Demonstrations(expert=right, episodes=3), **small | kwargs)
+
+
+def vail(**kwargs: Any) -> VAIL:
+    return VAIL(MLP(1 + 2, [8], 4), latent_dim=2, **kwargs)
+
+
+class Batches(Callback):
+    """Keep the batches."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.seen.append(batch)
+
+
+def run(data: Rollouts, model: Any = None, **kwargs: Any) -> tuple[Any, list[Any], Any]:
+    """Train, and return model, batches and trainer."""
+    seed_everything(1, verbose=False)
+    model = vail() if model is None else model()
+    batches = Batches()
+    callbacks = [RandomStates(), batches, *kwargs.pop("callbacks", [])]
+    ckpt_path = kwargs.pop("ckpt_path", None)
+    trainer = quiet(callbacks=callbacks, **{"max_epochs": 2, "log_every_n_steps": 1} | kwargs)
+    trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    return model, batches.seen, trainer
+
+
+def flat(data: Rollouts, model: Any) -> torch.Tensor:
+    """Return all weights of discriminator and policy."""
+    weights = [*model.parameters(), *data.learner.algorithm.policy.parameters()]
+    return torch.cat([weight.detach().flatten() for weight in weights])
+
+
+# --- what an epoch is -----------------------------------------------------------------------------------------------
+
+
+def test_an_epoch_goes_through_the_steps_of_the_policy_and_as_many_of_the_expert() -> None:
+    data = walks(passes=2)
+    _, seen, _ = run(data)
+    assert [len(policy[0]) for _, policy in seen] == [8, 8, 4] * 4
+    assert all(len(expert[0]) == len(policy[0]) for expert, policy in seen)
+    assert all(batch[1].dtype == torch.int64 for half in seen for batch in half)
+    epochs = [torch.cat([policy[0] for _, policy in seen[i : i + 3]]).flatten().sort().values for i in (0, 3, 6, 9)]
+    assert torch.equal(epochs[0], epochs[1])
+    assert torch.equal(epochs[2], epochs[3])
+    assert not torch.equal(epochs[0], epochs[2])
+    expert = torch.cat([half[0] for half, _ in seen[:6]]).flatten().tolist()
+    counts = {value: expert.count(value) for value in expert}
+    assert len(counts) == 21  # each step of three episodes of seven, before one comes again
+    assert set(counts.values()) == {1, 2}
+    assert (data.observation_dims, data.action_dims, data.num_actions) == ((1,), (2,), (2,))
+
+
+def test_the_policy_learns_from_the_discriminators_rewards_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PPO gets the learnt reward of each step, and where a time limit ends an episode the value of its end."""
+    buffers: list[Any] = []
+    monkeypatch.setattr(PPO, "train", lambda algorithm: buffers.append(copy.deepcopy(algorithm.rollout_buffer)))
+    data = walks()
+    data.trainer = SimpleNamespace(world_size=1, lightning_module=vail())  # type: ignore[assignment]
+    data.setup()
+    steps = data.advance()
+    [buffer], algorithm = buffers, data.learner.algorithm
+    expected = data.trainer.lightning_module.reward(steps.observations, steps.actions).reshape(10, 2)  # type: ignore[union-attr]
+    with torch.no_grad():
+        ends = torch.from_numpy(steps.next_observations.reshape(10, 2, 1))
+        expected[6] += algorithm.gamma * algorithm.policy.predict_values(ends[6]).flatten()
+        last = algorithm.policy.predict_values(ends[9]).flatten().numpy()
+    torch.testing.assert_close(torch.from_numpy(buffer.rewards), expected)
+    advantages = buffer.rewards[9] + algorithm.gamma * last - buffer.values[9]
+    np.testing.assert_allclose(buffer.advantages[9], advantages, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_policy_comes_to_walk_as_the_expert_does() -> None:
+    data = walks(num_steps=64, batch_size=64, passes=4, learner={"batch_size": 64, "learning_rate": 0.01})
+    run(data, lambda: vail(form="airl", optimizer=lambda weights: torch.optim.Adam(weights, 0.01)), max_epochs=12)
+    actions = [data.learner.act(np.array([[place]], np.float32))[0] for place in (-1.0, 0.0, 1.0, 2.0)]
+    assert actions == [1, 1, 1, 1]
+
+
+def test_returns_lengths_and_steps_are_logged_and_not_learnt_from(tmp_path: Path) -> None:
+    data = walks()
+    run(data, logger=CSVLogger(tmp_path))
+    rows = [row for row in logged(tmp_path) if row.get("train/return")]
+    assert [float(row["train/return"]) for row in rows] == [7.0, 7.0]  # a reward of 1 each step
+    assert [float(row["train/episode_length"]) for row in rows] == [7.0, 7.0]
+    assert [float(row["train/environment_steps"]) for row in rows] == [20.0, 40.0]
+
+
+def test_transitions_have_the_log_probabilities_under_the_current_policy() -> None:
+    data = walks()
+    _, seen, _ = run(data, lambda: VAIRL(MLP(1, [8], 4), MLP(1, [8], 4), latent_dim=2), max_epochs=1)
+    for half in seen[0]:
+        observations, actions, after, log_probs = half
+        distribution = data.learner.algorithm.policy.get_distribution(observations)
+        torch.testing.assert_close(log_probs, distribution.log_prob(actions.flatten()).detach())
+        assert after.shape == observations.shape
+        assert ((after - observations).abs() < 1.1).all()  # steps of .5 and noise, none over the end of an episode
+
+
+# --- repetition and resuming ----------------------------------------------------------------------------------------
+
+
+def test_an_environment_repeats_an_episode_up_to_any_step() -> None:
+    def make() -> RepeatableEnvironment:
+        return RepeatableEnvironment(make_environment("Pendulum-v1"), seed=3, index=1)
+
+    environment, other = make(), make()
+    for _ in range(3):
+        environment.reset()
+    for step in range(5):
+        observation, *_ = environment.step(np.array([step / 3], np.float32))
+    assert np.array_equal(other.set_state(environment.get_state()), observation)
+    ahead = [one.step(np.array([0.5], np.float32))[0] for one in (environment, other)]
+    assert np.array_equal(*ahead)
+    assert np.array_equal(environment.reset()[0], other.reset()[0])
+    assert np.array_equal(make().reset()[0], make().reset(seed=5)[0])  # that of its number
+
+
+def test_a_run_is_the_same_on_repetition_and_depends_on_the_seed_alone() -> None:
+    def weights(seed: int, draws: int) -> torch.Tensor:
+        data = walks(seed=seed)
+        data.setup()
+        torch.rand(draws)  # what else is drawn
+        np.random.rand(draws)
+        model, *_ = run(data)
+        return flat(data, model)
+
+    first = weights(0, 1)
+    assert torch.equal(weights(0, 5), first)
+    assert not torch.equal(weights(1, 1), first)
+
+
+def test_without_a_seed_of_its_own_it_is_that_of_everything() -> None:
+    def policy(seed: int) -> torch.Tensor:
+        seed_everything(seed, verbose=False)
+        data = walks()
+        data.setup()
+        return torch.cat([weight.detach().flatten() for weight in data.learner.algorithm.policy.parameters()])
+
+    assert torch.equal(policy(3), policy(3))
+    assert not torch.equal(policy(3), policy(4))
+
+
+class SaveAt(Callback):
+    """Write a checkpoint after a batch."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path, self.step = path, step
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_a_resumed_run_is_that_without_a_stop(step: int, tmp_path: Path) -> None:
+    """From within the first epoch, from its end, and from within the second; three batches each."""
+    path = tmp_path / "stopped.ckpt"
+    data = walks()
+    model, *_ = run(data, callbacks=[SaveAt(path, step)], max_epochs=3)
+    torch.load(path, weights_only=True)
+    resumed = walks()
+    again, seen, _ = run(resumed, ckpt_path=path, max_epochs=3)
+    assert len(seen) == 9 - step
+    assert torch.equal(flat(resumed, again), flat(data, model))
+    assert resumed.episode_statistics == data.episode_statistics
+
+
+def test_a_resumed_pendulum_is_that_without_a_stop(tmp_path: Path) -> None:
+    def data() -> Rollouts:
+        demonstrations = Demonstrations(expert=swing_up, episodes=1)
+        return Rollouts(
+            "Pendulum-v1",
+            demonstrations,
+            num_environments=2,
+            num_steps=150,
+            batch_size=100,
+            learner={"batch_size": 60, "n_epochs": 2},
+        )
+
+    def model() -> VAIL:
+        return VAIL(MLP(4, [8], 4), latent_dim=2)
+
+    path, whole, resumed = tmp_path / "stopped.ckpt", data(), data()
+    trained, *_ = run(whole, model, callbacks=[SaveAt(path, 4)])
+    again, *_ = run(resumed, model, ckpt_path=path)
+    assert torch.equal(flat(resumed, again), flat(whole, trained))
+    assert whole.episode_statistics["episode_length"] == 200
+
+
+def test_an_environment_that_cannot_be_restored_is_told_and_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "stopped.ckpt"
+    run(walks("OddWalk-v0"), callbacks=[SaveAt(path, 4)])
+    with pytest.warns(UserWarning, match="state of OddWalk-v0 cannot be restored .* new episodes begin"):
+        run(walks("OddWalk-v0"), ckpt_path=path)
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("form", "pays"), [("positive", "staying alive"), ("negative", "ending early")])
+def test_episodes_that_end_early_are_told_with_rewards_of_one_sign(form: Any, pays: str) -> None:
+    with pytest.warns(UserWarning, match=f"EarlyWalk-v0 can end early, and a {form} reward pays for {pays}") as caught:
+        run(walks("EarlyWalk-v0"), lambda: vail(form=form))
+    assert sum("end early" in str(warning.message) for warning in caught) == 1
+
+
+def test_rewards_of_both_signs_and_time_limits_are_not_told(recwarn: pytest.WarningsRecorder) -> None:
+    run(walks("EarlyWalk-v0"), lambda: vail(form="airl"))
+    run(walks("Walk-v0"))
+    assert not [warning for warning in recwarn if "end early" in str(warning.message)]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_environments": 0}, "num_environments must be a whole number, at least 1"),
+        ({"num_steps": 0}, "num_steps must be a whole number"),
+        ({"batch_size": 0}, "batch_size must be a whole number"),
+        ({"passes": 0}, "passes must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"name": "NoSuch-v0"}, "environment='NoSuch-v0' is not registered"),
+        ({"environment_kwargs": {"wind": 1}}, "environment_kwargs="),
+    ],
+)
+def test_arguments_out_of_range_are_refused(kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        walks(**kwargs)
+
+
+def test_arguments_that_ppo_does_not_take_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"learner: PPO does not take \{'learning_rates': 1\}: .*learning_rates"):
+        walks(learner={"learning_rates": 1}).setup()
+    with pytest.raises(ValueError, match="learner: n_steps of PPO are set by Rollouts"):
+        walks(learner={"n_steps": 1}).setup()
+
+
+def test_demonstrations_of_another_environment_are_refused(tmp_path: Path) -> None:
+    record(make_environment("Pendulum-v1"), swing_up, 1).save(tmp_path / "pendulum.npz")
+    with pytest.raises(ValueError, match=r"pendulum\.npz: the environment needs observations of the shape \(200, 1\)"):
+        Rollouts("Walk-v0", Demonstrations(tmp_path / "pendulum.npz")).setup()
+
+
+def test_an_encoder_that_does_not_fit_the_spaces_is_refused_before_a_step() -> None:
+    with pytest.raises(ValueError, match="the encoder takes 3 numbers beside the observation"):
+        run(walks(), lambda: VAIL(MLP(4, [8], 4), latent_dim=2))
+
+
+def test_the_extra_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)  # as where it is not there
+    with pytest.raises(ImportError, match=r"package stable-baselines3: pip install 'lit_bottleneck\[imitation\]'"):
+        walks()
+
+
+def test_a_watched_environment_keeps_the_rewards_of_the_task_to_itself() -> None:
+    environments = WatchedEnvironments("Walk-v0", {}, 2, 0)
+    environments.reset()
+    for _ in range(8):
+        _, rewards, _, _ = environments.step(np.array([1, 0]))
+        assert rewards.tolist() == [0.0, 0.0]
+    assert (environments.returns, environments.lengths, environments.ended_early) == ([7.0, 7.0], [7, 7], False)
+    steps = environments.take_steps()
+    assert steps.observations.shape == (16, 1)
+    first = slice(0, 14, 2)  # the first environment's first episode
+    assert steps.next_observations[first][:-1].tolist() == steps.observations[first][1:].tolist()
+    assert steps.actions[first].tolist() == [1] * 7
+
+
+def test_episodes_without_next_observations_serve_states_and_actions() -> None:
+    data = walks()
+    data._expert = Episodes(np.zeros((5, 1), np.float32), np.ones((5, 1), np.int64), np.array([5]))
+    assert run(data, max_epochs=1)[1]
