@@ -31,9 +31,10 @@ class VIBClassifier(BottleneckModule):
 
     In evaluation the code is its mean, or ``eval_samples`` draws, whose *probabilities* are averaged: of each label by
     itself, under ``multilabel=True``. Logged, each as ``val/...`` and ``test/...``: ``loss``, ``cross_entropy`` (nats
-    per example, the negative log-likelihood), ``rate`` (nats) and ``accuracy``; of one class ``calibration_error``
-    (expected, 15 bins); of several labels ``f1`` (at a probability of one half) and ``average_precision``.
-    ``test/cross_entropy_sampled`` is that of one draw: with the rate it is at least the entropy of the labels.
+    per example; the negative log-likelihood, if labels are not soft), ``rate`` (nats) and ``accuracy``; of one class
+    ``calibration_error`` (expected, 15 bins); of several labels ``f1`` (at a probability of one half) and
+    ``average_precision``. ``test/cross_entropy_sampled`` is that of one draw: with the rate it is at least the entropy
+    of the labels.
 
     The accuracy of several labels is over all of them together (one minus the Hamming loss). F1 and average precision
     are means over the labels (macro), since a rare label, which accuracy hardly sees, then counts as much as a frequent
