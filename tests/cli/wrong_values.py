@@ -15,15 +15,14 @@ _KINDS: dict[str, tuple[tuple[Any, ...], str]] = {
     "counts": (
         (*_WHOLE, -1, 0),
         "in_features out_features latent_dim num_classes noise_dim width batch_size num_features embedding_dim filters "
-        "vocabulary_size max_length numbers_per_output levels num_samples num_nodes Pictures.every_n_epochs",
+        "vocabulary_size max_length numbers_per_output levels num_samples num_nodes Pictures.every_n_epochs T_max "
+        "step_size",
     ),
-    "counts that may be 0": ((*_WHOLE, -1), "eval_samples every_n_epochs"),
-    "whole numbers of which nobody looks at the range": (
-        _WHOLE,
-        "log_every_n_steps patience T_max step_size size padding EmbeddingBag.embedding_dim",
-    ),
-    "numbers of which nobody looks at the range": (_NUMBER, "lr gamma alpha"),
-    "numbers above 0": ((*_FINITE, -1, 0), "max_degrees capacity"),
+    "counts that may be 0": ((*_WHOLE, -1), "eval_samples every_n_epochs patience log_every_n_steps"),
+    "whole numbers of which nobody looks at the range": (_WHOLE, "size padding EmbeddingBag.embedding_dim"),
+    "numbers of which nobody looks at the range": (_NUMBER, "alpha"),
+    "rates, finite and not negative": ((*_FINITE, -1), "lr"),
+    "numbers above 0": ((*_FINITE, -1, 0), "max_degrees capacity gamma"),
     "prices, finite and not negative": ((*_FINITE, -1), "beta gradient_penalty gain beta_init"),
     "shares, in [0, 1)": ((*_FINITE, -0.5, 1.0, 1.5), "decay generator_ema ema"),
     "flags": ((SECTION, [True], "perhaps", 2, math.nan), "deterministic offline disentanglement spatial"),
@@ -44,7 +43,7 @@ _KINDS: dict[str, tuple[tuple[Any, ...], str]] = {
 WRONG: dict[str, tuple[Any, ...]] = {key: values for values, keys in _KINDS.values() for key in keys.split()}
 WRONG |= {
     "accelerator": (SECTION, "quantum"),
-    "devices": (SECTION, 0, 1.5),  # Lightning raises a TypeError for a word, which keeps its traceback
+    "devices": (SECTION, WORD, 0, -2, 1.5),
     "strategy": (SECTION, "nonsense"),
     "max_epochs": (*_WHOLE, -7),
     "seed_everything": (SECTION, WORD, 1.5, -5, 2**33),
@@ -68,7 +67,7 @@ WRONG |= {
     "VDBGAN.noise_dim": (*WRONG["noise_dim"], HUGE),
     "IMDB.vocabulary_size": (*WRONG["vocabulary_size"], HUGE),
 }
-WRONG_IN_FIT = {"Adam.lr": (-1.0, math.nan), "Adam.betas": ([1.5, 0.9], [0.5, -0.1])}  # when optimizers are made
+WRONG_IN_FIT = {"Adam.betas": ([1.5, 0.9], [0.5, -0.1])}  # when optimizers are made
 
 
 def wrong_values(owner: str, key: str) -> tuple[Any, ...]:

@@ -38,7 +38,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "a key that is not known": (WHOLE.encode() + b"nope: 3\n", "nope"),
     "keys that are numbers": (WHOLE.encode() + b"1: 3\n", "Key must be a string, got: 1"),
     "a value out of its range": (WHOLE.replace("epochs: 60", "epochs: -60").encode(), "trainer.max_epochs: must be"),
-    "a value of another type": (WHOLE.replace("epochs: 60", "epochs: many").encode(), "trainer.max_epochs: must be int"),
+    "a value of another type": (WHOLE.replace("epochs: 60", "epochs: many").encode(), "max_epochs: must be int"),
     "a class that is gone": (WHOLE.replace("VIBClassifier", "VIBGone").encode(), "VIBGone"),
 }  # fmt: skip
 
@@ -65,3 +65,9 @@ def test_a_damaged_configuration_is_refused(
 def test_a_folder_in_its_place_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "config.yaml").mkdir()
     assert "config.yaml cannot be read: Is a directory" in refusal(["resume", str(run)], capsys)
+
+
+def test_ranges_hold_for_what_resume_is_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "config.yaml").write_text(WHOLE)
+    said = refusal(["resume", str(run), "--trainer.accumulate_grad_batches=-1"], capsys)
+    assert "trainer.accumulate_grad_batches: must be a whole number, at least 1; got -1" in said
