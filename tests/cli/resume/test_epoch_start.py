@@ -132,7 +132,10 @@ def end(model: LightningModule, trainer: Trainer) -> dict[str, Any]:
     )
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ["plateau", "plateau of every third step", "accumulation", "backbone", "means of epochs", "hook of the module"]
+
+
+@pytest.mark.parametrize("case", [one if one in QUICK else pytest.param(one, marks=pytest.mark.slow) for one in CASES])
 def test_a_resumed_epoch(case: str, tmp_path: Path) -> None:
     model, makes, kwargs, stops = CASES[case]
 

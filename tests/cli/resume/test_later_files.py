@@ -64,7 +64,10 @@ def alone(folder: Path, callbacks: list[dict[str, Any]], monkeypatch: pytest.Mon
     return left(folder / "runs")
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ["between two", "linked", "steps"]
+
+
+@pytest.mark.parametrize("case", [one if one in QUICK else pytest.param(one, marks=pytest.mark.slow) for one in CASES])
 def test_the_same_files(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     callbacks, kwargs = CASES[case]
     expected = alone(tmp_path / "alone", callbacks, monkeypatch, **kwargs)
@@ -103,7 +106,9 @@ def test_after_a_kill_without_metrics(tmp_path: Path, monkeypatch: pytest.Monkey
     assert_same(found | {"cut/version_0/metrics.csv": None}, expected | {"cut/version_0/metrics.csv": None})
 
 
-@pytest.mark.parametrize(("epoch", "batch"), [(0, 2), (1, 2), (1, 5)])
+@pytest.mark.parametrize(
+    ("epoch", "batch"), [(1, 2), *(pytest.param(*moment, marks=pytest.mark.slow) for moment in ((0, 2), (1, 5)))]
+)
 def test_after_a_time_limit(epoch: int, batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cut epoch is not validated; one whose last batch ended is."""
     expire = callback("tests.cli.resume.cut_runs.Expire", hook="on_train_batch_start", epoch=epoch, batch=batch)
