@@ -1,4 +1,4 @@
-"""What stands in the place of a resume point before a run's first one, and while only its test is left."""
+"""The stage of a run before its first resume point, and once only its test is left: a mark in its place."""
 
 from pathlib import Path
 from typing import Any

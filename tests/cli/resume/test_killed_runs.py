@@ -32,32 +32,37 @@ RUNS = 20  # of each model
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "epochs"), [("vib_digits", 40), ("vae_digits", 30), ("vdbgan_digits", 12)])
+@pytest.mark.parametrize(("recipe", "epochs"), [("vib_digits", 12), ("vae_digits", 10), ("vdbgan_digits", 4)])
 def test_killed_at_any_moment(recipe: str, epochs: int, tmp_path: Path) -> None:
     """Each run is killed at a random moment of the whole command, and half of them once more when they go on."""
     all_batches = [f"--trainer.limit_{stage}_batches=1.0" for stage in ("train", "test")]
     settings = [f"--trainer.max_epochs={epochs}", *all_batches]
     moments = random.Random(0)
-    began = time.monotonic()
-    finish(fit(recipe, tmp_path / "alone", tmp_path / "fuse", *settings), tmp_path / "log.txt")
-    seconds = time.monotonic() - began
+    seconds = float("inf")
+    for name in ("first", "alone"):  # the first waits for the server, too
+        began = time.monotonic()
+        finish(fit(recipe, tmp_path / name, tmp_path / "fuse", *settings), tmp_path / "log.txt")
+        seconds = min(seconds, time.monotonic() - began)
     [whole] = begun(tmp_path / "alone")
     failed = []
     for number in range(RUNS):
         folder, log = tmp_path / f"killed_{number}", tmp_path / f"log_{number}.txt"
         arguments = first = fit(recipe, folder, tmp_path / "fuse", *settings)
-        story = f"{recipe} {number}:"
+        story, kills = f"{recipe} {number}:", 1 + moments.randrange(2)
         try:
-            for kill in range(1 + moments.randrange(2)):
-                signum, moment = SIGNALS[(number + kill) % 4], moments.uniform(0, seconds)
+            while kills:
+                signum, moment = SIGNALS[(number + kills) % 4], moments.uniform(0, seconds)
                 status = stop(start(arguments, log), moment, signum)
                 story += f" {signum.name} after {moment:.2f} of {seconds:.2f} s: {status};"
                 assert status in (-signum, 128 + signum, 0), log.read_text()
-                if status == 0:
-                    break
+                if status == 0:  # it was faster; begin again
+                    seconds = min(seconds, moment)
+                    folder = folder.with_name(f"{folder.name}_again")
+                    arguments = first = fit(recipe, folder, tmp_path / "fuse", *settings)
+                    continue
+                kills -= 1
                 arguments = ["resume", str(begun(folder)[0])] if begun(folder) else first
-            else:
-                finish(arguments, log)
+            finish(arguments, log)
             [run] = begun(folder)
             assert_equal(run, whole)
         except AssertionError as error:
