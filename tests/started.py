@@ -36,6 +36,7 @@ def _run(arguments: list[str], log: Path, environment: Mapping[str, str], folder
     os.environ |= environment
     os.chdir(folder)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which is ignored if the tests run under nohup
     import lit_bottleneck.__main__ as command
 
     # As in ``python -m lit_bottleneck``: Lightning starts further processes by the name of this module.

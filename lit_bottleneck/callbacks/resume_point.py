@@ -131,6 +131,7 @@ class ResumePoint(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that only the test is left; hand on a signal that came when there was no step left to wait for."""
+        self._is_cut = is_over(trainer)  # also where no training was left
         if self.is_kept_for_test and not self._is_cut:
             mark_trained(trainer, self._path)
         if signum := self._agreed_signal(trainer):
