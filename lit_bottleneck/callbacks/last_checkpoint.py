@@ -44,7 +44,7 @@ class LastCheckpoint(Checkpoint):
             return
         path = trainer.strategy.broadcast(str(_path(trainer)))
         self.best_model_path = path  # the checkpoint names itself, as those of ``ModelCheckpoint`` do
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         callbacks: list[Any] = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
         reasons = "; ".join(f"{_named(callback)}: {self._reason(trainer, callback)}" for callback in callbacks)
         why = f"since no checkpoint was chosen ({reasons or 'there is no ModelCheckpoint'})"
