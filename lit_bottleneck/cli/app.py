@@ -24,6 +24,7 @@ from lit_bottleneck.cli.errors import REFUSALS, Parser, exit_on_configuration_er
 from lit_bottleneck.cli.later_files import remove_later_files
 from lit_bottleneck.cli.logged_rows import keep_logged
 from lit_bottleneck.cli.ranges import check_settings
+from lit_bottleneck.cli.restoring import Restoring
 from lit_bottleneck.cli.stopping import KeepSignals, know_trainer
 from lit_bottleneck.cli.trainer_checks import check_callbacks, check_processors, check_trainer
 from lit_bottleneck.models.disagreements import check_weights, warn_of_arguments
@@ -106,7 +107,7 @@ class BottleneckCLI(LightningCLI):
         check_processors(configured)
         added = added_callbacks(configured, callbacks, self.datamodule)
         with refusing("trainer: "):
-            trainer = super().instantiate_trainer(**kwargs, callbacks=[*callbacks, *added, KeepSignals()])
+            trainer = super().instantiate_trainer(**kwargs, callbacks=[*callbacks, *added, KeepSignals(), Restoring()])
         know_trainer(trainer, take_processes)
         for point in _resume_points(trainer):
             point.is_kept_for_test = True

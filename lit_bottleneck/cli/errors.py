@@ -26,6 +26,7 @@ from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.home import expand
 from lit_bottleneck.cli.library_errors import library_errors
 from lit_bottleneck.cli.messages import in_one_line, way_out
+from lit_bottleneck.cli.restoring import being_restored
 from lit_bottleneck.cli.sections import sections
 from lit_bottleneck.cli.yaml_files import MODE, RepeatedKey, read_yaml
 
@@ -212,22 +213,32 @@ def exit_on_configuration_errors(cli: LightningCLI) -> Iterator[None]:
         with library_errors():
             yield
     except (ConfigurationError, MisconfigurationException) as error:
+        _refuse(cli, error)
+    except Exception as error:
         trainer = getattr(cli, "trainer", None)
-        if trainer is not None and trainer.is_global_zero:
-            for process in take_processes(trainer):
-                process.kill()  # it may wait for this one in a collective
-                process.wait()
-            _remove_empty_folders(trainer)
-        if os.environ.get(_TRACEBACK):
-            raise
-        cli.parser.error(str(error), error)
-    except RuntimeError:  # perhaps a broken connection to a process that met an error of the configuration
-        trainer = getattr(cli, "trainer", None)
-        processes = [] if trainer is None else take_processes(trainer)
-        with suppress(TimeoutExpired):
-            if any([process.wait(_PATIENCE) == _STATUS for process in processes]):
-                raise SystemExit(_STATUS) from None  # which printed its error
+        if isinstance(error, RuntimeError):  # perhaps a broken connection to a process that met such an error
+            processes = [] if trainer is None else take_processes(trainer)
+            with suppress(TimeoutExpired):
+                if any([process.wait(_PATIENCE) == _STATUS for process in processes]):
+                    raise SystemExit(_STATUS) from None  # which printed its error
+        path = being_restored(trainer)
+        if path is not None and not isinstance(error, OSError):
+            reason = f"{path} cannot be restored: {type(error).__name__}: {error}"
+            _refuse(cli, ConfigurationError(f"--ckpt_path: {reason}"), error)
         raise
+
+
+def _refuse(cli: LightningCLI, error: Exception, cause: Exception | None = None) -> NoReturn:
+    """End the command, and the processes that it started."""
+    trainer = getattr(cli, "trainer", None)
+    if trainer is not None and trainer.is_global_zero:
+        for process in take_processes(trainer):
+            process.kill()  # it may wait for this one in a collective
+            process.wait()
+        _remove_empty_folders(trainer)
+    if os.environ.get(_TRACEBACK):
+        raise error from cause
+    cli.parser.error(str(error), error)
 
 
 def take_processes(trainer: Trainer) -> list[Popen[bytes]]:

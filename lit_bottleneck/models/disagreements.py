@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.hparams import NotPlainError, class_path, is_old_mark, plain
+from lit_bottleneck.training.checkpoint_contents import different_kinds
 
 OPTIMIZERS = "optimizers"  # key of a checkpoint: class paths
 
@@ -112,6 +113,7 @@ def check_weights(model: LightningModule, state_dict: Mapping[str, Any]) -> None
         if isinstance(value, Tensor) and isinstance(own.get(name), Tensor) and value.shape != own[name].shape
         if not name.endswith("_extra_state")  # whose shape its module settles
     ]
+    wrong += different_kinds(own, stored)
     if wrong:
         raise ConfigurationError(f"--ckpt_path: of another model than this {type(model).__name__}: {'; '.join(wrong)}")
 

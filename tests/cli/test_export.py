@@ -95,6 +95,8 @@ def test_wrong_arguments_are_named(
 def test_a_checkpoint_from_python_is_refused_with_the_way_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.save({"state_dict": nn.Linear(2, 2).state_dict()}, tmp_path / "mine.ckpt")
+    torch.save(
+        {"state_dict": nn.Linear(2, 2).state_dict(), "pytorch-lightning_version": "2.6.6"}, tmp_path / "mine.ckpt"
+    )
     arguments = ["--ckpt_path", str(tmp_path / "mine.ckpt"), "--part", "code", "--out", "model.pt2"]
     assert "load it in Python, such as VAE.load_from_checkpoint" in refusal(["export", *arguments], capsys)
