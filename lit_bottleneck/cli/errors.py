@@ -224,11 +224,13 @@ def exit_on_configuration_errors(cli: LightningCLI) -> Iterator[None]:
         path = being_restored(trainer)
         if path is not None and not isinstance(error, OSError):
             reason = f"{path} cannot be restored: {type(error).__name__}: {error}"
-            _refuse(cli, ConfigurationError(f"--ckpt_path: {reason}"), error)
+            refusal = ConfigurationError(f"--ckpt_path: {reason}")
+            refusal.__cause__ = error
+            _refuse(cli, refusal)
         raise
 
 
-def _refuse(cli: LightningCLI, error: Exception, cause: Exception | None = None) -> NoReturn:
+def _refuse(cli: LightningCLI, error: Exception) -> NoReturn:
     """End the command, and the processes that it started."""
     trainer = getattr(cli, "trainer", None)
     if trainer is not None and trainer.is_global_zero:
@@ -237,7 +239,7 @@ def _refuse(cli: LightningCLI, error: Exception, cause: Exception | None = None)
             process.wait()
         _remove_empty_folders(trainer)
     if os.environ.get(_TRACEBACK):
-        raise error from cause
+        raise error
     cli.parser.error(str(error), error)
 
 

@@ -21,7 +21,7 @@ def keep_going_without_output() -> None:
         stream = getattr(sys, name)
         if stream is None:
             stream = open(os.devnull, "w" if descriptor else "r", encoding="utf-8")  # noqa: SIM115
-        elif descriptor and isinstance(stream, io.TextIOWrapper) and stream.fileno() == descriptor:
+        elif descriptor and isinstance(stream, io.TextIOWrapper) and _writes_to(stream, descriptor):
             stream = _forgiving(stream)
         setattr(sys, name, stream)
 
@@ -52,6 +52,13 @@ def _open_closed_descriptors() -> None:
     while (null := os.open(os.devnull, os.O_RDWR)) < len(_STREAMS):
         os.set_inheritable(null, True)
     os.close(null)
+
+
+def _writes_to(stream: io.TextIOWrapper, descriptor: int) -> bool:
+    try:
+        return stream.fileno() == descriptor
+    except io.UnsupportedOperation:  # of a stream in memory
+        return False
 
 
 def _forgiving(stream: io.TextIOWrapper) -> TextIO:

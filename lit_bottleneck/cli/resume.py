@@ -60,9 +60,12 @@ def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) ->
     try:
         configuration = _configuration_of(arguments.folder)
         run, content = _stopped_run(arguments.folder)
+        _continue_loggers(configuration["trainer"], content.get(LOGGER_VERSIONS, []))
     except ConfigurationError as error:
         parser.error(f"argument FOLDER: {error}")
-    _continue_loggers(configuration["trainer"], content.get(LOGGER_VERSIONS, []))
+    except (KeyError, TypeError, AttributeError) as error:
+        found = f"{type(error).__name__}: {error}"
+        parser.error(f"argument FOLDER: {arguments.folder} holds no {FILENAME} of a training ({found})")
     from_checkpoint = [] if STAGE in content else ["--ckpt_path", str(run.start)]
     fit(["fit", "--config", yaml.safe_dump(configuration), *from_checkpoint, *settings], run)
 

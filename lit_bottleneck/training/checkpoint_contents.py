@@ -24,7 +24,6 @@ _KINDS: dict[str, type] = {
 }
 _VERSION = re.compile(r"\d+(\.\d+)*[\w.+-]*")
 _COLLECTIONS = (dict, list, tuple, set, frozenset)
-_NEEDED = ("state_dict", "pytorch-lightning_version")
 _PARTS = {"optimizer_states": dict, "lr_schedulers": dict, "loops": dict}  # kinds of the parts of these
 
 
@@ -55,9 +54,6 @@ def check_contents(checkpoint: Any) -> None:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError("it has no state_dict")
     _check_nesting(checkpoint)
-    missing = [key for key in _NEEDED if key not in checkpoint]
-    if missing:
-        raise ValueError(f"it has no {missing[0]}")
     for key, kind in _KINDS.items():
         value = checkpoint.get(key)
         if key in checkpoint and (not isinstance(value, kind) or isinstance(value, bool)):
@@ -69,7 +65,7 @@ def check_contents(checkpoint: Any) -> None:
         wrong = [part for part in (parts.values() if isinstance(parts, dict) else parts) if not isinstance(part, kind)]
         if wrong:
             raise ValueError(f"its {key} must hold the type {kind.__name__}; there is {type(wrong[0]).__name__}")
-    if not _VERSION.fullmatch(checkpoint["pytorch-lightning_version"]):
+    if not _VERSION.fullmatch(checkpoint.get("pytorch-lightning_version", "0")):
         raise ValueError(f"its version is {checkpoint['pytorch-lightning_version']!r:.100}")
     _check_names(checkpoint["state_dict"])
 

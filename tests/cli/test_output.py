@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lit_bottleneck.cli.output import keep_going_without_output
 from lit_bottleneck.cli.recipes import recipe_paths
 from tests.started import CONTEXT, PATIENCE, rows
 
@@ -132,6 +133,12 @@ def test_letters_that_a_terminal_does_not_have_are_escaped() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
     assert ended.stdout == b"\\u03b2\n"
+
+
+def test_streams_in_memory_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    before = sys.stdout, sys.stderr
+    keep_going_without_output()
+    assert (sys.stdout, sys.stderr) == before
 
 
 def test_a_main_in_somebodys_process_leaves_its_streams(capsys: pytest.CaptureFixture[str]) -> None:

