@@ -136,7 +136,7 @@ def test_two_processes_that_are_ended_resume_as_one_run(tmp_path: Path) -> None:
     fit = arguments("vae_digits", "trainer/ddp", *settings)
     alone, stopped = tmp_path / "alone", tmp_path / "stopped"
     launch(fit, alone, as_torchrun_does)
-    launch([*fit, "--config", STOPPED], stopped, as_torchrun_does, codes=(128 + signal.SIGTERM, 0))
+    launch([*fit, "--config", STOPPED], stopped, as_torchrun_does, codes=(128 + signal.SIGTERM,) * 2)
     run = "runs/vae_digits/version_0"
     assert len(rows(stopped / run)) == 5
     launch(["resume", str(stopped / run)], stopped, as_torchrun_does)

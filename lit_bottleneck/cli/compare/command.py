@@ -95,6 +95,8 @@ def _make_runs(arms: Sequence[Arm], options: argparse.Namespace, configure: Conf
         try:
             configuration = configure(arm.arguments)
         except SystemExit as error:
+            if error.code != 2:
+                raise  # it was stopped by a signal
             words = f"the arm {arm.name!r} must have arguments that 'lit-bottleneck fit' takes: see above"
             raise ConfigurationError(words) from error
         if configuration in configurations:
