@@ -21,10 +21,18 @@ CONTEXT.set_forkserver_preload(
 
 
 def start(
-    arguments: list[str], log: Path, environment: Mapping[str, str] | None = None, folder: Path | None = None
+    arguments: list[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    daemon: bool = True,
 ) -> Any:
-    """Start the command line in a folder; its output is appended to ``log``."""
-    process = CONTEXT.Process(target=_run, args=(arguments, log, environment or {}, folder or Path.cwd()), daemon=True)
+    """Start the command line in a folder; its output is appended to ``log``.
+
+    A daemon ends with the test run, and cannot have loader workers.
+    """
+    what = (arguments, log, environment or {}, folder or Path.cwd())
+    process = CONTEXT.Process(target=_run, args=what, daemon=daemon)
     process.start()
     return process
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from lit_bottleneck.cli import front
 from lit_bottleneck.cli.output import keep_going_without_output
+from lit_bottleneck.cli.parent import end_with_parent
 from lit_bottleneck.cli.signals import ending_on_signals
 
 _NOT_FOR_USERS = (
@@ -32,6 +33,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     if args is None:
         keep_going_without_output()
+    end_with_parent()
     with ending_on_signals():
         _run(args)
 

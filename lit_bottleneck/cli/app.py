@@ -1,6 +1,7 @@
 """The command line: Lightning's commands from YAML recipes, with our defaults and one-line errors."""
 
 import sys
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,18 @@ from lit_bottleneck.cli.configuration import SaveConfig, written
 from lit_bottleneck.cli.errors import REFUSALS, Parser, exit_on_configuration_errors, refusing, take_processes
 from lit_bottleneck.cli.later_files import remove_later_files
 from lit_bottleneck.cli.logged_rows import keep_logged
+from lit_bottleneck.cli.parent import ranks_end_too
 from lit_bottleneck.cli.ranges import check_settings
 from lit_bottleneck.cli.restoring import Restoring
+from lit_bottleneck.cli.run_owner import RunOwner
 from lit_bottleneck.cli.stopping import KeepSignals, know_trainer
 from lit_bottleneck.cli.trainer_checks import check_callbacks, check_processors, check_trainer
 from lit_bottleneck.models.disagreements import check_weights, warn_of_arguments
 from lit_bottleneck.models.stored_arguments import StoredArguments
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO, check_checkpoint
 from lit_bottleneck.training.memory import keep_freed_memory
+
+_OVERWRITE_HELP = "replace the run whose files are in the folder, from the start of the training on"
 
 
 class BottleneckCLI(LightningCLI):
@@ -42,11 +47,12 @@ class BottleneckCLI(LightningCLI):
         self._stored_arguments: dict[str, Any] = {}
         words = sys.argv[1:] if args is None else args
         self._first_word = words[0] if isinstance(words, list) and words else None
-        with exit_on_configuration_errors(self):
+        self._owner, self._overwrites = RunOwner(), False
+        with exit_on_configuration_errors(self), self._owner.until_the_end(), ranks_end_too():
             super().__init__(
                 save_config_callback=SaveConfig if stopped_run is None else None,
                 save_config_kwargs={"save_to_log_dir": False},
-                trainer_defaults={"callbacks": [PredictionWriter()]},
+                trainer_defaults={"callbacks": [PredictionWriter(), self._owner]},
                 parser_kwargs={"prog": "lit-bottleneck"},
                 parser_class=Parser,
                 auto_configure_optimizers=False,
@@ -58,11 +64,18 @@ class BottleneckCLI(LightningCLI):
         known = super().subcommands()
         return {name: skip for name, skip in known.items() if name == self._first_word} or known
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options of ``fit`` that Lightning's has not."""
+        if self._first_word == "fit":
+            parser.add_argument("--overwrite", action="store_true", default=SUPPRESS, help=_OVERWRITE_HELP)
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments; refuse settings out of their ranges."""
         with refusing(kinds=(*REFUSALS, TypeError)):
             super().parse_arguments(parser, args)
-        check_settings(self.config[self.config["subcommand"]])
+        command = self.config[self.config["subcommand"]]
+        self._overwrites = command.pop("overwrite", False)  # for once, and no part of the run's configuration
+        check_settings(command)
 
     def _parse_ckpt_path(self) -> None:
         """Keep the model that the arguments name, which Lightning would silently replace by the checkpoint's.
@@ -124,6 +137,11 @@ class BottleneckCLI(LightningCLI):
             self.model.check_trainer(self.trainer)
         if self._stopped_run is not None:
             resume.check_folder(self.trainer, self._stopped_run)
+        self._owner.own(self.trainer, trains=True, begins=self._stopped_run is None, overwrites=self._overwrites)
+        if self._stopped_run is None:
+            keep_logged(self.trainer)
+        else:
+            resume.check_start(self._stopped_run)
             if self._stopped_run.trained is None:
                 remove_later_files(self.trainer, self._stopped_run.start)
             keep_logged(self.trainer, self._stopped_run.logged_until, self._stopped_run.logged)
@@ -139,10 +157,11 @@ class BottleneckCLI(LightningCLI):
         """Refuse to validate without data; keep what was logged."""
         if getattr(self.datamodule, "val_size", None) == 0:
             raise ConfigurationError("val_size=0 holds out nothing to validate on (--data.init_args.val_size)")
-        keep_logged(self.trainer)
+        self.before_test()
 
     def before_test(self) -> None:
-        """Keep what the training logged into the same folder."""
+        """Own the run's folder, and keep what the training logged into it."""
+        self._owner.own(self.trainer)
         keep_logged(self.trainer)
 
     before_predict = before_test

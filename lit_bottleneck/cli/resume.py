@@ -33,6 +33,7 @@ class StoppedRun(NamedTuple):
         logged_until: the last step whose logged rows are kept.
         logged: for each logger, its rows as the file that it continues from holds them.
         trained: if only its test is left, what that depends on (``mark_trained``).
+        written_at: when ``start`` was written, in nanoseconds.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class StoppedRun(NamedTuple):
     logged_until: int
     logged: Sequence[str | None] = ()
     trained: dict[str, Any] | None = None
+    written_at: int = 0
 
 
 def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) -> None:
@@ -66,6 +68,7 @@ def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) ->
     except (KeyError, TypeError, AttributeError) as error:
         found = f"{type(error).__name__}: {error}"
         parser.error(f"argument FOLDER: {arguments.folder} holds no {FILENAME} of a training ({found})")
+    run = run._replace(written_at=run.start.stat().st_mtime_ns)
     from_checkpoint = [] if STAGE in content else ["--ckpt_path", str(run.start)]
     fit(["fit", "--config", yaml.safe_dump(configuration), *from_checkpoint, *settings], run)
 
@@ -104,6 +107,16 @@ def check_folder(trainer: Trainer, run: StoppedRun) -> None:
             "trainer.logger by its class_path (with true or false every run has a new folder: "
             f"'fit --config {run.folder}/{_CONFIGURATION} --ckpt_path {run.folder}/{FILENAME}' goes on in a new one)"
         )
+
+
+def check_start(run: StoppedRun) -> None:
+    """Check that no other process has gone on with the run since it was looked at; now this one owns the folder.
+
+    Raises:
+        ConfigurationError: if one has.
+    """
+    if not run.start.exists() or run.start.stat().st_mtime_ns != run.written_at:
+        raise ConfigurationError(f"{run.folder} was just resumed by another process: call resume again")
 
 
 def _configuration_of(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,10 @@ import yaml
 
 from lit_bottleneck.checks import ConfigurationError
 
+_READ = "|$\\"  # by Markdown and matplotlib, and line ends by all
+_READ_AT_THE_START = "=+-@_"  # by spreadsheets, and by the legends of matplotlib
+_LONGEST_NAME = 200  # bytes; file systems take 255, some less
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -50,7 +54,8 @@ def read_arms(common: Sequence[str], arms: Sequence[str], grid: Sequence[str]) -
         grid: ``KEY=VALUE,VALUE,...`` each, where the key is an option of ``fit`` without its dashes.
 
     Raises:
-        ConfigurationError: for other formats, or if two arms or two keys have the same name.
+        ConfigurationError: for other formats, if two arms or two keys have the same name, or for a name that a table, a
+            figure or a file system cannot show.
 
     >>> [arm.name for arm in read_arms([], ["vib="], ["model.init_args.beta=1e-4,1e-3"])]
     ['vib beta=1e-4', 'vib beta=1e-3']
@@ -61,11 +66,30 @@ def read_arms(common: Sequence[str], arms: Sequence[str], grid: Sequence[str]) -
     if len(set(keys)) < len(keys):
         raise ConfigurationError(f"every --grid must have a key of its own; got {', '.join(keys)}")
     combined = [_combine(name, common, own, point) for name, own in named for point in itertools.product(*axes)]
+    for arm in combined:
+        _check_name(arm)
     folders = [arm.folder_name for arm in combined]
     repeated = sorted({folder for folder in folders if folders.count(folder) > 1})
     if repeated:
         raise ConfigurationError(f"every arm must have a name of its own; there are several {', '.join(repeated)}")
     return combined
+
+
+def _check_name(arm: Arm) -> None:
+    """Refuse names that Markdown, matplotlib, spreadsheets or file systems take for something else."""
+    read = sorted({repr(character) for character in arm.name if character in _READ or not character.isprintable()})
+    longest, length = _LONGEST_NAME, len(arm.folder_name.encode())
+    if read:
+        fault = f"must be without {' and '.join(read)}, which tables and figures read"
+    elif arm.name[0] in _READ_AT_THE_START:
+        fault = f"must not begin with {arm.name[0]!r}, which spreadsheets and figures read"
+    elif length > longest:
+        fault = f"must have at most {longest} bytes, as it is that of a folder; it has {length}"
+    else:
+        return
+    of_grid = ": give each value of the grid as an arm, --arm NAME='--KEY VALUE'" if arm.settings else ""
+    shown = repr(arm.name if len(arm.name) <= 100 else f"{arm.name[:100]}...")
+    raise ConfigurationError(f"the name of an arm {fault}; got {shown}{of_grid}")
 
 
 def _combine(name: str, common: Sequence[str], own: Sequence[str], point: Sequence[tuple[str, str]]) -> Arm:

@@ -14,6 +14,7 @@ from lit_bottleneck.cli.compare.figures import draw_figures
 from lit_bottleneck.cli.compare.metrics import Curves, Measure, default_measures, read_curves, read_measure
 from lit_bottleneck.cli.compare.runs import FINISHED, Run, make_run
 from lit_bottleneck.cli.compare.table import markdown_table, values_csv
+from lit_bottleneck.training.folder_owner import FolderOwner
 from lit_bottleneck.training.whole_file import whole_file
 
 _DESCRIPTION = (
@@ -21,7 +22,7 @@ _DESCRIPTION = (
     "seeds, difference from the first arm with its paired 95 % confidence interval), learning curves, and for a grid "
     "over beta or the capacity the information plane or the rate-distortion curve. Every option that is not listed "
     "here is one of 'lit-bottleneck fit', and goes to all arms: --config RECIPE first of all. Repeat the command to "
-    "go on after an interruption: finished runs are kept, interrupted and failed ones start again."
+    "go on after an interruption: finished runs are kept, interrupted ones are resumed, failed ones start again."
 )
 _ARM_HELP = "an arm and its own arguments: plain='--model.init_args.deterministic true'; the first is the reference"
 _GRID_HELP = "an arm for each value: model.init_args.beta=1e-4,1e-3,1e-2; several grids are crossed"
@@ -54,18 +55,32 @@ def main(args: Sequence[str], configure: Configure) -> None:
         measures = [read_measure(text) for texts in options.metrics for text in texts.split(",") if text]
         runs = _make_runs(arms, options, configure)
         if options.task is not None:
+            _check_out(runs, options.out)
             _run_task(runs, options.task)
-        if options.engine == "wandb" and unfinished(runs):
-            path = write_sweep(runs, _without_engine(args), options.out)
-            print(f"written: {path}\nRun 'wandb sweep {path}', then 'wandb agent' on as many machines as you like.")
-            print("When all runs are finished, the same command without --engine makes the table.")
-            return
-        if options.engine == "slurm":
-            run_by_slurm(runs, options.workers, _without_engine(args), options.engine_options, options.out)
-        else:
-            run_here(runs, options.workers)
+        with FolderOwner(options.out):
+            _check_out(runs, options.out)
+            _run(arms, runs, measures, options, args)
     except ConfigurationError as error:
         parser.error(str(error))
+
+
+def _run(
+    arms: Sequence[Arm],
+    runs: Sequence[Run],
+    measures: Sequence[Measure],
+    options: argparse.Namespace,
+    args: Sequence[str],
+) -> None:
+    """Run what is not finished, and report; or write the sweep that does."""
+    if options.engine == "wandb" and unfinished(runs):
+        path = write_sweep(runs, _without_engine(args), options.out)
+        print(f"written: {path}\nRun 'wandb sweep {path}', then 'wandb agent' on as many machines as you like.")
+        print("When all runs are finished, the same command without --engine makes the table.")
+        return
+    if options.engine == "slurm":
+        run_by_slurm(runs, options.workers, _without_engine(args), options.engine_options, options.out)
+    else:
+        run_here(runs, options.workers)
     _report(arms, runs, measures, options.out)
 
 
@@ -99,14 +114,14 @@ def _make_runs(arms: Sequence[Arm], options: argparse.Namespace, configure: Conf
                 raise  # it was stopped by a signal
             words = f"the arm {arm.name!r} must have arguments that 'lit-bottleneck fit' takes: see above"
             raise ConfigurationError(words) from error
+        if configuration.pop("overwrite", False):
+            raise ConfigurationError("--overwrite is an option of fit alone: give another folder by --out")
         if configuration in configurations:
             twin = arms[configurations.index(configuration)]
             raise ConfigurationError(f"the arms {twin.name!r} and {arm.name!r} are the same")
         configurations.append(configuration)
     pairs = zip(arms, configurations, strict=True)
-    runs = [make_run(arm, seed, configuration, options.out) for arm, configuration in pairs for seed in seeds]
-    _check_out(runs, options.out)
-    return runs
+    return [make_run(arm, seed, configuration, options.out) for arm, configuration in pairs for seed in seeds]
 
 
 def _read_seeds(text: str) -> list[int]:
@@ -120,7 +135,7 @@ def _read_seeds(text: str) -> list[int]:
 
 
 def _check_out(runs: Sequence[Run], out: Path) -> None:
-    """Raise ConfigurationError if the folder holds finished runs of another comparison."""
+    """Raise ConfigurationError if the folder holds runs of another comparison."""
     for run in runs:
         if run.belongs_to_another_comparison():
             raise ConfigurationError(f"{run.folder} holds a run of other settings; give another folder by --out")

@@ -11,72 +11,123 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import STDOUT, Popen
+from types import FrameType
 
 import yaml
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.compare.runs import Run
+from lit_bottleneck.cli.parent import environment_of_children
+from lit_bottleneck.training.folder_owner import FolderInUseError
+from lit_bottleneck.training.signals import give_back, is_repeated, take_over
 from lit_bottleneck.training.whole_file import whole_file
 
 ENGINES = ("processes", "slurm", "wandb")
 _COMMAND = (sys.executable, "-m", "lit_bottleneck")
 _PAUSE = 0.1  # seconds between two looks at the processes
+_PATIENCE = 60.0  # seconds for a run to end that is told to
+_SIGNALS = {number.value: number.name for number in signal.Signals}
 
 
 def run_here(runs: Sequence[Run], workers: int) -> None:
     """Run those that are not finished on this machine, ``workers`` at a time.
 
-    A run that fails does not affect the others. An interrupt or SIGTERM kills all that are running, with all processes
-    that these have started.
+    A run that fails does not affect the others. At a signal all that are running write a resume point and end; at a
+    second one they are killed. They also end if this process is killed.
     """
     threads = max(1, (os.cpu_count() or 1) // workers)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **environment_of_children()}
     waiting = [run for run in runs if run.seconds is None]
     running: dict[Popen[bytes], tuple[Run, float]] = {}  # with the time at which it began
+    until = time.monotonic() + _PATIENCE
     with _noted_signals() as signals:
         try:
             while (waiting or running) and not signals:
-                while waiting and len(running) < workers:
-                    run = waiting.pop(0)
-                    running[_start(run, environment)] = run, time.monotonic()
+                for run in waiting[: workers - len(running)]:
+                    waiting.remove(run)
+                    try:
+                        running |= _start(run, environment)
+                    except FolderInUseError as error:
+                        if time.monotonic() < until:
+                            waiting.append(run)
+                        else:
+                            print(f"{run.name}: left out: {error}", flush=True)
                 time.sleep(_PAUSE)
                 for process in [process for process in running if process.poll() is not None]:
                     run, began = running.pop(process)
-                    _end(run, process.returncode, time.monotonic() - began)
+                    _end(run, process, time.monotonic() - began)
         finally:
-            for process in running:
-                with suppress(ProcessLookupError):  # it has just ended by itself
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            _stop(list(running), signals)
     if signals:
+        print(f"stopped by {signal.Signals(signals[0]).name}. To go on: the same command", file=sys.stderr, flush=True)
         sys.exit(128 + signals[0])
 
 
-def _start(run: Run, environment: Mapping[str, str]) -> Popen[bytes]:
-    run.prepare()
-    command = [*_COMMAND, "fit", "--config", str(run.configuration_file)]
-    with run.log_file.open("wb") as log:
-        return Popen(command, stdout=log, stderr=STDOUT, env=environment, start_new_session=True)  # noqa: S603
+def _start(run: Run, environment: Mapping[str, str]) -> dict[Popen[bytes], tuple[Run, float]]:
+    arguments = run.begin()
+    if arguments is None:  # it ended after this command was killed
+        return {}
+    with run.log_file.open("ab") as log:
+        command = [*_COMMAND, *arguments]
+        process = Popen(command, stdout=log, stderr=STDOUT, env=environment, start_new_session=True)  # noqa: S603
+    return {process: (run, time.monotonic())}
 
 
-def _end(run: Run, status: int, seconds: float) -> None:
-    if status == 0:
+def _end(run: Run, process: Popen[bytes], seconds: float) -> None:
+    """Mark a run as finished, or as failed; one that was stopped by a signal can go on."""
+    status = process.returncode
+    number = -status if status < 0 else status - 128
+    if status == 0 and run.has_come_to_its_end:
         run.finish(seconds)
-    print(f"{run.name}: {f'{seconds:.0f} s' if status == 0 else f'failed, see {run.log_file}'}", flush=True)
+        result = f"{seconds:.0f} s"
+    elif status == 0 or number in _SIGNALS:
+        name = _SIGNALS.get(number, "itself before its end")
+        result = f"stopped by {name}, see {run.log_file}; the same command goes on"
+    else:
+        run.fail(status)
+        result = f"failed, see {run.log_file}"
+    if status != 0:
+        _kill(process)
+    print(f"{run.name}: {result}", flush=True)
+
+
+def _stop(processes: Sequence[Popen[bytes]], signals: Sequence[int]) -> None:
+    """Have the runs write a resume point and end; kill those that do not within a minute, or at a second signal."""
+    for process in processes:
+        process.terminate()
+    until = time.monotonic() + _PATIENCE
+    while any(process.poll() is None for process in processes) and time.monotonic() < until and len(signals) < 2:
+        time.sleep(_PAUSE)
+    for process in processes:
+        _kill(process)
+        process.wait()
+
+
+def _kill(process: Popen[bytes]) -> None:
+    """Kill a process, and all that it has started."""
+    with suppress(ProcessLookupError, PermissionError):  # all have ended
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
 def _noted_signals() -> Iterator[list[int]]:
-    """Yield a list to which interrupts and SIGTERM are added, so that none falls between a start and its record."""
+    """Yield a list to which a signal is added, so that none falls between a start and its record.
+
+    A second one is that which means to end at once.
+    """
     noted: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, lambda number, frame: noted.append(number))
+    times: list[float] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        times.append(time.monotonic())
+        if not noted or is_repeated(number, times[-1] - times[0]):
+            noted.append(number)
+
+    former = take_over(note)
     try:
         yield noted
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        give_back(former)
 
 
 def run_by_slurm(runs: Sequence[Run], workers: int, args: Sequence[str], options: Sequence[str], out: Path) -> None:

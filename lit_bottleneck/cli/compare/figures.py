@@ -59,7 +59,7 @@ def _panels(names: Sequence[str], arms: AllCurves, draw: Callable[[Axes, str, Al
     for place, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, place + 1)
         draw(axes, name, arms)
-        axes.set_ylabel(name)
+        axes.set_ylabel(name, parse_math=False)
         if place == 0:
             axes.legend(fontsize="small")
     return figure

@@ -4,17 +4,23 @@ import copy
 import json
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lit_bottleneck.callbacks.run_stage import FILENAME as RESUME_POINT
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.compare.arms import Arm
 from lit_bottleneck.cli.recipes import as_list
+from lit_bottleneck.training.folder_owner import FILENAME as OWNER
+from lit_bottleneck.training.folder_owner import FolderInUseError, FolderOwner, seconds_to_its_end
 from lit_bottleneck.training.whole_file import whole_file
 
 FINISHED = "finished.json"  # in the folder of a finished run
+_FAILED = "failed.json"  # in that of one that ended by an error, which would come again
 _INFORMATION = "lit_bottleneck.callbacks.Information"
 _CSV_LOGGER = "lightning.pytorch.loggers.CSVLogger"
 
@@ -54,16 +60,47 @@ class Run:
     def seconds(self) -> float | None:
         """Wall time in seconds, or None if the run is not finished."""
         finished = self.folder / FINISHED
-        return float(json.loads(finished.read_text())["seconds"]) if finished.exists() else None
+        if not finished.exists():
+            return None
+        try:
+            return float(json.loads(finished.read_bytes())["seconds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"{finished} is damaged: delete it, and the run begins anew") from error
 
     def belongs_to_another_comparison(self) -> bool:
-        """Return whether the folder holds a finished run with other settings."""
-        return self.seconds is not None and yaml.safe_load(self.configuration_file.read_text()) != self.configuration
+        """Return whether the folder holds a run with other settings that is finished, or could go on."""
+        return (self.seconds is not None or self._was_cut) and not self._has_these_settings
+
+    def begin(self) -> list[str] | None:
+        """Make the folder ready for the run, or for the rest of one that was cut.
+
+        Returns:
+            The arguments of the command that trains; None if it has come to its end already.
+
+        Raises:
+            FolderInUseError: if another process, such as one of a killed comparison, still writes there.
+        """
+        seconds = seconds_to_its_end(self.folder)
+        owner = FolderOwner(self.folder)
+        try:
+            if self._was_cut and self._has_these_settings:
+                return ["resume", str(self.folder)]
+            if seconds is not None and not (self.folder / _FAILED).exists() and self._has_these_settings:
+                self.finish(seconds)
+                return None
+            self.prepare()
+            return ["fit", "--config", str(self.configuration_file)]
+        finally:
+            owner.release()
 
     def prepare(self) -> None:
         """Create an empty folder with the configuration in it; delete what an unfinished run left there."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != OWNER:
+                path.unlink()
         with whole_file(self.configuration_file) as file:
             file.write_text(yaml.safe_dump(self.configuration, sort_keys=False))
 
@@ -71,6 +108,31 @@ class Run:
         """Mark the run as finished, by a file that appears whole or not at all."""
         with whole_file(self.folder / FINISHED) as file:
             file.write_text(json.dumps({"seconds": seconds, "at": time.strftime("%Y-%m-%d %H:%M:%S")}))
+
+    def fail(self, status: int) -> None:
+        """Mark the run as failed, so that it is not resumed; not if another process writes there."""
+        with suppress(FolderInUseError):
+            owner = FolderOwner(self.folder)
+            (self.folder / _FAILED).write_text(json.dumps({"status": status}))
+            owner.release()
+
+    @property
+    def has_come_to_its_end(self) -> bool:
+        """Whether the command that trained has noted so in the folder; one that keeps nothing notes nothing."""
+        return seconds_to_its_end(self.folder) is not None or bool(self.configuration["trainer"].get("fast_dev_run"))
+
+    @property
+    def _was_cut(self) -> bool:
+        """Whether training can go on."""
+        has_begun = (self.folder / RESUME_POINT).exists() and (self.folder / "config.yaml").exists()
+        return has_begun and not (self.folder / _FAILED).exists()
+
+    @property
+    def _has_these_settings(self) -> bool:
+        try:
+            return bool(yaml.safe_load(self.configuration_file.read_bytes()) == self.configuration)
+        except (OSError, yaml.YAMLError):
+            return False
 
 
 def make_run(arm: Arm, seed: int, configuration: dict[str, Any], out: Path) -> Run:

@@ -61,7 +61,8 @@ def markdown_table(measures: Sequence[str], arms: Mapping[str, Sequence[Values]]
             if len(arms) > 1:
                 cells.append("" if name == reference else _difference(row[place], arms[reference][place]))
             lines.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    escaped = [[cell.replace("|", "\\|") for cell in cells] for cells in lines]  # of metrics
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
 def values_csv(measures: Sequence[str], arms: Mapping[str, Sequence[Values]]) -> str:

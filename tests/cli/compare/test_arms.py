@@ -47,6 +47,15 @@ def test_grids_are_crossed_with_each_other_and_with_the_arms() -> None:
         ([], ["beta=1,,2"], "KEY=VALUE"),
         ([], ["beta=[1"], "KEY=VALUE"),
         ([], ["beta=1,1"], "name of its own"),
+        (["a|b="], [], r"without '\|', which tables"),
+        (["$a$="], [], "without '\\$'"),
+        (["a\nb="], [], r"without '\\\\n'"),
+        (["-a="], [], "must not begin with '-'"),
+        (["+a="], [], "must not begin with '\\+'"),
+        (["@a="], [], "must not begin with '@'"),
+        (["_a="], [], "must not begin with '_'"),
+        (["é" * 101 + "="], [], "at most 200 bytes.* it has 202"),
+        ([], ["root='a|b',c"], "give each value of the grid as an arm"),
     ],
 )
 def test_other_formats_and_repeated_names_raise(arms: list[str], grid: list[str], words: str) -> None:

@@ -4,11 +4,8 @@ import csv
 import os
 import shlex
 import shutil
-import signal
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,28 +124,6 @@ def test_a_sweep_for_wandb_holds_the_tasks_and_their_command(capsys: pytest.Capt
     assert command[:4] == [sys.executable, "-m", "lit_bottleneck", "compare"]
     assert not any("engine" in word for word in command)
     assert "there are 6 runs" in refusal(["compare", *command[4:], "--task=6"], capsys)
-
-
-def processes_of(folder: Path) -> list[bytes]:
-    """Return the command lines of all processes that name the folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has just ended
-            found.append(path.read_bytes())
-    return [words for words in found if bytes(folder) in words]
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
-def test_sigterm_kills_the_trainings_too(tmp_path: Path) -> None:
-    command = ["compare", *DIGITS, "--trainer.max_epochs", "100000", "--seeds", "0", "--out", str(tmp_path / "out")]
-    process = start(command, tmp_path / "output.txt")
-    while not processes_of(tmp_path / "out") and process.exitcode is None:
-        time.sleep(0.05)
-    process.terminate()
-    process.join()
-    assert process.exitcode == 128 + signal.SIGTERM, (tmp_path / "output.txt").read_text()
-    assert not processes_of(tmp_path / "out")
-    assert not (tmp_path / "out/all/seed_0/finished.json").exists()
 
 
 def configure(arguments: Sequence[str]) -> dict[str, Any]:
