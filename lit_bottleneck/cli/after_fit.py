@@ -9,6 +9,7 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lit_bottleneck.callbacks.generator_states import set_states_of_process
+from lit_bottleneck.cli.terminal import print_results
 
 
 def continue_to_test(trainer: Trainer, trained: dict[str, Any]) -> None:
@@ -45,9 +46,9 @@ def run_tests(
     """
     if not is_overridden("test_dataloader", datamodule or model) or not is_overridden("test_step", model):
         return
-    arguments: dict[str, Any] = {"datamodule": datamodule, "weights_only": weights_only}
+    arguments: dict[str, Any] = {"datamodule": datamodule, "weights_only": weights_only, "verbose": False}
     first, *others = checkpoints
-    trainer.test(model, ckpt_path=first, **arguments)
+    print_results(f"test of {Path(first).name}", trainer.test(model, ckpt_path=first, **arguments))
     loggers = trainer.loggers
     for path in others:
         trainer.loggers = []
@@ -55,6 +56,7 @@ def run_tests(
             measured = trainer.test(model, ckpt_path=path, **arguments)
         finally:
             trainer.loggers = loggers
+        print_results(f"test of {Path(path).name}", measured)
         values = {
             f"{Path(path).stem}/{name.removeprefix('test/')}": value
             for of_a_loader in measured

@@ -1,6 +1,7 @@
 """The command line: Lightning's commands from YAML recipes, with our defaults and one-line errors."""
 
 import sys
+import time
 from argparse import SUPPRESS
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lit_bottleneck.callbacks import PredictionWriter, ResumePoint, run_folder
+from lit_bottleneck.callbacks import PredictionWriter, ResumePoint
 from lit_bottleneck.callbacks.last_checkpoint import chosen_checkpoints
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import resume
@@ -29,6 +30,7 @@ from lit_bottleneck.cli.ranges import check_settings
 from lit_bottleneck.cli.restoring import Restoring
 from lit_bottleneck.cli.run_owner import RunOwner
 from lit_bottleneck.cli.stopping import KeepSignals, know_trainer
+from lit_bottleneck.cli.terminal import closing_lines, leave_out_what_tells_nothing, print_results
 from lit_bottleneck.cli.trainer_checks import check_callbacks, check_processors, check_trainer
 from lit_bottleneck.models.disagreements import check_weights, warn_of_arguments
 from lit_bottleneck.models.stored_arguments import StoredArguments
@@ -45,6 +47,8 @@ class BottleneckCLI(LightningCLI):
         keep_freed_memory()
         self._stopped_run = stopped_run
         self._stored_arguments: dict[str, Any] = {}
+        self._seconds: float | None = None
+        leave_out_what_tells_nothing()
         words = sys.argv[1:] if args is None else args
         self._first_word = words[0] if isinstance(words, list) and words else None
         self._owner, self._overwrites = RunOwner(), False
@@ -151,7 +155,19 @@ class BottleneckCLI(LightningCLI):
     def fit(self, **arguments: Any) -> None:
         """Train, unless a resumed run is trained."""
         if self._stopped_run is None or self._stopped_run.trained is None:
+            began = time.monotonic()
             self.trainer.fit(**arguments)
+            self._seconds = time.monotonic() - began
+
+    def validate(self, verbose: bool = True, **arguments: Any) -> None:
+        """Evaluate on the validation set, and print the results."""
+        results = self.trainer.validate(verbose=False, **arguments)
+        print_results("val", results if verbose else ())
+
+    def test(self, verbose: bool = True, **arguments: Any) -> None:
+        """Evaluate on the test set, and print the results."""
+        results = self.trainer.test(verbose=False, **arguments)
+        print_results("test", results if verbose else ())
 
     def before_validate(self) -> None:
         """Refuse to validate without data; keep what was logged."""
@@ -177,7 +193,7 @@ class BottleneckCLI(LightningCLI):
         for point in _resume_points(self.trainer):
             point.complete(self.trainer)
         if checkpoints and self.trainer.is_global_zero:
-            print(f"run folder: {run_folder(self.trainer)}\ncheckpoint: {checkpoints[0]}")
+            print(closing_lines(self, self._seconds, checkpoints[0]))
 
 
 def _resume_points(trainer: Trainer) -> list[ResumePoint]:
