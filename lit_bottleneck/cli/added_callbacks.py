@@ -9,6 +9,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lit_bottleneck.callbacks import ProgressBar, RandomStates, ResumePoint
 from lit_bottleneck.callbacks.last_checkpoint import LastCheckpoint
+from lit_bottleneck.cli.optimizer_checks import OptimizerChecks
 from lit_bottleneck.cli.trainer_checks import SettingChecks
 
 
@@ -20,7 +21,11 @@ def added_callbacks(trainer: Any, callbacks: Sequence[Callback], data: Any) -> l
         callbacks: its callbacks.
         data: the datamodule, or None.
     """
-    wanted: list[tuple[type[Callback], type[Callback]]] = [(RandomStates, RandomStates), (SettingChecks, SettingChecks)]
+    wanted: list[tuple[type[Callback], type[Callback]]] = [
+        (RandomStates, RandomStates),
+        (SettingChecks, SettingChecks),
+        (OptimizerChecks, OptimizerChecks),
+    ]
     if trainer.get("enable_progress_bar") is not False and not trainer.get("barebones"):
         wanted.append((LightningProgressBar, ProgressBar))
     is_saved = trainer.get("enable_checkpointing") is not False

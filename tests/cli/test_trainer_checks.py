@@ -9,7 +9,7 @@ from lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lit_bottleneck.cli import BottleneckCLI
+from lit_bottleneck.cli import BottleneckCLI, main
 from tests.cli.commands import refusal
 
 CALLBACK = "--trainer.callbacks+=lightning.pytorch.callbacks."
@@ -25,10 +25,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Line(LightningModule):
     """A model with one layer of a kind, an optimizer, and a schedule by epochs or steps."""
 
-    def __init__(self, sparse: bool = False, optimizer: str = "SGD", total_steps: int = 0, by: str = "epoch") -> None:
+    def __init__(
+        self, sparse: bool = False, optimizer: str = "SGD", total_steps: int = 0, by: str = "epoch", groups: int = 1
+    ) -> None:
         super().__init__()
         self.layer: nn.Module = nn.Embedding(2, 1, sparse=True) if sparse else nn.Linear(3, 1)
-        self.optimizer, self.total_steps, self.by = optimizer, total_steps, by
+        self.optimizer, self.total_steps, self.by, self.groups = optimizer, total_steps, by, groups
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         x = batch.long() if isinstance(self.layer, nn.Embedding) else batch
@@ -39,7 +41,9 @@ class Line(LightningModule):
         self.log("val/loss", batch.mean())
 
     def configure_optimizers(self) -> Any:
-        optimizer = getattr(torch.optim, self.optimizer)(self.parameters(), lr=0.1)
+        weights = list(self.parameters())
+        groups = [{"params": weights}] if self.groups == 1 else [{"params": [weight]} for weight in weights]
+        optimizer = getattr(torch.optim, self.optimizer)(groups, lr=0.1)
         if not self.total_steps:
             return optimizer
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=self.total_steps)
@@ -92,6 +96,17 @@ def test_what_fails_at_the_start_ends_in_one_line(
 ) -> None:
     assert words in refusal(fit(*options), capsys)
     assert not list(Path().rglob("checkpoints/**/*.ckpt"))
+
+
+def test_a_training_goes_on_with_the_optimizers_of_its_checkpoint_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    main(fit("--trainer.max_epochs=1"))
+    [path] = Path().rglob("checkpoints/*.ckpt")
+    go_on = f"--ckpt_path={path}"
+    said = refusal(fit("--model.optimizer=Adam", go_on), capsys)
+    assert "optimizer=Adam cannot go on from this checkpoint, which holds the state of SGD" in said
+    said = refusal(fit("--model.groups=2", go_on), capsys)
+    assert "the optimizers SGD have groups of 1 + 1 parameters, and their states in the checkpoint of 2" in said
+    main(fit(go_on))
 
 
 @pytest.mark.parametrize(
