@@ -43,8 +43,8 @@ class OptimizerChecks(Callback):
         if stored and stored != ours:
             names, here, there = _named(trainer.optimizers), _shown(ours), _shown(stored)
             raise ConfigurationError(
-                f"the optimizers {names} have groups of {here} parameters, and their states in the checkpoint of {there}: "
-                "set the optimizers of before, or begin a new training"
+                f"the optimizers {names} have groups of {here} parameters, and their states in the checkpoint of "
+                f"{there}: set the optimizers of before, or begin a new training"
             )
 
 
