@@ -159,7 +159,7 @@ def test_training_does_not_go_on_from_weights_alone(checkpoint: Path, capsys: py
         (["test", *config("vib_digits"), "--ckpt_path=best"], "ckpt_path"),
         (["predict", *config("vib_digits"), "--model.init_args.num_classes=5"], "num_classes"),
         (["train", *config("vib_digits")], "train"),
-        ([], "subcommand"),
+        ([], "COMMAND"),
         (["sample", "--ckpt_path", "x.ckpt", "--num=none"], "--num"),
         (["sample", "--ckpt_path", "x.ckpt", "--seed=-1"], "--seed"),
         (["sample", "--ckpt_path", "x.ckpt", "--value_range", "0", "inf"], "--value_range"),
