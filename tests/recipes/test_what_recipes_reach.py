@@ -91,3 +91,12 @@ def test_the_ring_is_covered_at_the_capacity(seed: int, tmp_path: Path, monkeypa
     assert measured["spread_max"] <= 1.5
     rates = logged("train/rate", "vdbgan_ring")
     assert statistics.mean(rates[-len(rates) // 5 :]) == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_policy_swings_up_a_pendulum_by_imitation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The expert's return is about -170; a policy that does nothing has about -1200."""
+    monkeypatch.chdir(tmp_path)
+    main(["fit", "--config", str(recipe_paths()["vail_pendulum"])])
+    assert logged("train/return", "vail_pendulum")[-1] > -260
+    rates = logged("train/rate", "vail_pendulum")
+    assert statistics.mean(rates[-len(rates) // 5 :]) == pytest.approx(0.5, rel=0.1)
