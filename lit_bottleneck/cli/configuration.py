@@ -17,6 +17,7 @@ from lit_bottleneck.callbacks import ResumePoint, run_folder
 from lit_bottleneck.callbacks.run_stage import mark_begun
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.messages import in_one_line
+from lit_bottleneck.cli.run_owner import is_kept
 from lit_bottleneck.training.whole_file import whole_file
 
 _UNWRITTEN = "Unable to serialize instance"  # what jsonargparse writes in the place of an object
@@ -38,7 +39,9 @@ class SaveConfig(SaveConfigCallback):
             self._text = written(self.parser, self.config)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that the run begins, and write the configuration, on the first process."""
+        """Note that the run begins, and write the configuration, on the first process, if it leaves anything."""
+        if not is_kept(trainer):
+            return
         if any(isinstance(callback, ResumePoint) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             mark_begun(trainer)
         super().setup(trainer, pl_module, "fit")

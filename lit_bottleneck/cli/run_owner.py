@@ -15,7 +15,7 @@ from lit_bottleneck.callbacks.run_stage import BEGUN, FILENAME, STAGE
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.logged_rows import DAMAGED, KEPT
 from lit_bottleneck.training.checkpoints import read_checkpoint
-from lit_bottleneck.training.folder_owner import FolderOwner, one_at_a_time, seconds_to_its_end
+from lit_bottleneck.training.folder_owner import FolderOwner, make_folder, one_at_a_time, seconds_to_its_end
 
 # What a run writes into its folder; whatever matches the first line makes the folder that of a run.
 _OF_A_RUN = ("config.yaml", "metrics.csv", KEPT, FILENAME, f".{FILENAME}", "checkpoints/*.ckpt")
@@ -53,10 +53,9 @@ class RunOwner(Callback):
         Raises:
             ConfigurationError: if another process owns the folder, or if it holds a run's files.
         """
-        checkpoints = [one for one in trainer.callbacks if isinstance(one, (Checkpoint, ResumePoint))]  # type: ignore[attr-defined]
-        keeps = trainer.loggers or (trains and checkpoints)
-        self._keeps = bool(keeps) and trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
-        self._trains, self._begins, self._overwrites = trains, begins, overwrites
+        keeps = is_kept(trainer) if trains else bool(trainer.loggers)
+        self._keeps = keeps and trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        self._trains, self._begins, self._overwrites = trains, begins, begins and overwrites
         if not self._keeps:
             return
         loggers = [logger for logger in trainer.loggers if _is_local(getattr(logger, "root_dir", None))]
@@ -64,7 +63,7 @@ class RunOwner(Callback):
             for root in sorted({str(logger.root_dir) for logger in loggers}):
                 turns.enter_context(one_at_a_time(Path(root)))
             for folder in [logger.log_dir for logger in loggers]:  # known for all before one is made
-                Path(str(folder)).mkdir(parents=True, exist_ok=True)
+                make_folder(Path(str(folder)))
             self._own(trainer)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -95,14 +94,22 @@ class RunOwner(Callback):
         if self._owner is not None or not is_known or not _is_local(run_folder(trainer)):
             return
         folder = run_folder(trainer)
-        self._owner = FolderOwner(folder)
+        owner = FolderOwner(folder)
         _restore(folder)  # if a process was killed before its training began
-        if self._begins and self._overwrites:
-            _set_aside(folder)
-        elif self._begins and not _is_free(found := _files(folder, _OF_A_RUN)):
-            self._owner.release()
+        if self._overwrites or not self._begins or _is_free(found := _files(folder, _OF_A_RUN)):
+            self._owner = owner
+            if self._overwrites:
+                _set_aside(folder)
+        else:
+            owner.release()
             option = "--trainer.logger.init_args.version" if logger else "--trainer.default_root_dir"
             raise ConfigurationError(_ways_out(folder, [str(path.relative_to(folder)) for path in found], option))
+
+
+def is_kept(trainer: Trainer) -> bool:
+    """Return whether a training leaves metrics or checkpoints."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return bool(trainer.loggers) or any(isinstance(one, (Checkpoint, ResumePoint)) for one in callbacks)
 
 
 def _is_local(folder: Any) -> bool:

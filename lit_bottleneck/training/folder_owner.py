@@ -58,11 +58,8 @@ class FolderOwner:
     def __init__(self, folder: Path, patience: float = 0.0) -> None:
         self.folder = folder
         self._file = folder / FILENAME
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = _locked(self._file, patience)
-        except OSError as error:
-            raise ConfigurationError(f"{folder} cannot be written to: {error.strerror}") from error
+        make_folder(folder)
+        descriptor = _locked(self._file, patience)
         if descriptor is None:
             raise FolderInUseError(f"{folder} is in use by {_named(_read(self._file))}: wait for its end")
         self._descriptor = descriptor
@@ -129,11 +126,8 @@ def one_at_a_time(folder: Path, patience: float = 60.0) -> Iterator[None]:
         ConfigurationError: if the folder cannot be written to, or another process stays within the block.
     """
     file = folder / ".turn"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _locked(file, patience)
-    except OSError as error:
-        raise ConfigurationError(f"{folder} cannot be written to: {error.strerror}") from error
+    make_folder(folder)
+    descriptor = _locked(file, patience)
     if descriptor is None:
         raise ConfigurationError(f"{file} is locked by another process for more than {patience:.0f} s")
     try:
@@ -143,11 +137,30 @@ def one_at_a_time(folder: Path, patience: float = 60.0) -> Iterator[None]:
         _unlock(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, if it is not there.
+
+    Raises:
+        ConfigurationError: if it cannot be made.
+    """
+    with _written_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _written_to(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(f"{folder} cannot be written to: {error.strerror}") from error
+
+
 def _locked(file: Path, patience: float) -> int | None:
     """Return a descriptor with the lock on a file; None if another process has it all the time."""
     until = time.monotonic() + patience
     while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        with _written_to(file.parent):
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         _held.add(descriptor)
         if _is_locked(descriptor, file) and _is_still_there(descriptor, file):
             return descriptor

@@ -113,6 +113,22 @@ def test_without_a_logger_the_current_folder_is_that_of_the_run(capsys: pytest.C
     assert Path("other/checkpoints/best.ckpt").exists()
 
 
+def test_a_training_that_keeps_nothing_owns_nothing_and_writes_nothing(folder: Path) -> None:
+    files = [f"--config={recipe_paths()[name]}" for name in ("vib_digits", "trainer/smoke")]
+    with FolderOwner(folder):
+        before = set(folder.iterdir())
+        main(
+            [
+                "fit",
+                *files,
+                "--trainer.callbacks=null",
+                "--trainer.logger=false",
+                "--trainer.enable_checkpointing=false",
+            ]
+        )
+        assert set(folder.iterdir()) == before
+
+
 @pytest.mark.parametrize("logger", ["CSVLogger", pytest.param("TensorBoardLogger", marks=pytest.mark.slow)])
 def test_runs_that_begin_at_once_have_folders_of_their_own(logger: str, folder: Path) -> None:
     command = fit(f"--trainer.logger=lightning.pytorch.loggers.{logger}", "--trainer.logger.save_dir=runs")
