@@ -24,7 +24,7 @@ from lit_bottleneck.functional import InterpolationMode
 from lit_bottleneck.models.base import evaluating
 from lit_bottleneck.training.whole_file import whole_file
 
-_SMALLEST_TILE = 48  # pixels; smaller images are magnified
+SMALLEST_TILE = 48  # pixels; smaller images are magnified
 _REACH = 3.0  # of a traversal, in standard deviations of the prior
 _NUM_POINTS = 2000  # of a scatter plot
 _SEED = 0  # of the noise: the same in every epoch, so that pictures can be compared
@@ -157,7 +157,7 @@ def image_grid(rows: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> I
     """
     low, high = value_range
     images = ((rows.flatten(0, 1).float().cpu() - low) / (high - low)).clamp(0, 1)
-    magnification = math.ceil(_SMALLEST_TILE / min(images.shape[-2:]))
+    magnification = math.ceil(SMALLEST_TILE / min(images.shape[-2:]))
     images = images.repeat_interleave(magnification, -2).repeat_interleave(magnification, -1)
     grid = make_grid(images, nrow=rows.shape[1], pad_value=0.5)
     return cast(Image, to_pil_image(grid.mul(255).round().to(torch.uint8)))  # of floats it drops the fraction

@@ -9,7 +9,7 @@ import torch
 from PIL.Image import Image, registered_extensions
 from torch import Tensor
 
-from lit_bottleneck.callbacks.pictures import image_grid, point_plot
+from lit_bottleneck.callbacks.pictures import SMALLEST_TILE, image_grid, point_plot
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import home
 from lit_bottleneck.cli.errors import REFUSALS, argument_errors
@@ -18,6 +18,8 @@ from lit_bottleneck.training.whole_file import whole_file
 
 _DESCRIPTION = "Draw samples from a trained model (a VAE or a GAN) into one picture."
 _RANGE_HELP = "pixel values of the training data (default: the range of the model's generator if it has one, else 0 1)"
+
+_MOST_PIXELS = 2**27  # about what viewers, and Pillow without a warning, open
 
 
 def main(args: Sequence[str]) -> None:
@@ -29,6 +31,8 @@ def main(args: Sequence[str]) -> None:
         model = load_model(arguments.ckpt_path)
     if not hasattr(model, "sample"):
         parser.error(f"argument --ckpt_path: must hold a model with sample(); got a {type(model).__name__}")
+    with argument_errors(parser, "--num", ConfigurationError):
+        _check_size(arguments.num, model.sample(1))  # type: ignore[operator]
     torch.manual_seed(arguments.seed)
     samples = model.sample(arguments.num)  # type: ignore[operator]
     value_range = arguments.value_range or getattr(model, "value_range", None) or (0.0, 1.0)
@@ -63,6 +67,22 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
     black, white = arguments.value_range or (0.0, 1.0)
     if not black < white or math.isinf(white - black):
         parser.error(f"argument --value_range: black must be less than white; got {arguments.value_range}")
+
+
+def _check_size(num: int, sample: Tensor) -> None:
+    """Refuse a picture that no memory holds, before it is drawn.
+
+    Args:
+        num: the number of samples.
+        sample: one of them, ``(1, ...)``.
+
+    Raises:
+        ConfigurationError: with the largest number.
+    """
+    height, width = sample.shape[-2:] if sample.dim() == 4 else (0, 0)
+    most = _MOST_PIXELS // (max(height, SMALLEST_TILE) * max(width, SMALLEST_TILE))
+    if num > most:
+        raise ConfigurationError(f"must be at most {most}, for a picture of {_MOST_PIXELS} pixels; got {num}")
 
 
 def _picture(samples: Tensor, columns: int | None, value_range: tuple[float, float]) -> Image:

@@ -12,6 +12,7 @@ from lit_bottleneck.cli import main
 from lit_bottleneck.networks import MLP, MLPDecoder
 from tests import quiet
 from tests.cli.commands import refusal, trained
+from tests.full_disk import no_file_longer_than
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +48,26 @@ def test_bad_arguments_are_named(checkpoint: Path, tmp_path: Path, capsys: pytes
     assert "nowhere.ckpt" in refusal(["sample", "--ckpt_path", "nowhere.ckpt"], capsys)
     sample = ["sample", "--ckpt_path", str(checkpoint)]
     assert "--num: must be at least 1; got 0" in refusal([*sample, "--num", "0"], capsys)
+    too_many = refusal([*sample, "--num", "1000000000000"], capsys)
+    assert "--num: must be at most 58254, for a picture of 134217728 pixels; got 1000000000000" in too_many
     assert "--value_range: black must be less than white" in refusal([*sample, "--value_range", "1", "0"], capsys)
     text = tmp_path / "text.ckpt"
     text.write_text("no checkpoint")
     assert "--ckpt_path" in refusal(["sample", "--ckpt_path", str(text)], capsys)
+
+
+def test_a_full_disk_keeps_the_old_picture(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, full = tmp_path / "old.png", tmp_path / "full.png"
+    out.write_text("old")
+    full.symlink_to("/dev/full")
+    sample = ["sample", "--ckpt_path", str(checkpoint), "--out"]
+    with no_file_longer_than(100):
+        assert f"--out: [Errno 27] File too large: '{out}'" in refusal([*sample, str(out)], capsys)
+    assert "--out: [Errno 28] No space left on device" in refusal([*sample, str(full)], capsys)
+    assert out.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full.png", "old.png"]
 
 
 def test_a_checkpoint_from_python_is_refused_with_the_way_out(
