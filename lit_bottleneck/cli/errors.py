@@ -7,9 +7,10 @@ All other errors keep their traceback.
 """
 
 import argparse
+import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from lit_bottleneck.callbacks.run import run_folder
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.home import expand
 from lit_bottleneck.cli.library_errors import library_errors
@@ -35,6 +37,7 @@ REFUSALS = (ValueError, ImportError, *PATH_ERRORS, MisconfigurationException)
 _TRACEBACK = "LIT_BOTTLENECK_TRACEBACK"
 _HINT = f" ({_TRACEBACK}=1 shows the traceback)"
 _STATUS = 2  # the exit status of parsers
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _PATIENCE = 10.0  # seconds that other processes wait for the first one
 
 
@@ -208,7 +211,10 @@ def argument_errors(parser: argparse.ArgumentParser, argument: str, *kinds: type
 
 @contextmanager
 def exit_on_configuration_errors(cli: LightningCLI) -> Iterator[None]:
-    """End the command with exit status 2 and one line at an error of the configuration."""
+    """End the command with exit status 2 and one line at an error of the configuration; name the folder of a full disk.
+
+    The processes that this one started end with it, and an error of theirs alone is one of the command.
+    """
     try:
         with library_errors():
             yield
@@ -216,18 +222,38 @@ def exit_on_configuration_errors(cli: LightningCLI) -> Iterator[None]:
         _refuse(cli, error)
     except Exception as error:
         trainer = getattr(cli, "trainer", None)
-        if isinstance(error, RuntimeError):  # perhaps a broken connection to a process that met such an error
-            processes = [] if trainer is None else take_processes(trainer)
-            with suppress(TimeoutExpired):
-                if any([process.wait(_PATIENCE) == _STATUS for process in processes]):
-                    raise SystemExit(_STATUS) from None  # which printed its error
+        statuses = [] if trainer is None else _end(take_processes(trainer))
+        if isinstance(error, RuntimeError) and _STATUS in statuses:  # it broke the connection, and printed its error
+            raise SystemExit(_STATUS) from None
         path = being_restored(trainer)
         if path is not None and not isinstance(error, OSError):
             reason = f"{path} cannot be restored: {type(error).__name__}: {error}"
             refusal = ConfigurationError(f"--ckpt_path: {reason}")
             refusal.__cause__ = error
             _refuse(cli, refusal)
+        if (
+            isinstance(error, OSError)
+            and error.filename is None
+            and error.errno in _OF_THE_DISK
+            and trainer is not None
+        ):
+            error.filename = str(run_folder(trainer))  # most of what is written is there
         raise
+    trainer = getattr(cli, "trainer", None)
+    statuses = [] if trainer is None else _end(take_processes(trainer), patience=60)
+    if any(statuses):
+        raise SystemExit(max(*statuses, 1))
+
+
+def _end(processes: Sequence[Popen[bytes]], patience: float = _PATIENCE) -> list[int]:
+    """Wait until processes have ended, kill those that do not, and return their exit statuses."""
+    until = time.monotonic() + patience
+    for process in processes:
+        try:
+            process.wait(max(0.0, until - time.monotonic()))
+        except TimeoutExpired:
+            process.kill()
+    return [process.wait() for process in processes]
 
 
 def _refuse(cli: LightningCLI, error: Exception) -> NoReturn:

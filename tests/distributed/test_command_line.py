@@ -1,6 +1,8 @@
 """Recipes on two processes, started by Lightning, as by torchrun and as by SLURM; stopped and resumed."""
 
+import errno
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -145,3 +147,43 @@ def test_two_processes_that_are_ended_resume_as_one_run(tmp_path: Path) -> None:
     assert_same(checkpoints(stopped / run), checkpoints(alone / run))
     first, second = sorted((stopped / "wandb_runs" / "wandb").glob("offline-run-*"))  # written by one process
     assert first.name.split("-")[-1] == second.name.split("-")[-1]  # the id of the run
+
+
+class FailsAlone(Callback):
+    """Fill the disk of one process, in training or when it writes its predictions."""
+
+    def __init__(self, rank: int, hook: str) -> None:
+        setattr(self, hook, self.fail)
+        self.rank = rank
+
+    def fail(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_rank == self.rank:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def failing(rank: int, hook: str) -> list[str]:
+    return [
+        f"--trainer.callbacks+={__name__}.FailsAlone",
+        f"--trainer.callbacks.init_args.rank={rank}",
+        f"--trainer.callbacks.init_args.hook={hook}",
+    ]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_error_of_one_process_ends_the_other(rank: int, tmp_path: Path) -> None:
+    settings = arguments("vib_digits", "trainer/ddp", *failing(rank, "on_train_batch_end"))
+    launch(settings, tmp_path, as_torchrun_does, codes=(1, 1))
+    log = (tmp_path / "log.txt").read_text()
+    assert re.search(r"OSError: \[Errno 28\] No space left on device: '.*vib_digits.*'", log)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rank", "hook"), [(0, "on_train_batch_end"), (1, "on_test_end")])
+def test_the_error_of_a_process_that_lightning_started_is_one_of_the_command(
+    rank: int, hook: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.txt"
+    process = start(arguments("vib_digits", "trainer/ddp", *failing(rank, hook)), log, QUIET, tmp_path)
+    process.join(PATIENCE)
+    assert process.exitcode == 1, log.read_text()[-3000:]
+    assert "No space left on device: '" in log.read_text()
