@@ -169,7 +169,7 @@ def failing(rank: int, hook: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_the_error_of_one_process_ends_the_other(rank: int, tmp_path: Path) -> None:
     settings = arguments("vib_digits", "trainer/ddp", *failing(rank, "on_train_batch_end"))
     launch(settings, tmp_path, as_torchrun_does, codes=(1, 1))
