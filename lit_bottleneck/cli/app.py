@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -32,6 +31,7 @@ from lit_bottleneck.cli.run_owner import RunOwner
 from lit_bottleneck.cli.stopping import KeepSignals, know_trainer
 from lit_bottleneck.cli.terminal import closing_lines, leave_out_what_tells_nothing, print_results
 from lit_bottleneck.cli.trainer_checks import check_callbacks, check_processors, check_trainer
+from lit_bottleneck.cli.yaml_files import load_yaml
 from lit_bottleneck.models.disagreements import check_weights, warn_of_arguments
 from lit_bottleneck.models.stored_arguments import StoredArguments
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO, check_checkpoint
@@ -228,6 +228,6 @@ def fit_configuration(arguments: Sequence[str]) -> dict[str, Any]:
     try:
         _Configuring(["fit", *arguments])
     except _Parsed as parsed:
-        configuration: dict[str, Any] = yaml.safe_load(str(parsed))
+        configuration: dict[str, Any] = load_yaml(str(parsed))
         return configuration
     raise AssertionError("unreachable")

@@ -18,6 +18,7 @@ from lit_bottleneck.callbacks.run_stage import mark_begun
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.messages import in_one_line
 from lit_bottleneck.cli.run_owner import is_kept
+from lit_bottleneck.cli.yaml_files import dump_yaml, load_yaml
 from lit_bottleneck.training.whole_file import whole_file
 
 _UNWRITTEN = "Unable to serialize instance"  # what jsonargparse writes in the place of an object
@@ -49,10 +50,10 @@ class SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the configuration to the run's folder, and to wandb."""
         with whole_file(run_folder(trainer) / self.config_filename) as file:
-            file.write_text(self._text)
+            file.write_text(self._text, encoding="utf-8")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.experiment.config.update({"cli": yaml.safe_load(self._text)}, allow_val_change=True)
+                logger.experiment.config.update({"cli": load_yaml(self._text)}, allow_val_change=True)
 
 
 def written(parser: LightningArgumentParser, config: Namespace) -> str:
@@ -67,9 +68,8 @@ def written(parser: LightningArgumentParser, config: Namespace) -> str:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=f"(?s).*{_UNWRITTEN}")
-            text: str = parser.dump(config, skip_none=False, skip_check=True)
-        if _UNWRITTEN in text:
-            text = yaml.safe_dump(_without_objects(yaml.safe_load(text), config), sort_keys=False, allow_unicode=True)
+            dumped = load_yaml(parser.dump(config, skip_none=False, skip_check=True))
+        text = dump_yaml(_without_objects(dumped, config))
         again = parser.parse_string(text)
     except (ArgumentError, ValueError, TypeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"config.yaml cannot hold this configuration: {in_one_line(str(error))}") from error
@@ -86,14 +86,14 @@ def _without_objects(tree: Any, given: Any) -> Any:
 
     It says so of words too, for an argument that may be a function or the name of one: they are kept.
     """
-    if isinstance(tree, list) and isinstance(given, (list, tuple)):
+    if isinstance(tree, list) and isinstance(given, (list, tuple)) and len(tree) == len(given):
         return [_without_objects(item, one) for item, one in zip(tree, given, strict=True)]
     if not isinstance(tree, dict):
-        return given if isinstance(given, str) else tree
+        return given if type(given) is str else tree
     kept = {}
     for key, value in tree.items():
         one = given.get(key) if isinstance(given, (Namespace, dict)) else None
-        if isinstance(one, str) or not (isinstance(value, str) and value.startswith(_UNWRITTEN)):
+        if type(one) is str or not (isinstance(value, str) and value.startswith(_UNWRITTEN)):
             kept[key] = _without_objects(value, one)
     return kept
 

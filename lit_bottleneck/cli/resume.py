@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from lightning import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_info
 
@@ -18,7 +17,7 @@ from lit_bottleneck.cli import home
 from lit_bottleneck.cli.logged_rows import logged_until
 from lit_bottleneck.cli.newest_checkpoint import newest_checkpoint
 from lit_bottleneck.cli.recipes import as_list
-from lit_bottleneck.cli.yaml_files import read_yaml
+from lit_bottleneck.cli.yaml_files import dump_yaml, read_yaml
 from lit_bottleneck.training.checkpoints import read_checkpoint
 
 _CONFIGURATION = "config.yaml"
@@ -70,7 +69,7 @@ def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) ->
         parser.error(f"argument FOLDER: {arguments.folder} holds no {FILENAME} of a training ({found})")
     run = run._replace(written_at=run.start.stat().st_mtime_ns)
     from_checkpoint = [] if STAGE in content else ["--ckpt_path", str(run.start)]
-    fit(["fit", "--config", yaml.safe_dump(configuration), *from_checkpoint, *settings], run)
+    fit(["fit", "--config", dump_yaml(configuration), *from_checkpoint, *settings], run)
 
 
 def _stopped_run(folder: Path) -> tuple[StoppedRun, dict[str, Any]]:

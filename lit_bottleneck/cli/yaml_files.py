@@ -1,5 +1,6 @@
 """YAML in which no key is given twice, and files of it that are read with what is wrong with them."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,15 @@ MODE = "yaml_once"  # of a parser: YAML without repeated keys
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MERGE = "tag:yaml.org,2002:merge"
 _DEEPEST = 100  # levels
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Quotes words such as 1e-3, which jsonargparse reads as numbers and YAML 1.1 does not."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*\.?|\.\d)[\d_]*([eE][-+]?\d+)?$"), list("-+.0123456789")
+)
 
 
 class RepeatedKey(BaseException):
@@ -36,6 +46,16 @@ def read_yaml(path: Path) -> Any:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # such as a date in month 13
         raise ConfigurationError(f"{path} is no YAML file: {error}") from error
+
+
+def load_yaml(text: str) -> Any:
+    """Return the plain collections of YAML that a program wrote."""
+    return yaml.load(text, Loader=_LOADER)  # noqa: S506  (a safe loader)
+
+
+def dump_yaml(tree: Any) -> str:
+    """Return plain collections as YAML, which jsonargparse reads as what they are."""
+    return str(yaml.dump(tree, Dumper=_Dumper, default_flow_style=False, sort_keys=False, allow_unicode=True))
 
 
 def _load(text: str) -> Any:

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonargparse import get_loader
 from jsonargparse.typing import register_type
 from lightning.pytorch.callbacks import Callback
 
 from lit_bottleneck.cli import fit_configuration, main
 from lit_bottleneck.cli.recipes import recipe_paths
+from lit_bottleneck.cli.yaml_files import dump_yaml
 from tests.cli.commands import refusal
 
 PATHS = recipe_paths()
@@ -58,12 +60,28 @@ def test_what_is_written_is_read_as_the_same() -> None:
         f"--trainer.callbacks+={__name__}.WithDefaults",
     ]
     configuration = fit_configuration([*SMOKE, *options])
-    text = yaml.safe_dump(configuration)
+    text = dump_yaml(configuration)
     assert "Unable to serialize" not in text
     assert configuration["trainer"]["callbacks"][1]["init_args"]["device"] == "cpu"
     assert configuration["trainer"]["callbacks"][2]["init_args"]["interval"] == "step"
     assert configuration["trainer"]["callbacks"][-1]["init_args"] == {"beta": 0.001}
     assert fit_configuration(["--config", text]) == configuration
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["1e-3", "1e3", "-2E+4", "1_000", "0x10", "12:30:00", "2026-01-01", "true", "yes", ".nan", "1.", "é", "- a", "%"],
+)
+def test_words_that_look_like_something_else_stay_words(word: str) -> None:
+    for value in (word, f"{word} ", [word], {word: word}):
+        assert yaml.safe_load(dump_yaml(value)) == value
+        assert get_loader("yaml")(dump_yaml({"key": value})) == {"key": value}
+
+
+def test_a_name_that_looks_like_a_number_stays_a_name() -> None:
+    configuration = fit_configuration([*SMOKE, "--trainer.logger.init_args.name=1e-3"])
+    assert configuration["trainer"]["logger"]["init_args"]["name"] == "1e-3"
+    assert fit_configuration(["--config", dump_yaml(configuration)]) == configuration
 
 
 def test_what_is_read_as_something_else_is_refused_by_name_before_training(capsys: pytest.CaptureFixture[str]) -> None:

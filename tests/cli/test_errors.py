@@ -146,7 +146,7 @@ def test_a_bug_of_the_library_is_not_the_users_mistake(
 
 
 def test_a_full_disk_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_space(self: Path, text: str) -> None:
+    def no_space(self: Path, text: str, encoding: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(self))
 
     monkeypatch.setattr(Path, "write_text", no_space)

@@ -15,6 +15,7 @@ from lit_bottleneck.callbacks.run_stage import FILENAME as RESUME_POINT
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.compare.arms import Arm
 from lit_bottleneck.cli.recipes import as_list
+from lit_bottleneck.cli.yaml_files import dump_yaml
 from lit_bottleneck.training.folder_owner import FILENAME as OWNER
 from lit_bottleneck.training.folder_owner import FolderInUseError, FolderOwner, seconds_to_its_end
 from lit_bottleneck.training.whole_file import whole_file
@@ -102,7 +103,7 @@ class Run:
             elif path.name != OWNER:
                 path.unlink()
         with whole_file(self.configuration_file) as file:
-            file.write_text(yaml.safe_dump(self.configuration, sort_keys=False))
+            file.write_text(dump_yaml(self.configuration), encoding="utf-8")
 
     def finish(self, seconds: float) -> None:
         """Mark the run as finished, by a file that appears whole or not at all."""
