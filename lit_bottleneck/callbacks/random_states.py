@@ -46,7 +46,8 @@ class RandomStates(Callback):
 
     An epoch that a time limit (``Timer``, ``max_time``) cuts is not validated, and the hooks of its end are not called.
 
-    Not restored: random numbers of loader workers that live longer than an epoch (``persistent_workers=True``). Not in
+    Not restored: random numbers of loader workers that live longer than an epoch (``persistent_workers=True``), and a
+    loader that depends on the epoch but is not made anew in each (``reload_dataloaders_every_n_epochs`` above 1). Not in
     a checkpoint either: accumulated gradients, a validation or what follows it at the end of an epoch, what a callback
     with ``is_under_way(trainer)`` says it holds (``SampleQuality``). A checkpoint written at such a moment is marked;
     that of ``ResumePoint`` never is.

@@ -44,7 +44,7 @@ class StoppedRun(NamedTuple):
 
 
 def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) -> None:
-    """Continue a run from its newest checkpoint, or from its beginning if there is none yet; or only test it.
+    """Continue a run from its resume point, or from its beginning if there is none yet; or only test it.
 
     Args:
         args: the command's arguments.
@@ -52,7 +52,7 @@ def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) ->
     """
     parser = argparse.ArgumentParser(
         "lit-bottleneck resume",
-        description="Continue an interrupted run from the newest checkpoint in its folder, as if it had not been "
+        description="Continue an interrupted run from the resume point in its folder, as if it had not been "
         "interrupted; where the training has come to its end, only test it. Options of fit after the folder override "
         "the run's configuration, this time only. Call it from the folder in which the run was started.",
     )

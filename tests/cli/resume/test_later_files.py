@@ -76,6 +76,10 @@ def test_the_same_files(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     light_fuse()
     with pytest.raises(InterruptedError):
         main(arguments)
+    if case == "between two":  # once more, at the same moment
+        light_fuse()
+        with pytest.raises(InterruptedError):
+            resume()
     mine = RUN / "checkpoints" / "mine.ckpt"
     shutil.copy(next((RUN / "checkpoints").glob("*.ckpt")), mine)  # a user's own, newer than the resume point
     resume()
