@@ -32,11 +32,10 @@ RUNS = 20  # of each model
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "epochs"), [("vib_digits", 12), ("vae_digits", 10), ("vdbgan_digits", 4)])
-def test_killed_at_any_moment(recipe: str, epochs: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", ["vib_digits", "vae_digits", "vdbgan_digits"])
+def test_killed_at_any_moment(recipe: str, tmp_path: Path) -> None:
     """Each run is killed at a random moment of the whole command, and half of them once more when they go on."""
-    all_batches = [f"--trainer.limit_{stage}_batches=1.0" for stage in ("train", "test")]
-    settings = [f"--trainer.max_epochs={epochs}", *all_batches]
+    settings = ["--trainer.max_epochs=3", "--trainer.limit_train_batches=8"]
     moments = random.Random(0)
     seconds = float("inf")
     for name in ("first", "alone"):  # the first waits for the server, too
