@@ -44,13 +44,27 @@ def _run(arguments: list[str], log: Path, environment: Mapping[str, str], folder
     os.environ |= environment
     os.chdir(folder)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which is ignored if the tests run under nohup
+    handle_signals_by_default()
     import lit_bottleneck.__main__ as command
 
     # As in ``python -m lit_bottleneck``: Lightning starts further processes by the name of this module.
     sys.modules["__main__"] = command
     sys.argv = ["lit-bottleneck", *arguments]
     command.main()
+
+
+def handle_signals_by_default() -> dict[signal.Signals, Any]:
+    """Have signals end this process, also if the tests ignore them: under nohup, in the background of a script.
+
+    Returns:
+        The former handlers.
+    """
+    default = {
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+        signal.SIGINT: signal.default_int_handler,
+    }
+    return {number: signal.signal(number, handler) for number, handler in default.items()}
 
 
 def as_torchrun_does(rank: int, port: int) -> dict[str, str]:

@@ -25,11 +25,13 @@ def mark_begun(trainer: Trainer) -> None:
 
 def mark_trained(trainer: Trainer, path: Path) -> None:
     """Note, on all processes, that only the test is left, with what it and its rows depend on."""
+    fit_loop = trainer.fit_loop.state_dict()
+    fit_loop.pop("combined_loader", None)  # states of loaders, which may be anything
     content = {
         STAGE: TRAINED,
         "checkpoints": chosen_checkpoints(trainer),
         "global_step": trainer.global_step,
-        "fit_loop": trainer.fit_loop.state_dict(),
+        "fit_loop": fit_loop,
         LOGGED: logged(trainer),
         "random_states": states_of_processes(trainer),
     }

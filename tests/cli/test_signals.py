@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 
 from lit_bottleneck.cli.signals import ending_on_signals
+from tests.started import handle_signals_by_default
 
 NUMBERS = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
 FOREVER = 300  # seconds, after which a test fails
 
 
 @pytest.fixture(autouse=True)
-def _default_handler() -> Iterator[None]:
-    """Have SIGHUP end processes even if the tests run under ``nohup``."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _default_handlers() -> Iterator[None]:
+    former = handle_signals_by_default()
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in former.items():
+        signal.signal(number, handler)
 
 
 def send(number: int) -> None:

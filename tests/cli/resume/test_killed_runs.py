@@ -56,7 +56,7 @@ def test_killed_at_any_moment(recipe: str, tmp_path: Path) -> None:
                 assert status in (-signum, 128 + signum, 0), log.read_text()
                 if status == 0:  # it was faster; begin again
                     seconds = min(seconds, moment)
-                    folder = folder.with_name(f"{folder.name}_again")
+                    folder = folder / "again"
                     arguments = first = fit(recipe, folder, tmp_path / "fuse", *settings)
                     continue
                 kills -= 1

@@ -12,6 +12,7 @@ import pytest
 from lit_bottleneck.cli import main
 from tests.cli.commands import trained
 from tests.cli.resume.signalled import SignalAt, assert_equal, begun, fit
+from tests.started import handle_signals_by_default
 
 HUP, INT, TERM = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
 PICTURES = ["--trainer.callbacks+=lit_bottleneck.callbacks.Pictures", "--trainer.callbacks.every_n_epochs=1"]
@@ -23,11 +24,11 @@ def _no_arguments_of_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _default_handler() -> Iterator[None]:
-    """Have SIGHUP end processes even if the tests run under ``nohup``."""
-    before = signal.signal(HUP, signal.SIG_DFL)
+def _default_handlers() -> Iterator[None]:
+    former = handle_signals_by_default()
     yield
-    signal.signal(HUP, before)
+    for number, handler in former.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
