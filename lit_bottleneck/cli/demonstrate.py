@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lit_bottleneck.cli.errors import PATH_ERRORS, REFUSALS, argument_errors
+from lit_bottleneck.cli import home
+from lit_bottleneck.cli.errors import REFUSALS, argument_errors
 from lit_bottleneck.data.demonstrations import expert_from, record
 from lit_bottleneck.data.environments import make_environment
 
@@ -26,8 +27,7 @@ def main(args: Sequence[str]) -> None:
         environment = make_environment(arguments.environment)
     with argument_errors(parser, "--expert", *REFUSALS):
         episodes = record(environment, expert_from(arguments.expert), arguments.episodes, arguments.seed)
-    with argument_errors(parser, "--out", *PATH_ERRORS, FileExistsError):
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    with argument_errors(parser, "--out", OSError):
         episodes.save(arguments.out)
     returns = episodes.returns
     assert returns is not None  # noqa: S101  (they were recorded)
@@ -43,5 +43,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--expert", metavar="PATH", required=True, help=_EXPERT)
     add("--episodes", metavar="N", type=int, default=10, help="default: 10")
     add("--seed", type=int, default=0, help="seed of the episodes (default: 0)")
-    add("--out", metavar="FILE", type=Path, default=Path("demonstrations.npz"), help="default: demonstrations.npz")
+    add("--out", metavar="FILE", type=home.path, default=Path("demonstrations.npz"), help="default: demonstrations.npz")
     return parser

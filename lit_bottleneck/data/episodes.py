@@ -9,6 +9,7 @@ import numpy as np
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data.environments import Spaces
+from lit_bottleneck.training.whole_file import whole_file
 
 _ROUNDING = 1e-5  # of the width of a box
 _NUMBERS = "biuf"  # kinds of NumPy's dtypes
@@ -48,7 +49,8 @@ class Episodes(NamedTuple):
     def save(self, path: Path) -> None:
         """Write an ``.npz`` file of the arrays."""
         arrays = {name: value for name, value in self._asdict().items() if value is not None}
-        np.savez_compressed(path, **arrays)
+        with whole_file(path) as file:
+            np.savez_compressed(file, **arrays)
 
 
 def join(episodes: Sequence[Episodes]) -> Episodes:

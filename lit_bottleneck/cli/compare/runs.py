@@ -114,7 +114,8 @@ class Run:
         """Mark the run as failed, so that it is not resumed; not if another process writes there."""
         with suppress(FolderInUseError):
             owner = FolderOwner(self.folder)
-            (self.folder / _FAILED).write_text(json.dumps({"status": status}))
+            with whole_file(self.folder / _FAILED) as file:
+                file.write_text(json.dumps({"status": status}))
             owner.release()
 
     @property
