@@ -131,6 +131,15 @@ def stop(process: Any, after: float, signum: signal.Signals, sign: Path | None =
     return code
 
 
+def processes_of(folder: Path) -> list[bytes]:
+    """Return the command lines of all processes that name the folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            found.append(path.read_bytes())
+    return [words for words in found if bytes(folder) in words]
+
+
 def rows(folder: Path) -> list[dict[str, str]]:
     """Return what a run logged, row by row."""
     with (folder / "metrics.csv").open(newline="") as lines:

@@ -13,7 +13,7 @@ from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.training.folder_owner import FILENAME, FolderOwner
 from tests.cli.commands import refusal
 from tests.cli.resume.trainings import assert_same
-from tests.started import checkpoints, finish, rows, start, wait_for
+from tests.started import PATIENCE, checkpoints, finish, processes_of, rows, start, wait_for
 
 HOLD, SIGN = "hold", "trains"  # files in the current folder
 RUN = Path("runs/vib_digits/mine")
@@ -141,6 +141,24 @@ def test_runs_that_begin_at_once_have_folders_of_their_own(logger: str, folder: 
     runs = sorted(Path("runs").glob("*/*"))
     assert [run.name for run in runs] == ["version_0", "version_1"]
     assert all((run / "checkpoints/best.ckpt").exists() and (run / "config.yaml").exists() for run in runs)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
+def test_further_ranks_end_with_a_killed_first_one_and_the_run_is_free(folder: Path) -> None:
+    recipe = ["fit", f"--config={recipe_paths()['vib_digits']}", f"--trainer.logger.init_args.save_dir={folder}/runs"]
+    two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=100000"]
+    run = folder / "runs/vib_digits/version_0"
+    first = start([*recipe, *two], folder / "log.txt")
+    wait_for(run / "checkpoints", first)
+    assert processes_of(folder / "runs")
+    first.kill()
+    first.join()
+    until = time.monotonic() + PATIENCE
+    while processes_of(folder / "runs") and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not processes_of(folder / "runs")
+    finish(["resume", str(run), "--trainer.max_epochs=1"], folder / "log.txt")
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,16 @@
 """A run's configuration and folder."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.compare.arms import Arm
-from lit_bottleneck.cli.compare.runs import make_run
+from lit_bottleneck.cli.compare.runs import Run, make_run
 from lit_bottleneck.cli.recipes import as_list
+from lit_bottleneck.training.folder_owner import FolderInUseError, FolderOwner
 
 CSV = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "name": "x"}}
 WANDB = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"save_dir": "runs", "offline": True}}
@@ -90,3 +93,61 @@ def test_a_finished_run_of_other_settings_is_recognised(tmp_path: Path) -> None:
     reordered = dict(reversed(configured().items()))
     assert not make_run(Arm("a", ()), 0, reordered, tmp_path).belongs_to_another_comparison()
     assert make_run(Arm("a", ()), 0, other, tmp_path).belongs_to_another_comparison()
+
+
+def begun(run: Run, ended: bool, is_trained: bool) -> None:
+    """Leave in a run's folder what a training leaves that has come to its end, or was cut."""
+    run.prepare()
+    with suppress(KeyboardInterrupt), FolderOwner(run.folder):
+        (run.folder / "config.yaml").touch()
+        if not is_trained:
+            (run.folder / "resume.ckpt").touch()
+        if not ended:
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_was_cut_is_resumed_and_one_that_failed_begins_anew(tmp_path: Path) -> None:
+    run = make_run(Arm("a", ()), 0, configured(), tmp_path)
+    anew = ["fit", "--config", str(run.configuration_file)]
+    assert run.begin() == anew
+    begun(run, ended=False, is_trained=False)
+    assert not run.has_come_to_its_end
+    assert run.begin() == ["resume", str(run.folder)]
+    run.fail(1)
+    assert run.begin() == anew
+    assert not (run.folder / "resume.ckpt").exists()
+    assert not (run.folder / "failed.json").exists()
+
+
+def test_a_run_that_ended_after_its_comparison_was_killed_is_finished(tmp_path: Path) -> None:
+    run = make_run(Arm("a", ()), 0, configured(), tmp_path)
+    begun(run, ended=True, is_trained=True)
+    assert run.has_come_to_its_end
+    assert run.begin() is None
+    assert run.seconds == pytest.approx(0, abs=60)
+
+
+def test_a_run_into_whose_folder_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    run = make_run(Arm("a", ()), 0, configured(), tmp_path)
+    begun(run, ended=False, is_trained=False)
+    with FolderOwner(run.folder):
+        with pytest.raises(FolderInUseError, match="is in use by process"):
+            run.begin()
+        run.fail(2)
+    assert run.begin() == ["resume", str(run.folder)]
+
+
+def test_a_cut_run_of_other_settings_is_that_of_another_comparison(tmp_path: Path) -> None:
+    begun(make_run(Arm("a", ()), 0, configured(), tmp_path), ended=False, is_trained=False)
+    other = configured()
+    other["trainer"]["max_epochs"] = 4
+    assert make_run(Arm("a", ()), 0, other, tmp_path).belongs_to_another_comparison()
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    run = make_run(Arm("a", ()), 0, configured(), tmp_path)
+    run.prepare()
+    for text in ("", "{}", "[1]", '{"seconds": null}'):
+        (run.folder / "finished.json").write_text(text)
+        with pytest.raises(ConfigurationError, match=r"finished\.json is damaged: delete it"):
+            _ = run.seconds

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from lit_bottleneck.cli.recipes import recipe_paths
 from tests.cli.commands import refusal
-from tests.started import PATIENCE, start
+from tests.started import PATIENCE, processes_of, start
 
 OUT = Path("out")
 RUN = OUT / "all/seed_0"
@@ -36,15 +35,6 @@ def compare(folder: Path, epochs: int, out: Path = OUT) -> list[str]:
         str(folder / out),
     ]
     return [*recipe, f"--trainer.max_epochs={epochs}", "--trainer.log_every_n_steps=1"]
-
-
-def processes_of(folder: Path) -> list[bytes]:
-    """Return the command lines of all processes that name the folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has just ended
-            found.append(path.read_bytes())
-    return [words for words in found if bytes(folder) in words]
 
 
 def wait_for_epoch(process: Any) -> None:
