@@ -70,9 +70,9 @@ def test_a_second_one_is_refused_and_the_trainings_of_a_killed_one_end(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
-def test_the_same_command_goes_on_to_the_same_numbers(signum: signal.Signals, folder: Path) -> None:
-    epochs = 400
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGKILL"])
+def test_the_same_command_goes_on_to_the_same_numbers(name: str, folder: Path) -> None:
+    signum, epochs = signal.Signals[name], 200
     process = start(compare(folder, epochs), folder / "output.txt")
     wait_for_epoch(process)
     os.kill(process.pid, signum)
@@ -85,6 +85,6 @@ def test_the_same_command_goes_on_to_the_same_numbers(signum: signal.Signals, fo
         process.join()
         assert process.exitcode == 0, Path("output.txt").read_text()
     assert (RUN / "log.txt").read_text().count("resuming from") == 1
-    for name in ("values.csv", "table.md"):
-        assert (OUT / name).read_text() == Path("alone", name).read_text()
+    for file in ("values.csv", "table.md"):
+        assert (OUT / file).read_text() == Path("alone", file).read_text()
     assert (RUN / "metrics.csv").read_text() == Path("alone/all/seed_0/metrics.csv").read_text()
