@@ -24,7 +24,7 @@ from lit_bottleneck.callbacks.restarted_loops import (
     continues_epoch,
     end_restart,
 )
-from lit_bottleneck.callbacks.saved_checkpoints import remember, remembered
+from lit_bottleneck.callbacks.saved_checkpoints import forget_missing, remember, remembered
 from lit_bottleneck.callbacks.time_limit import TimeLimit
 
 _KEY, _SAVED = "random_states", "saved_checkpoints"
@@ -47,8 +47,8 @@ class RandomStates(Callback):
     An epoch that a time limit (``Timer``, ``max_time``) cuts is not validated, and the hooks of its end are not called.
 
     Not restored: random numbers of loader workers that live longer than an epoch (``persistent_workers=True``), and a
-    loader that depends on the epoch but is not made anew in each (``reload_dataloaders_every_n_epochs`` above 1). Not in
-    a checkpoint either: accumulated gradients, a validation or what follows it at the end of an epoch, what a callback
+    loader that depends on the epoch but is not made anew in each (``reload_dataloaders_every_n_epochs=2``). Not in a
+    checkpoint either: accumulated gradients, a validation or what follows it at the end of an epoch, what a callback
     with ``is_under_way(trainer)`` says it holds (``SampleQuality``). A checkpoint written at such a moment is marked;
     that of ``ResumePoint`` never is.
 
@@ -96,6 +96,7 @@ class RandomStates(Callback):
         if trainer.state.fn != TrainerFn.FITTING or is_of_a_finder:
             return
         remember(trainer, checkpoint.get(_SAVED, {}))
+        forget_missing(trainer, checkpoint.get("callbacks", {}))
         of_ranks = checkpoint.get(_KEY, [])
         self._loaded = of_ranks[trainer.global_rank] if len(of_ranks) == trainer.world_size else None
         if of_ranks and self._loaded is None:
