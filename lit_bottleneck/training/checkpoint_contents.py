@@ -21,6 +21,8 @@ _KINDS: dict[str, type] = {
     "loops": dict,
     "optimizer_states": list,
     "lr_schedulers": list,
+    "logger_versions": list,  # of the callbacks here
+    "logged": list,
 }
 _VERSION = re.compile(r"\d+(\.\d+)*[\w.+-]*")
 _COLLECTIONS = (dict, list, tuple, set, frozenset)

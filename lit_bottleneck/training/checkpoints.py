@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, read with what is wrong with them, and loaded as a model."""
 
+import errno
 import re
 import zipfile
 from argparse import ArgumentError
@@ -82,8 +83,10 @@ def read_checkpoint(path: str | Path, weights_only: bool = True, mapped: bool = 
         if is_zip:
             check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only, mmap=mapped and is_zip)
-    except OSError:
-        raise  # of the machine
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # which torch raises where it looks before the start of a short file
+            raise  # of the machine
+        raise ConfigurationError(f"{path} is no complete checkpoint: it is cut short") from error
     except Exception as error:  # torch's unpickler may raise anything at bytes that are no checkpoint
         reason = _reason(error)
         raise ConfigurationError(f"{path} is no complete checkpoint of tensors and plain values: {reason}") from error

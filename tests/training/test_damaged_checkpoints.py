@@ -87,3 +87,11 @@ def test_the_commands_refuse_them_in_one_line(kind: str, good: Path, capsys: pyt
 
 def test_a_checkpoint_of_before_is_still_read(good: Path) -> None:
     main(["test", *SETTINGS, f"--ckpt_path={good}", "--trainer.logger=false"])
+
+
+def test_a_file_that_is_cut_anywhere_is_refused(good: Path, tmp_path: Path) -> None:
+    whole, path = good.read_bytes(), tmp_path / "cut.ckpt"
+    for length in (0, 1, 3, 100, *range(1000, len(whole), len(whole) // 40), len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ConfigurationError, match=r"cut\.ckpt is no "):
+            read_checkpoint(path)
