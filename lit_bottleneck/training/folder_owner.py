@@ -83,6 +83,7 @@ class FolderOwner:
             if [*self.folder.iterdir()] == [self._file]:  # nothing was written
                 self._file.unlink()
         _unlock(self._descriptor)
+        self._descriptor = -1  # the number may be another file's soon
 
     def __enter__(self) -> "FolderOwner":
         return self

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import lock_descriptor
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.training import folder_owner
@@ -83,26 +84,19 @@ def test_an_owner_that_leaves_nothing_leaves_no_lock_either(tmp_path: Path) -> N
     assert [*(tmp_path / "new/folder").iterdir()] == []
 
 
-def own_in_turn(folder: Path, results: Any) -> None:
-    try:
-        owner = FolderOwner(folder, patience=60)
-        numbers = [int(path.name) for path in folder.parent.glob("[0-9]*")]
-        (folder.parent / str(max(numbers, default=0) + 1)).mkdir()
-        owner.release(ended=True)  # which deletes the file that others wait for
-        results.put(None)
-    except Exception as error:
-        results.put(str(error))
+def test_who_has_opened_a_file_that_is_deleted_takes_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two processes would hold locks on two files of one name."""
+    first = FolderOwner(tmp_path)
 
+    def lock_late(descriptor: int, blocking: bool) -> bool:
+        first.release(ended=True)  # which deletes the file
+        return lock_descriptor(descriptor, blocking=blocking)
 
-def test_who_waits_for_a_file_that_is_deleted_gets_the_next_one(tmp_path: Path) -> None:
-    results = FORKED.SimpleQueue()
-    owner = FolderOwner(tmp_path / "turns")
-    processes = [run_forked(own_in_turn, tmp_path / "turns", results) for _ in range(6)]
-    owner.release(ended=True)
-    assert [results.get() for _ in processes] == [None] * 6
-    for process in processes:
-        process.join()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "3", "4", "5", "6", "turns"]
+    monkeypatch.setattr(folder_owner, "lock_descriptor", lock_late)
+    with FolderOwner(tmp_path), pytest.raises(FolderInUseError):
+        FolderOwner(tmp_path)
 
 
 def test_a_turn_leaves_nothing(tmp_path: Path) -> None:
