@@ -78,7 +78,7 @@ def run(arguments: list[str], folder: Path) -> None:
 def stop_early(arguments: list[str], folder: Path) -> None:
     """Run a command until it is under way, and tell it to end."""
     process = start(arguments, folder / "stopped.txt", folder=folder)
-    code = stop(process, 0, signal.SIGTERM, sign=folder / "runs/vae_digits/stopped/resume.ckpt")
+    code = stop(process, 0, signal.SIGTERM, sign=folder / "runs/vae_digits/stopped/config.yaml")
     assert code == 128 + signal.SIGTERM, (folder / "stopped.txt").read_text()
 
 
