@@ -15,7 +15,7 @@ from lit_bottleneck.export.parts import deterministic_path, export_onnx, export_
 from lit_bottleneck.training.checkpoints import load_model
 from lit_bottleneck.training.whole_file import whole_file
 
-_PARTS = ("code", "logits", "prediction", "reconstruction", "decoder", "generator")
+_PARTS = ("code", "logits", "prediction", "reconstruction", "decoder", "generator", "reward")
 _DESCRIPTION = "Write a trained model's noise-free computation to a file that runs without this library."
 _OUT_HELP = "ends in .onnx, or in .pt2 for a program of torch.export"
 _PART_HELP = (

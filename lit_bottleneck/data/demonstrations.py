@@ -23,8 +23,8 @@ class Demonstrations:
         path: an ``.npz`` file, as ``lit-bottleneck demonstrate`` writes it: arrays ``observations`` and ``actions``,
             one episode after the other, and ``lengths`` of the episodes; perhaps ``next_observations`` and ``rewards``.
         minari: the name of a data set of Minari (``pip install minari``), which must be on this machine.
-        expert: a function of an observation that returns an action, or its import path; its episodes are recorded in
-            the environment.
+        expert: a function of an observation that returns an action (in a recipe its import path); its episodes are
+            recorded in the environment.
         episodes: how many to use (``expert``: to record). Default: all; 10 of an expert.
         seed: of an expert's episodes.
 
@@ -36,7 +36,7 @@ class Demonstrations:
         self,
         path: str | Path | None = None,
         minari: str | None = None,
-        expert: str | Expert | None = None,
+        expert: Expert | None = None,
         episodes: int | None = None,
         seed: int = 0,
     ) -> None:

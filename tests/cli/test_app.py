@@ -225,7 +225,18 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     shown = capsys.readouterr().out
-    for command in ("fit", "validate", "test", "predict", "recipes", "resume", "sample", "export", "compare"):
+    for command in (
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "recipes",
+        "resume",
+        "sample",
+        "export",
+        "compare",
+        "demonstrate",
+    ):
         assert command in shown
 
 
