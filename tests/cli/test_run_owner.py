@@ -104,13 +104,11 @@ def test_a_run_is_overwritten_only_if_asked_for_and_only_its_files(capsys: pytes
 
 
 def test_without_a_logger_the_current_folder_is_that_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
-    command = [word for word in fit("--trainer.logger=false") if "version" not in word]
+    command = [word for word in fit("--trainer.logger=false", "--trainer.max_epochs=1") if "version" not in word]
     main(command)
     before = Path("config.yaml").read_bytes()
     assert "another default_root_dir (--trainer.default_root_dir) keeps it" in refusal(command, capsys)
     assert Path("config.yaml").read_bytes() == before
-    main([*command, "--trainer.default_root_dir=other"])
-    assert Path("other/checkpoints/best.ckpt").exists()
 
 
 def test_a_training_that_keeps_nothing_owns_nothing_and_writes_nothing(folder: Path) -> None:
@@ -131,7 +129,8 @@ def test_a_training_that_keeps_nothing_owns_nothing_and_writes_nothing(folder: P
 
 @pytest.mark.parametrize("logger", ["CSVLogger", pytest.param("TensorBoardLogger", marks=pytest.mark.slow)])
 def test_runs_that_begin_at_once_have_folders_of_their_own(logger: str, folder: Path) -> None:
-    command = fit(f"--trainer.logger=lightning.pytorch.loggers.{logger}", "--trainer.logger.save_dir=runs")
+    loggers = [f"--trainer.logger=lightning.pytorch.loggers.{logger}", "--trainer.logger.save_dir=runs"]
+    command = fit(*loggers, "--trainer.max_epochs=1")
     command = [word for word in command if "version" not in word]
     processes = [start(command, folder / f"{number}.txt") for number in range(2)]
     for process in processes:
