@@ -14,6 +14,7 @@ MODE = "yaml_once"  # of a parser: YAML without repeated keys
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MERGE = "tag:yaml.org,2002:merge"
 _DEEPEST = 100  # levels
+_MOST = 10**6  # values, with those that aliases stand for
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
@@ -84,6 +85,17 @@ def _refuse_repeated(root: yaml.Node | None) -> None:
         if first is not None:
             raise RepeatedKey(f"line {line}: the key {key} is given twice, first in line {first}; keep one of them")
         lines[key, tag] = line
+    if root is not None and _size(root, {}) > _MOST:
+        raise yaml.YAMLError(f"its aliases stand for more than {_MOST} values")
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node has if every alias is written out: a few lines may stand for billions."""
+    if id(node) not in known:
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for one in inner for part in (one if isinstance(one, tuple) else (one,))]
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _keys(node: yaml.Node, place: str, seen: set[int], above: tuple[int, ...] = ()) -> Iterator[tuple[str, str, int]]:

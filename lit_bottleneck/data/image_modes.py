@@ -18,6 +18,7 @@ _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 _SCALED_TO_16_BITS = ("PNG", "PPM")  # formats whose mode I has 65535 as white
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF
 _WHITE_IS_ZERO = 0
+_DRAWINGS = ("EPS", "WMF")  # Pillow has other programs draw them, such as Ghostscript
 
 
 class Header(NamedTuple):
@@ -72,6 +73,8 @@ def _opened(path: str) -> Iterator[Image.Image]:
     try:
         # Given a path, Pillow maps plain TIFFs into memory, and garbles those that are stored on their side.
         with open(path, "rb") as file, Image.open(file) as image:
+            if image.format in _DRAWINGS:
+                raise ConfigurationError(f"{path} is not a readable image: {image.format} holds drawings, not pixels")
             yield image
     except (ConfigurationError, MemoryError):
         raise

@@ -73,10 +73,14 @@ def test_what_is_no_yaml_is_named(content: bytes, tmp_path: Path) -> None:
         read_yaml(tmp_path / "given.yaml")
 
 
-def test_aliases_of_aliases_are_read_once(tmp_path: Path) -> None:
+def test_aliases_that_stand_for_billions_of_values_are_refused(tmp_path: Path) -> None:
     levels = "".join(f"l{n}: &l{n} {{a: *l{n - 1}, b: *l{n - 1}}}\n" for n in range(1, 40))  # 2 ** 40 leaves
     (tmp_path / "given.yaml").write_text(f"l0: &l0 {{a: 1}}\n{levels}")
-    assert len(read_yaml(tmp_path / "given.yaml")) == 40
+    with pytest.raises(ConfigurationError, match="its aliases stand for more than 1000000 values"):
+        read_yaml(tmp_path / "given.yaml")
+    few = "".join(f"l{n}: &l{n} {{a: *l{n - 1}, b: *l{n - 1}}}\n" for n in range(1, 10))
+    (tmp_path / "given.yaml").write_text(f"l0: &l0 {{a: 1}}\n{few}")
+    assert len(read_yaml(tmp_path / "given.yaml")) == 10
 
 
 MLP = "class_path: lit_bottleneck.networks.MLP\ninit_args: {in_features: 64, in_features: 65, hidden: []}\n"

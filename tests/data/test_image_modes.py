@@ -264,3 +264,10 @@ def test_truncated_files_are_refused_with_their_name_in_one_line(tmp_path: Path,
 def test_damaged_exif_is_passed_over(tmp_path: Path) -> None:
     Image.fromarray(GREY).save(tmp_path / "a.jpg", quality=100, exif=b"Exif\0\0no such thing")
     assert read(tmp_path / "a.jpg").shape == (6, 8)
+
+
+def test_drawings_that_other_programs_would_draw_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(ConfigurationError, match=rf"^{path} is not a readable image: EPS holds drawings, not pixels$"):
+        read_header(str(path), 1.0)
