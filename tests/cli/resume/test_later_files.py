@@ -64,7 +64,7 @@ def alone(folder: Path, callbacks: list[dict[str, Any]], monkeypatch: pytest.Mon
     return left(folder / "runs")
 
 
-QUICK = ["between two", "linked", "steps"]
+QUICK = ["between two"]
 
 
 @pytest.mark.parametrize("case", [one if one in QUICK else pytest.param(one, marks=pytest.mark.slow) for one in CASES])
