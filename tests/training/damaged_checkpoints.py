@@ -160,7 +160,7 @@ UNREADABLE: dict[str, tuple[Damage, str]] = {
     "another zip": (lambda good, path: zipfile.ZipFile(path, "w").close(), ""),
     "text": (lambda good, path: path.write_text("hello " * 100) and None, ""),
     "nothing": (lambda good, path: path.touch(), ""),
-    "a folder": (lambda good, path: path.mkdir(), "it is no file"),
+    "a folder": (lambda good, path: path.mkdir(), "is no checkpoint: it is "),
     "a pipe": (lambda good, path: os.mkfifo(path), "it is no file"),
     "a link to itself": (lambda good, path: path.symlink_to(path), "does not exist"),
     "callbacks in a list": (put("callbacks", value=[]), "its callbacks must be of the type dict; it is list"),
