@@ -20,7 +20,7 @@ _DESCRIPTION = "Write a trained model's noise-free computation to a file that ru
 _OUT_HELP = "ends in .onnx, or in .pt2 for a program of torch.export"
 _PART_HELP = (
     "code (the mean, of every model), logits (of a classifier or a discriminator), prediction (of a regressor), "
-    "reconstruction and decoder (of a VAE), generator (of a GAN, the averaged one)"
+    "reconstruction and decoder (of a VAE), generator (of a GAN, the averaged one), reward (of an imitation)"
 )
 
 

@@ -85,7 +85,7 @@ def closing_lines(cli: LightningCLI, seconds: float | None, checkpoint: str) -> 
         lines.insert(0, f"trained {type(model).__name__}{on}: {steps}")
     if hasattr(model, "sample") and hasattr(data, "value_range"):
         lines.append(f"next: lit-bottleneck sample --ckpt_path {checkpoint} --out samples.png")
-    elif data is not None and is_overridden("predict_step", model):
+    elif data is not None and is_overridden("predict_step", model) and is_overridden("predict_dataloader", data):
         lines.append(f"next: lit-bottleneck predict --config {folder}/config.yaml --ckpt_path {checkpoint}")
     return "\n".join(lines)
 

@@ -122,8 +122,10 @@ def _record_one(environment: Any, expert: Expert, seed: int) -> Episodes:
 def _action_from(action: Any, environment: Any) -> Any:
     """Return an expert's action, if it is one of the environment."""
     space = environment.action_space
-    shaped = np.asarray(action, dtype=space.dtype)
-    if shaped.shape != space.shape or not space.contains(shaped if space.shape else shaped[()]):
+    given = np.asarray(action)
+    is_number = given.dtype.kind in "biuf" and not (space.dtype.kind in "iu" and (given % 1 != 0).any())
+    shaped = given.astype(space.dtype) if is_number else given
+    if not is_number or shaped.shape != space.shape or not space.contains(shaped if space.shape else shaped[()]):
         raise ConfigurationError(f"the expert must return actions of {space}; got {action!r}")
     return shaped if space.shape else shaped[()]
 

@@ -73,7 +73,7 @@ def read_episodes(path: str | Path) -> Episodes:
         raise FileNotFoundError(f"demonstrations: there is no file {path}")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name in Episodes._fields}
+            arrays = {name: _array(name, archive[name]) for name in archive.files}  # an array of objects is refused
     except (ValueError, AttributeError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
         holds = f"demonstrations: {path} is no .npz file of plain arrays, which need no pickle"
         raise ConfigurationError(f"{holds}: {error}") from error
@@ -81,7 +81,7 @@ def read_episodes(path: str | Path) -> Episodes:
     if missing:
         raise ConfigurationError(f"demonstrations: {path} has no array {', '.join(missing)}")
     arrays.setdefault("lengths", np.array([len(arrays["observations"])]))
-    return Episodes(**arrays)
+    return Episodes(**{name: array for name, array in arrays.items() if name in Episodes._fields})
 
 
 def check_episodes(episodes: Episodes, spaces: Spaces, of: str) -> Episodes:
@@ -100,8 +100,11 @@ def check_episodes(episodes: Episodes, spaces: Spaces, of: str) -> Episodes:
         if array is not None and (array.dtype.kind not in _NUMBERS or not np.isfinite(array).all()):
             raise ConfigurationError(f"{of}: {name} must be finite numbers{_place(array)}")
     steps, lengths = len(episodes.observations), episodes.lengths
-    if lengths.ndim != 1 or not len(lengths) or (lengths < 1).any() or lengths.sum() != steps:
-        needs = f"{of}: lengths must be those of one episode or more, each of a step or more, {steps} steps in all"
+    is_whole = lengths.ndim == 1 and lengths.dtype.kind in "iu"
+    if not is_whole or not len(lengths) or (lengths < 1).any() or lengths.sum() != steps:
+        needs = (
+            f"{of}: lengths must be whole numbers, one episode or more, each of a step or more, {steps} steps in all"
+        )
         raise ConfigurationError(f"{needs}; got {lengths.tolist()}")
     observations = _in_shape(of, "observations", episodes.observations, steps, spaces.observation_dims)
     after = episodes.next_observations
@@ -111,6 +114,13 @@ def check_episodes(episodes: Episodes, spaces: Spaces, of: str) -> Episodes:
         raise ConfigurationError(f"{of}: rewards must be ({steps},); got {episodes.rewards.shape}")
     actions = _discrete(of, episodes.actions, steps, spaces) if spaces.num_actions else _boxed(of, episodes, spaces)
     return Episodes(observations, actions, lengths, after, episodes.rewards)
+
+
+def _array(name: str, member: Any) -> np.ndarray:
+    """Return a member of an archive, if it is an array, with one dimension at least."""
+    if not isinstance(member, np.ndarray):
+        raise TypeError(f"{name} is no array")
+    return np.atleast_1d(member)
 
 
 def _in_shape(of: str, name: str, array: np.ndarray, steps: int, dims: tuple[int, ...]) -> np.ndarray:

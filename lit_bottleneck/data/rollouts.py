@@ -126,7 +126,7 @@ class Rollouts(LightningDataModule):
         if self.trainer is not None and self.trainer.world_size > 1:
             raise ConfigurationError("Rollouts trains one policy in one process: set --trainer.devices=1")
         if self._learner is None:
-            self.expert  # noqa: B018  (is loaded and checked)
+            self._check_expert()
             seed = torch.initial_seed() % 2**32 if self.seed is None else self.seed
             environments = WatchedEnvironments(self.environment, self.environment_kwargs, self.num_environments, seed)
             self._learner = Learner(environments, self._reward, self.num_steps, self.learner_arguments, seed)
@@ -169,6 +169,11 @@ class Rollouts(LightningDataModule):
         if not self.learner.load_state_dict(state_dict["learner"]):
             cannot = f"the state of {self.environment} cannot be restored by repeating the actions of an episode"
             rank_zero_warn(f"{cannot}: new episodes begin, and the run is not that without a stop")
+
+    def _check_expert(self) -> None:
+        if self.expert.next_observations is None and getattr(self._module, "takes_transitions", False):
+            needs = f"{type(self._module).__name__} needs demonstrations with next_observations"
+            raise ConfigurationError(f"{needs}, as 'lit-bottleneck demonstrate' records them; there are none")
 
     @property
     def _module(self) -> Any:
@@ -228,10 +233,20 @@ class RolloutLoader:
         return {"policy": list(self._policy), "order": self._order, "position": self._position}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on within the epoch of a checkpoint."""
-        if state:
-            self._policy, self._order = tuple(state["policy"]), state["order"]
-            self._position, self._is_restored = int(state["position"]), True
+        """Go on within the epoch of a checkpoint.
+
+        Raises:
+            ConfigurationError: if that epoch had another number of steps.
+        """
+        if not state:
+            return
+        rows = self.data.passes * self.data.num_environments * self.data.num_steps
+        if len(state["order"]) != rows:
+            had = f"the checkpoint is from within an epoch of {len(state['order'])} steps of the policy over all passes"
+            own = f"num_steps={self.data.num_steps}, passes={self.data.passes} make it {rows}"
+            raise ConfigurationError(f"{had}; {own}")
+        self._policy, self._order = tuple(state["policy"]), state["order"]
+        self._position, self._is_restored = int(state["position"]), True
 
     def _draw_order(self) -> Tensor:
         """Draw rows of expert and policy, ``(passes * rows, 2)``: each in turn before one comes again."""

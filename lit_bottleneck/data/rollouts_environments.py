@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.data.environments import make_environment
 
 
@@ -131,7 +132,13 @@ class WatchedEnvironments(VecEnvWrapper):
         """Repeat the episodes that were under way; return whether they came to the same observations.
 
         If not, begin new episodes.
+
+        Raises:
+            ConfigurationError: for states of another number of environments.
         """
+        count = len(states["environments"])
+        if count != self.num_envs:
+            raise ConfigurationError(f"num_environments={self.num_envs}, but the policy of the checkpoint had {count}")
         repeated = [
             self.venv.env_method("set_state", state, indices=index)[0]
             for index, state in enumerate(states["environments"])

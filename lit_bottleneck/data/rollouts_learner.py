@@ -69,12 +69,11 @@ class Learner:
 
     @torch.no_grad()
     def log_probs(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Return the log-probabilities of actions under the policy, ``(B,)``."""
-        if isinstance(self.algorithm.action_space, Discrete):
-            actions = actions.flatten()
-        if isinstance(self.algorithm.action_space, Discrete):
-            actions = actions.flatten()
-        return self.algorithm.policy.evaluate_actions(observations, actions)[1]
+        """Return the log-probabilities of actions ``(B, ...)`` under the policy, ``(B,)``."""
+        policy = self.algorithm.policy
+        seen, _ = policy.obs_to_tensor(observations.numpy())  # images as the policy has them, channels first
+        is_one = isinstance(self.algorithm.action_space, Discrete)
+        return policy.evaluate_actions(seen, actions.flatten(0 if is_one else 1))[1]
 
     def state_dict(self) -> dict[str, Any]:
         """Return policy, optimizer, random states and environments, as tensors and plain values."""

@@ -3,12 +3,18 @@
 import logging
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from lightning import LightningDataModule
 
+from lit_bottleneck import VIBClassifier
 from lit_bottleneck.cli import main
 from lit_bottleneck.cli.recipes import recipe_paths
-from lit_bottleneck.cli.terminal import leave_out_what_tells_nothing, with_unit
+from lit_bottleneck.cli.terminal import closing_lines, leave_out_what_tells_nothing, with_unit
+from lit_bottleneck.data import Digits
+from lit_bottleneck.networks import MLP
 
 SMOKE = [f"--config={recipe_paths()[name]}" for name in ("vib_digits", "trainer/smoke")]
 
@@ -49,6 +55,16 @@ def test_the_end_of_a_training_says_what_it_reached_and_what_to_try(
     main(words)
     assert [*tmp_path.rglob("predictions.npz")]
     assert Path(folder.removeprefix("run folder: "), "config.yaml").is_file()
+
+
+def test_data_that_have_nothing_to_predict_get_no_such_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``Rollouts``, whose checkpoints ``predict`` would refuse."""
+    monkeypatch.setattr("lit_bottleneck.cli.terminal.run_folder", lambda trainer: "runs")
+    model = VIBClassifier(MLP(4, [], 4), latent_dim=2, num_classes=2)
+    cli: Any = SimpleNamespace(trainer=None, model=model, datamodule=LightningDataModule())
+    assert "next:" not in closing_lines(cli, None, "last.ckpt")
+    cli.datamodule = Digits()
+    assert "next: lit-bottleneck predict" in closing_lines(cli, None, "last.ckpt")
 
 
 def test_lines_that_tell_nothing_are_left_out(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,7 @@
 """Demonstrations: what is recorded, files, and what is refused."""
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,13 @@ def test_nothing_in_a_file_is_unpickled(tmp_path: Path) -> None:
     np.savez(tmp_path / "trap.npz", observations=np.zeros((3, 3)), actions=trap)
     (tmp_path / "pickle.npz").write_bytes(pickle.dumps({"observations": 1}))
     (tmp_path / "text.npz").write_text("observations")
+    np.savez(tmp_path / "beside.npz", observations=np.zeros((3, 3)), actions=np.zeros((3, 1)), infos=trap)
+    np.savez(tmp_path / "more.npz", observations=np.zeros((3, 3)), actions=np.zeros((3, 1)))
+    with zipfile.ZipFile(tmp_path / "more.npz", "a") as archive:
+        archive.writestr("code.py", "print(1)")
     np.save(tmp_path / "one.npz.npy", np.zeros(3))
     (tmp_path / "one.npz").write_bytes((tmp_path / "one.npz.npy").read_bytes())
-    for name in ("trap", "pickle", "text", "one"):
+    for name in ("trap", "beside", "more", "pickle", "text", "one"):
         with pytest.raises(ValueError, match=rf"{name}\.npz is no \.npz file of plain arrays") as error:
             read_episodes(tmp_path / f"{name}.npz")
         assert "\n" not in str(error.value)
@@ -97,6 +102,9 @@ FINE: dict[str, Any] = {"observations": np.zeros((4, 3)), "actions": np.zeros((4
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({"observations": FINE["observations"][:0], "lengths": np.array([], int)}, "one episode or more"),
     "an empty episode": ({"lengths": np.array([0, 4])}, r"each of a step or more, 4 steps in all; got \[0, 4\]"),
+    "broken lengths": ({"lengths": np.array([1.5, 2.5])}, r"lengths must be whole numbers, .* got \[1.5, 2.5\]"),
+    "truths for lengths": ({"lengths": np.ones(4, dtype=bool)}, "lengths must be whole numbers"),
+    "one number": ({"observations": np.zeros(()), "lengths": np.array(1)}, r"of the shape \(1, 3\); got \(1,\)"),
     "other lengths": ({"lengths": np.array([1, 4])}, r"4 steps in all; got \[1, 4\]"),
     "NaN": ({"observations": np.where(np.eye(4, 3), np.nan, 0)}, "observations must be finite .* got nan in step 0"),
     "infinite actions": ({"actions": np.full((4, 1), np.inf)}, "actions must be finite numbers; got inf in step 0"),
@@ -166,6 +174,9 @@ def test_an_action_that_is_none_of_the_environment_is_refused(pendulum: Any) -> 
         record(pendulum, too_strong, 1)
     with pytest.raises(ValueError, match="the expert must return actions of Box"):
         record(pendulum, left, 1)
+    for action in (0.7, None, "left", np.nan):  # a cast to whole numbers would make 0 of the first
+        with pytest.raises(ValueError, match=r"the expert must return actions of Discrete\(2\); got"):
+            record(make_environment("CartPole-v1"), lambda _, action=action: action, 1)
 
 
 def test_minari_that_is_not_installed_is_told(pendulum: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,6 +159,46 @@ def test_transitions_have_the_log_probabilities_under_the_current_policy() -> No
         assert ((after - observations).abs() < 1.1).all()  # steps of .5 and noise, none over the end of an episode
 
 
+class Pictures(gymnasium.Env[Any, Any]):
+    """Random pictures, channels last, and actions in a matrix; an episode has five steps."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (36, 36, 3), np.uint8)
+    action_space = gymnasium.spaces.Box(-1, 1, (2, 2), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self._picture(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return self._picture(), 0.0, False, False, {}
+
+    def _picture(self) -> np.ndarray:
+        return self.np_random.integers(256, size=(36, 36, 3), dtype=np.uint8)
+
+
+gymnasium.register("Pictures-v0", Pictures, max_episode_steps=5)
+
+
+def test_log_probabilities_of_pictures_and_of_actions_in_a_matrix_are_those_that_the_policy_learns_from() -> None:
+    """Of steps that were taken and not clipped: those in the buffer of PPO."""
+    small = {"batch_size": 10, "n_epochs": 1, "learning_rate": 0.0, "policy_kwargs": {"log_std_init": -3.0}}
+    data = Rollouts(
+        "Pictures-v0",
+        Demonstrations(expert=lambda _: np.zeros((2, 2)), episodes=1),
+        num_environments=2,
+        num_steps=5,
+        learner=small,
+        seed=0,
+    )
+    width = 36 * 36 * 3
+    run(data, lambda: VAIRL(MLP(width, [4], 4), MLP(width, [4], 4), latent_dim=2), max_epochs=1)
+    data._learner._reward = lambda *steps: np.zeros(10)  # type: ignore[union-attr]
+    steps = data.learner.advance()
+    buffer = data.learner.algorithm.rollout_buffer
+    found = data.learner.log_probs(torch.from_numpy(steps.observations), torch.from_numpy(steps.actions))
+    torch.testing.assert_close(found.sort().values, torch.from_numpy(buffer.log_probs).flatten().sort().values)
+
+
 # --- repetition and resuming ----------------------------------------------------------------------------------------
 
 
@@ -257,6 +297,24 @@ def test_an_environment_that_cannot_be_restored_is_told_and_begins_anew(tmp_path
         run(walks("OddWalk-v0"), ckpt_path=path)
 
 
+@pytest.mark.parametrize(
+    ("step", "kwargs", "message"),
+    [
+        (3, {"num_environments": 3}, "num_environments=3, but the policy of the checkpoint had 2"),
+        (3, {"num_environments": 1}, "num_environments=1, but the policy of the checkpoint had 2"),
+        (4, {"num_steps": 20}, "within an epoch of 20 steps .* num_steps=20, passes=1 make it 40"),
+        (4, {"passes": 2}, "num_steps=10, passes=2 make it 40"),
+    ],
+)
+def test_a_checkpoint_of_other_sizes_is_refused(
+    step: int, kwargs: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "stopped.ckpt"
+    run(walks(), callbacks=[SaveAt(path, step)], max_epochs=2)
+    with pytest.raises(ValueError, match=message):
+        run(walks(**kwargs), ckpt_path=path, max_epochs=3)
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
@@ -330,7 +388,9 @@ def test_a_watched_environment_keeps_the_rewards_of_the_task_to_itself() -> None
     assert steps.actions[first].tolist() == [1] * 7
 
 
-def test_episodes_without_next_observations_serve_states_and_actions() -> None:
+def test_episodes_without_next_observations_serve_states_and_actions_but_no_transitions() -> None:
     data = walks()
     data._expert = Episodes(np.zeros((5, 1), np.float32), np.ones((5, 1), np.int64), np.array([5]))
     assert run(data, max_epochs=1)[1]
+    with pytest.raises(ValueError, match="VAIRL needs demonstrations with next_observations"):
+        run(data, lambda: VAIRL(MLP(1, [8], 4), MLP(1, [8], 4), latent_dim=2), max_epochs=1)
