@@ -13,7 +13,7 @@ from typing import Any
 from lit_bottleneck.cli import front
 from lit_bottleneck.cli.output import keep_going_without_output
 from lit_bottleneck.cli.parent import end_with_parent
-from lit_bottleneck.cli.signals import ending_on_signals
+from lit_bottleneck.cli.signals import end_at_once, ending_on_signals
 
 _NOT_FOR_USERS = (
     ".*does not have many workers.*",  # data in memory is loaded fastest by the process itself
@@ -35,8 +35,12 @@ def main(args: Sequence[str] | None = None) -> None:
     if args is None:
         keep_going_without_output()
     end_with_parent()
-    with ending_on_signals():
-        _run(args)
+    try:
+        with ending_on_signals():
+            _run(args)
+    finally:
+        if args is None:
+            end_at_once()
 
 
 def _run(args: Sequence[str] | None) -> None:

@@ -190,6 +190,7 @@ class BottleneckCLI(LightningCLI):
             run_tests(self.trainer, self.model, self.datamodule, checkpoints, self.config_init["fit"]["weights_only"])
         else:
             rank_zero_info("no checkpoint was written, and nothing tested")
+        self._owner.note_end()
         for point in _resume_points(self.trainer):
             point.complete(self.trainer)
         if checkpoints and self.trainer.is_global_zero:

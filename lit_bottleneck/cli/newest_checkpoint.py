@@ -17,7 +17,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
     be written at the same moment.
     """
     if not (folder / FILENAME).exists():
-        raise ConfigurationError(f"{folder} holds no {FILENAME}: finished, or stopped before its first step")
+        raise ConfigurationError(f"{folder} holds no {FILENAME}: the run is finished, or keeps no checkpoints")
     others = [path for path in folder.glob("checkpoints/*.ckpt") if path.is_file()]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in (folder / FILENAME, *others):

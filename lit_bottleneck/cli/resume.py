@@ -19,6 +19,7 @@ from lit_bottleneck.cli.newest_checkpoint import newest_checkpoint
 from lit_bottleneck.cli.recipes import as_list
 from lit_bottleneck.cli.yaml_files import dump_yaml, read_yaml
 from lit_bottleneck.training.checkpoints import read_checkpoint
+from lit_bottleneck.training.folder_owner import seconds_to_its_end
 
 _CONFIGURATION = "config.yaml"
 
@@ -53,13 +54,17 @@ def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) ->
     parser = argparse.ArgumentParser(
         "lit-bottleneck resume",
         description="Continue an interrupted run from the resume point in its folder, as if it had not been "
-        "interrupted; where the training has come to its end, only test it. Options of fit after the folder override "
-        "the run's configuration, this time only. Call it from the folder in which the run was started.",
+        "interrupted; where the training has come to its end, only test it; where the test has, too, do nothing. "
+        "Options of fit after the folder override the run's configuration, this time only. Call it from the "
+        "folder in which the run was started.",
     )
     parser.add_argument("folder", metavar="FOLDER", type=home.path, help="the run's folder, as fit prints it")
     arguments, settings = parser.parse_known_args(args)
     try:
         configuration = _configuration_of(arguments.folder)
+        if not settings and _is_finished(arguments.folder):
+            rank_zero_info(f"{arguments.folder} is finished: nothing is left to do")
+            return
         run, content = _stopped_run(arguments.folder)
         _continue_loggers(configuration["trainer"], content.get(LOGGER_VERSIONS, []))
     except ConfigurationError as error:
@@ -70,6 +75,11 @@ def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) ->
     run = run._replace(written_at=run.start.stat().st_mtime_ns)
     from_checkpoint = [] if STAGE in content else ["--ckpt_path", str(run.start)]
     fit(["fit", "--config", dump_yaml(configuration), *from_checkpoint, *settings], run)
+
+
+def _is_finished(folder: Path) -> bool:
+    """Return whether a run has noted its end, and so removed its resume point."""
+    return not (folder / FILENAME).exists() and seconds_to_its_end(folder) is not None
 
 
 def _stopped_run(folder: Path) -> tuple[StoppedRun, dict[str, Any]]:

@@ -39,7 +39,8 @@ class RunOwner(Callback):
 
     def __init__(self) -> None:
         self._owner: FolderOwner | None = None
-        self._keeps = self._trains = self._begins = self._overwrites = False
+        self._keeps = self._begins = self._overwrites = False
+        self._ended: bool | None = None  # None: as its last owner noted, since nothing has changed
 
     def own(self, trainer: Trainer, trains: bool = False, begins: bool = False, overwrites: bool = False) -> None:
         """Own the run's folder, if it is known already: that of a new run of wandb is not.
@@ -55,7 +56,7 @@ class RunOwner(Callback):
         """
         keeps = is_kept(trainer) if trains else bool(trainer.loggers)
         self._keeps = keeps and trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
-        self._trains, self._begins, self._overwrites = trains, begins, begins and overwrites
+        self._begins, self._overwrites = begins, begins and overwrites
         if not self._keeps:
             return
         loggers = [logger for logger in trainer.loggers if _is_local(getattr(logger, "root_dir", None))]
@@ -73,20 +74,25 @@ class RunOwner(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Delete the files that are overwritten."""
+        self._ended = False
         if self._owner is not None:
             shutil.rmtree(self._owner.folder / _OVERWRITTEN, ignore_errors=True)
+
+    def note_end(self) -> None:
+        """Note that the run is complete; before its resume point is removed, so that one of the two tells it."""
+        self._ended = True
+        if self._owner is not None:
+            self._owner.note(ended=True)
 
     @contextmanager
     def until_the_end(self) -> Iterator[None]:
         """Give the folder back after a block; restore what a training that did not begin would have overwritten."""
-        ended = False
         try:
             yield
-            ended = True
         finally:
             if self._owner is not None:
                 _restore(self._owner.folder)
-                self._owner.release(ended if self._trains else None)
+                self._owner.release(self._ended)
 
     def _own(self, trainer: Trainer) -> None:
         logger = trainer.logger
@@ -127,8 +133,9 @@ def _is_free(found: list[Path]) -> bool:
 
 
 def _ways_out(folder: Path, found: list[str], option: str) -> str:
-    has_ended = seconds_to_its_end(folder) is not None
-    resume = "" if has_ended else f"'lit-bottleneck resume {folder}' goes on with it, "
+    can_go_on = FILENAME in found
+    has_ended = not can_go_on and seconds_to_its_end(folder) is not None
+    resume = f"'lit-bottleneck resume {folder}' goes on with it, " if can_go_on else ""
     listed = ", ".join(found[:3]) + (" ..." if len(found) > 3 else "")
     return (
         f"{folder} holds the files of {'a finished' if has_ended else 'another'} run ({listed}): {resume}another "

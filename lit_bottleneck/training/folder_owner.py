@@ -65,7 +65,18 @@ class FolderOwner:
         self._descriptor = descriptor
         self._before = _text(self._file)
         self._began = time.time()
-        self._note(ended=False)
+        self.note(ended=False)
+
+    def note(self, ended: bool) -> None:
+        """Note whether the owner came to its end."""
+        now = time.time()
+        note = {
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "began": self._began,
+            "ended": now if ended else None,
+        }
+        self._write(json.dumps(note).encode())
 
     def release(self, ended: bool | None = None) -> None:
         """Give the folder back.
@@ -78,7 +89,7 @@ class FolderOwner:
         if ended is None:
             self._write(self._before)
         else:
-            self._note(ended)
+            self.note(ended)
         with suppress(OSError):
             if [*self.folder.iterdir()] == [self._file]:  # nothing was written
                 self._file.unlink()
@@ -92,16 +103,6 @@ class FolderOwner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release(ended=kind is None)
-
-    def _note(self, ended: bool) -> None:
-        now = time.time()
-        note = {
-            "process": os.getpid(),
-            "host": socket.gethostname(),
-            "began": self._began,
-            "ended": now if ended else None,
-        }
-        self._write(json.dumps(note).encode())
 
     def _write(self, text: bytes) -> None:
         with suppress(OSError):  # a full disk: the lock holds without a note

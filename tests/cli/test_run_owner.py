@@ -8,9 +8,9 @@ import pytest
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lit_bottleneck.cli import main
+from lit_bottleneck.cli import app, main
 from lit_bottleneck.cli.recipes import recipe_paths
-from lit_bottleneck.training.folder_owner import FILENAME, FolderOwner
+from lit_bottleneck.training.folder_owner import FILENAME, FolderOwner, seconds_to_its_end
 from tests.cli.commands import refusal
 from tests.cli.resume.trainings import assert_same
 from tests.started import PATIENCE, checkpoints, finish, processes_of, rows, start, wait_for
@@ -94,6 +94,10 @@ def test_a_run_is_overwritten_only_if_asked_for_and_only_its_files(capsys: pytes
     # Refused when the networks are tried, after the folder was looked at.
     assert "latent_dim=5" in refusal(fit("--overwrite", "--model.init_args.latent_dim=5"), capsys)
     assert {path: path.read_bytes() for path in before} == before
+    assert "holds the files of a finished run" in refusal(fit(), capsys)  # what is refused notes nothing of the run
+    main(["resume", str(RUN)])  # does nothing
+    assert "the run is finished" in refusal(["resume", str(RUN), "--trainer.max_epochs=3"], capsys)
+    assert {path: path.read_bytes() for path in before} == before
     assert {path.name for path in RUN.iterdir()} == {FILENAME, *(path.relative_to(RUN).parts[0] for path in before)}
 
     main(fit("--overwrite", "--trainer.max_epochs=1"))
@@ -101,6 +105,19 @@ def test_a_run_is_overwritten_only_if_asked_for_and_only_its_files(capsys: pytes
     assert (RUN / "notes.txt").read_text() == "mine"
     assert [path.name for path in (RUN / "checkpoints").iterdir()] == ["best.ckpt"]
     assert "overwrite" not in (RUN / "config.yaml").read_text()
+
+
+def test_a_run_that_is_cut_after_its_end_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*args: Any) -> str:
+        raise InterruptedError("cut")
+
+    monkeypatch.setattr(app, "closing_lines", cut)
+    with pytest.raises(InterruptedError):
+        main(fit("--trainer.max_epochs=1"))
+    before = rows(RUN)
+    main(["resume", str(RUN)])
+    assert rows(RUN) == before
+    assert seconds_to_its_end(RUN) is not None
 
 
 def test_without_a_logger_the_current_folder_is_that_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -146,6 +146,26 @@ with signals.ending_on_signals():
 """
 
 
+ENDED = """
+import atexit, sys
+from lit_bottleneck.cli import main
+sys.argv = ["lit-bottleneck", "--version"]
+atexit.register(time.sleep, 300)
+atexit.register(os.kill, os.getpid(), number)
+main()
+"""
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_command_that_has_ended_while_python_shuts_down(number: signal.Signals) -> None:
+    begin = f"import os, signal, time; number = {int(number)}\nfor one in (1, 2, 15): signal.signal(one, "
+    begin += "signal.default_int_handler if one == 2 else signal.SIG_DFL)\n"
+    ended = subprocess.run([sys.executable, "-c", begin + ENDED], capture_output=True, timeout=FOREVER, check=False)
+    assert ended.returncode == 128 + number, ended.stderr
+    assert ended.stdout.startswith(b"lit-bottleneck ")
+    assert ended.stderr == b""
+
+
 @pytest.mark.parametrize(("script", "number"), [(BLOCKED, 15), (AGAIN, 2), (FORKED, 1)])
 def test_in_a_process_of_its_own(script: str, number: int) -> None:
     """Within a library's call; once more while it tidies up; with processes that it has forked and started."""

@@ -18,7 +18,7 @@ from tests.cli.commands import refusal
     ("files", "words"),
     [
         ([], "holds no config.yaml: it is no run of"),
-        (["config.yaml"], "holds no resume.ckpt: finished, or stopped before its first step"),
+        (["config.yaml"], "holds no resume.ckpt: the run is finished, or keeps no checkpoints"),
         (["config.yaml", "resume.ckpt"], "holds no checkpoint that can be read"),
     ],
 )
