@@ -102,10 +102,8 @@ def check_episodes(episodes: Episodes, spaces: Spaces, of: str) -> Episodes:
     steps, lengths = len(episodes.observations), episodes.lengths
     is_whole = lengths.ndim == 1 and lengths.dtype.kind in "iu"
     if not is_whole or not len(lengths) or (lengths < 1).any() or lengths.sum() != steps:
-        needs = (
-            f"{of}: lengths must be whole numbers, one episode or more, each of a step or more, {steps} steps in all"
-        )
-        raise ConfigurationError(f"{needs}; got {lengths.tolist()}")
+        needs = f"{of}: lengths must be whole numbers, one episode or more of a step or more each"
+        raise ConfigurationError(f"{needs}, {steps} steps in all; got {lengths.tolist()}")
     observations = _in_shape(of, "observations", episodes.observations, steps, spaces.observation_dims)
     after = episodes.next_observations
     if after is not None:

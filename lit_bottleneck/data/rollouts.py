@@ -125,8 +125,8 @@ class Rollouts(LightningDataModule):
 
         if self.trainer is not None and self.trainer.world_size > 1:
             raise ConfigurationError("Rollouts trains one policy in one process: set --trainer.devices=1")
+        self._check_expert()
         if self._learner is None:
-            self._check_expert()
             seed = torch.initial_seed() % 2**32 if self.seed is None else self.seed
             environments = WatchedEnvironments(self.environment, self.environment_kwargs, self.num_environments, seed)
             self._learner = Learner(environments, self._reward, self.num_steps, self.learner_arguments, seed)

@@ -101,7 +101,7 @@ def test_nothing_in_a_file_is_unpickled(tmp_path: Path) -> None:
 FINE: dict[str, Any] = {"observations": np.zeros((4, 3)), "actions": np.zeros((4, 1)), "lengths": np.array([1, 3])}
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({"observations": FINE["observations"][:0], "lengths": np.array([], int)}, "one episode or more"),
-    "an empty episode": ({"lengths": np.array([0, 4])}, r"each of a step or more, 4 steps in all; got \[0, 4\]"),
+    "an empty episode": ({"lengths": np.array([0, 4])}, r"of a step or more each, 4 steps in all; got \[0, 4\]"),
     "broken lengths": ({"lengths": np.array([1.5, 2.5])}, r"lengths must be whole numbers, .* got \[1.5, 2.5\]"),
     "truths for lengths": ({"lengths": np.ones(4, dtype=bool)}, "lengths must be whole numbers"),
     "one number": ({"observations": np.zeros(()), "lengths": np.array(1)}, r"of the shape \(1, 3\); got \(1,\)"),
