@@ -74,7 +74,8 @@ class LastCheckpoint(Checkpoint):
 def chosen_checkpoints(trainer: Trainer) -> list[str]:
     """Return the checkpoints that were chosen in a training, or else the one of the last weights in its folder."""
     last = _path(trainer)
-    is_of_the_run = trainer.logger is not None and last.is_file()  # without a logger, runs share a folder
+    is_alone = trainer.logger is not None and not trainer.fast_dev_run  # type: ignore[attr-defined]
+    is_of_the_run = is_alone and last.is_file()  # other runs share a folder
     return _chosen(trainer) or [str(last)] * is_of_the_run
 
 

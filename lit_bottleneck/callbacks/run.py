@@ -1,5 +1,6 @@
 """A run as its callbacks see it: its folder, its data, and the share of a process."""
 
+from os.path import expanduser  # which keeps the name of a user that does not exist
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ def run_folder(trainer: Trainer) -> Path:
     """
     logger = trainer.logger
     if isinstance(logger, WandbLogger) and logger.save_dir is not None:
-        return Path(logger.save_dir, str(logger.name), str(logger.version)).expanduser()
+        return Path(expanduser(Path(logger.save_dir, str(logger.name), str(logger.version))))
     folder = None if logger is None else logger.log_dir
-    return Path(folder or trainer.default_root_dir).expanduser()  # as the loggers themselves do
+    return Path(expanduser(folder or trainer.default_root_dir))  # as the loggers themselves do
 
 
 def of_data(trainer: Trainer, name: str) -> Any:

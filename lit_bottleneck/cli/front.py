@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import lit_bottleneck
+from lit_bottleneck.cli import home
 from lit_bottleneck.cli.recipes import recipe_paths
 
 COMMANDS = {
@@ -76,7 +77,7 @@ def _configurations(arguments: Sequence[str]) -> list[str]:
 def _is_missing(name: str) -> bool:
     """Return whether a value of ``--config`` can only be a file, and there is none."""
     is_file = name.endswith((".yaml", ".yml", ".json")) and "\n" not in name and "://" not in name
-    return is_file and not Path(name).expanduser().exists()
+    return is_file and not home.path(name).exists()
 
 
 def _way_out(name: str) -> str:

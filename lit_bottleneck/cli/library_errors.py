@@ -42,6 +42,11 @@ _KNOWN: tuple[tuple[type[Exception], str, Callable[[re.Match[str]], str]], ...] 
     ),
     (
         ValueError,
+        r"You have set `accumulate_grad_batches` and are using the `GradientAccumulationScheduler` callback",
+        lambda found: "trainer.accumulate_grad_batches: GradientAccumulationScheduler sets it too: leave one out",
+    ),
+    (
+        ValueError,
         r"Tried to step \d+ times\. The specified number of total steps is (\d+)",
         lambda found: f"OneCycleLR: total_steps={found[1]} are fewer than the steps of the training: set more",
     ),

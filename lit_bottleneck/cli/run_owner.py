@@ -72,10 +72,12 @@ class RunOwner(Callback):
         if self._keeps:
             self._own(trainer)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Delete the files that are overwritten."""
-        self._ended = False
-        if self._owner is not None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Delete the files that are overwritten, now that nothing at the start of the training has refused it."""
+        if self._ended is None:
+            self._ended = False
+        if self._owner is not None and self._overwrites:
+            self._overwrites = False
             shutil.rmtree(self._owner.folder / _OVERWRITTEN, ignore_errors=True)
 
     def note_end(self) -> None:
@@ -91,7 +93,7 @@ class RunOwner(Callback):
             yield
         finally:
             if self._owner is not None:
-                _restore(self._owner.folder)
+                _restore(self._owner.folder, instead_of_the_new=True)
                 self._owner.release(self._ended)
 
     def _own(self, trainer: Trainer) -> None:
@@ -101,7 +103,10 @@ class RunOwner(Callback):
             return
         folder = run_folder(trainer)
         owner = FolderOwner(folder)
-        _restore(folder)  # if a process was killed before its training began
+        if (folder / _OF_A_RUN[0]).exists():
+            shutil.rmtree(folder / _OVERWRITTEN, ignore_errors=True)  # of a training that has begun
+        else:
+            _restore(folder)  # if a process was killed before
         if self._overwrites or not self._begins or _is_free(found := _files(folder, _OF_A_RUN)):
             self._owner = owner
             if self._overwrites:
@@ -152,9 +157,12 @@ def _set_aside(folder: Path) -> None:
         _move(path, folder / _OVERWRITTEN / path.relative_to(folder))
 
 
-def _restore(folder: Path) -> None:
+def _restore(folder: Path, instead_of_the_new: bool = False) -> None:
     aside = folder / _OVERWRITTEN
-    for path in _files(aside, (*_OF_A_RUN, *_BESIDE_IT)):
+    if instead_of_the_new and aside.is_dir():
+        for path in _files(folder, (*_OF_A_RUN, *_BESIDE_IT)):
+            _delete(path)
+    for path in reversed(_files(aside, (*_OF_A_RUN, *_BESIDE_IT))):  # config.yaml last: until then it is not whole
         _move(path, folder / path.relative_to(aside))
     shutil.rmtree(aside, ignore_errors=True)
 
@@ -162,8 +170,14 @@ def _restore(folder: Path) -> None:
 def _move(path: Path, to: Path) -> None:
     """Move a file, or a checkpoint that is a folder; remove the folder that it leaves empty."""
     to.parent.mkdir(parents=True, exist_ok=True)
-    if to.is_dir():
-        shutil.rmtree(to)
+    _delete(to)
     path.replace(to)
     with suppress(OSError):
         path.parent.rmdir()
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

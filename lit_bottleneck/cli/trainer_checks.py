@@ -1,6 +1,7 @@
 """Checks of a trainer that Lightning builds, and that would fail or do harm later."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from string import Formatter
 from typing import Any
 
@@ -41,6 +42,12 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
 
 def _check_filename(callback: ModelCheckpoint) -> None:
     """Format the name of a checkpoint as it will be."""
+    parts = Path(callback.filename or "").parts
+    if ".." in parts or "/" in parts:
+        raise ConfigurationError(
+            "trainer.callbacks (ModelCheckpoint): filename must be a path within dirpath, which names the folder; "
+            f"got {callback.filename!r}"
+        )
     metrics: dict[str, Any] = {name: torch.tensor(1) for name in _ALWAYS_KNOWN}
     try:
         metrics |= {name: torch.tensor(0.5) for name in _names(callback.filename) if name not in metrics}

@@ -1,6 +1,7 @@
 """Base classes of the data modules: arguments, split, loaders."""
 
 from abc import abstractmethod
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -58,7 +59,7 @@ class ExamplesDataModule(LightningDataModule):
         if dims is not None:
             self.dims = dims
         self.batch_size = whole_number("batch_size", batch_size, at_least=1)
-        self.root = None if root is None else Path(root).expanduser()
+        self.root = None if root is None else Path(expanduser(root))
         self.num_workers = whole_number("num_workers", num_workers, at_least=0)
         self.seed = whole_number("seed", seed, at_least=0, at_most=2**32 - 1)  # as scikit-learn's random_state
         self.val_size = check_val_size(val_size)

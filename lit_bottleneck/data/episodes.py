@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,7 +69,7 @@ def read_episodes(path: str | Path) -> Episodes:
         ConfigurationError: for a file that is no such archive, or holds more than arrays of numbers.
         FileNotFoundError: if there is none.
     """
-    path = Path(path).expanduser()
+    path = Path(expanduser(path))
     if not path.exists():
         raise FileNotFoundError(f"demonstrations: there is no file {path}")
     try:

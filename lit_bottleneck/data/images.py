@@ -1,6 +1,7 @@
 """Image data sets by name, and folders of images."""
 
 from collections.abc import Callable, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -66,7 +67,7 @@ class Images(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         self.name = name
-        self.source = _source(name, Path(root).expanduser(), image_size, in_memory, background)
+        self.source = _source(name, Path(expanduser(root)), image_size, in_memory, background)
         if val_size == "auto":
             val_size = self.source.num_val or 0.1
         elif self.source.num_val:

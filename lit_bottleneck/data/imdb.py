@@ -4,6 +4,7 @@ import hashlib
 import os
 import zipfile
 import zlib
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -73,7 +74,7 @@ class IMDB(LabelledDataModule):
         self.vocabulary_size = whole_number("vocabulary_size", vocabulary_size, at_least=3, at_most=2**31)  # int32
         self.max_length = whole_number("max_length", max_length, at_least=1)
         super().__init__(root=root, dims=(self.max_length,), num_classes=2, batch_size=batch_size, **kwargs)
-        self._folder = Path(root).expanduser()
+        self._folder = Path(expanduser(root))
         self._prepared: LabelledTokens | None = None
 
     def prepare_data(self) -> None:

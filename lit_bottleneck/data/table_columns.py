@@ -4,6 +4,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ BUNDLED: dict[str, Callable[[], Iterable[tuple[str, Any]]]] = {
 
 def _read_file(path: Path, texts: Collection[str]) -> Any:
     """Return the pandas frame of a file."""
-    path = path.expanduser()
+    path = Path(expanduser(path))
     suffix = next((suffix for suffix in _SUFFIXES if suffix in path.suffixes), None)
     if not path.is_file():
         reason = "is a folder" if path.is_dir() else "does not exist"

@@ -148,3 +148,11 @@ def test_a_training_goes_on_from_it(tmp_path: Path) -> None:
     model = Line(FINITE)
     longer.fit(model, Points(0), ckpt_path=tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert torch.equal(model.layer.weight, whole.model.layer.weight)
+
+
+def test_a_trial_run_counts_no_checkpoint_of_another_run_as_its_own(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").touch()
+    trainer = Trainer(fast_dev_run=True, default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
+    trainer.fit(Line(FINITE), Points())
+    assert chosen_checkpoints(trainer) == []

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 from jsonargparse import Namespace
+from lightning import Trainer
 
+from lit_bottleneck.callbacks import run_folder
 from lit_bottleneck.cli import fit_configuration, main
 from lit_bottleneck.cli.home import expand, path
 from lit_bottleneck.cli.recipes import recipe_paths
+from lit_bottleneck.data import Digits
 
 
 @pytest.fixture
@@ -52,3 +55,11 @@ def test_a_configuration_that_is_not_run_yet_is_expanded_too(home: Path) -> None
     recipe = recipe_paths()["vib_mnist"]
     configuration = fit_configuration([f"--config={recipe}", "--data.init_args.root=~/data"])
     assert configuration["data"]["init_args"]["root"] == f"{home}/data"
+
+
+def test_a_home_of_nobody_is_a_folder_of_that_name(home: Path) -> None:
+    name = "~nobody-of-this-name/x"
+    assert run_folder(Trainer(logger=False, default_root_dir=name, accelerator="cpu")) == Path(name)
+    assert Digits(root=name).root == Path(name)
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", f"--config={name}.yaml"])

@@ -77,9 +77,16 @@ OF_CLASSES: dict[str, tuple[list[Any], list[Any]]] = {
     "lightning.pytorch.loggers.CSVLogger.flush_logs_every_n_steps": ([0, -1], [1, 100]),
     "torch.optim.SGD.lr": ([NAN, INF, -1], [0, 0.1]),
     "torch.optim.SGD.momentum": ([NAN], [0.9]),
+    "torch.optim.SGD.dampening": ([-5, 1.5, NAN], [0, 0.9]),
+    "torch.optim.RMSprop.alpha": ([1.7, -0.1], [0.99]),
+    "torch.optim.ASGD.alpha": ([-2], [0.75]),
+    "torch.optim.LBFGS.history_size": ([0, -1], [1, 100]),
+    "torch.optim.LBFGS.max_iter": ([0, -2], [20]),
     "torch.optim.Adafactor.eps": ([], [(None, 0.001)]),
     f"{SCHEDULE}StepLR.step_size": ([0, -1], [10]),
     f"{SCHEDULE}StepLR.gamma": ([-0.1, NAN], [0.1, 1.5]),
+    f"{SCHEDULE}MultiStepLR.milestones": ([[-3, 1], [1.5]], [[3, 1], []]),
+    f"{SCHEDULE}CyclicLR.gamma": ([-2.0, 0], [0.99]),
     f"{SCHEDULE}CosineAnnealingLR.T_max": ([0], [10]),
 }  # fmt: skip
 

@@ -1,6 +1,9 @@
 """One command at a time writes into a run's folder, and a new run begins only where no other has left its files."""
 
+import json
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,9 @@ import pytest
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from lit_bottleneck.cli import app, main
+from lit_bottleneck.cli import app, main, run_owner
 from lit_bottleneck.cli.recipes import recipe_paths
+from lit_bottleneck.cli.run_owner import RunOwner
 from lit_bottleneck.training.folder_owner import FILENAME, FolderOwner, seconds_to_its_end
 from tests.cli.commands import refusal
 from tests.cli.resume.trainings import assert_same
@@ -93,6 +97,14 @@ def test_a_run_is_overwritten_only_if_asked_for_and_only_its_files(capsys: pytes
     assert "another version (--trainer.logger.init_args.version) keeps it, --overwrite removes it" in message
     # Refused when the networks are tried, after the folder was looked at.
     assert "latent_dim=5" in refusal(fit("--overwrite", "--model.init_args.latent_dim=5"), capsys)
+    assert not (RUN / "resume.ckpt").exists()  # the mark of a run that begins
+    # Refused at the start of the training, by a check and by a callback of Lightning's.
+    one_cycle = {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 0.1, "total_steps": 1}}
+    message = refusal(fit("--overwrite", f"--model.init_args.lr_scheduler={json.dumps(one_cycle)}"), capsys)
+    assert "OneCycleLR: total_steps=1" in message
+    schedule = {"class_path": "GradientAccumulationScheduler", "init_args": {"scheduling": {0: 2}}}
+    twice = ["--trainer.accumulate_grad_batches=2", f"--trainer.callbacks+={json.dumps(schedule)}"]
+    assert "leave one out" in refusal(fit("--overwrite", *twice), capsys)
     assert {path: path.read_bytes() for path in before} == before
     assert "holds the files of a finished run" in refusal(fit(), capsys)  # what is refused notes nothing of the run
     main(["resume", str(RUN)])  # does nothing
@@ -118,6 +130,33 @@ def test_a_run_that_is_cut_after_its_end_is_finished(monkeypatch: pytest.MonkeyP
     main(["resume", str(RUN)])
     assert rows(RUN) == before
     assert seconds_to_its_end(RUN) is not None
+
+
+def test_a_run_that_is_put_back_is_never_taken_for_one_that_was_replaced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever file is the last that is moved before the process is killed."""
+    old = {"config.yaml": "a", "metrics.csv": "b", "checkpoints/best.ckpt": "c", "hparams.yaml": "d"}
+    move = run_owner._move
+    for kept in range(len(old) + 1):
+        for name, text in old.items():
+            (folder / str(kept) / ".overwritten" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / str(kept) / ".overwritten" / name).write_text(text)
+        left = iter(range(kept))
+
+        def move_some(path: Path, to: Path, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            move(path, to)
+
+        monkeypatch.setattr(run_owner, "_move", move_some)
+        with suppress(KeyboardInterrupt):
+            run_owner._restore(folder / str(kept))
+        monkeypatch.setattr(run_owner, "_move", move)
+        own = RunOwner()
+        own.own(Trainer(logger=False, default_root_dir=folder / str(kept), accelerator="cpu"), trains=True)
+        with own.until_the_end():
+            assert {name: (folder / str(kept) / name).read_text() for name in old} == old
 
 
 def test_without_a_logger_the_current_folder_is_that_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,3 +132,9 @@ def test_what_holds_trains_to_its_end(options: list[str]) -> None:
     trainer = BottleneckCLI(fit(*options)).trainer
     assert trainer.global_step in (5, 6, 12)
     assert len(list(Path().rglob("checkpoints/**/*.ckpt"))) == 1
+
+
+@pytest.mark.parametrize("name", ["../other/{epoch}", "/other/{epoch}", "a/../../b"])
+def test_a_file_name_of_a_checkpoint_stays_within_its_folder(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(fit(f"{CALLBACK}ModelCheckpoint", f"--trainer.callbacks.filename={name}"), capsys)
+    assert f"filename must be a path within dirpath, which names the folder; got '{name}'" in said
