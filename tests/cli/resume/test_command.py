@@ -1,9 +1,12 @@
 """The command ``resume``: the checkpoint it chooses, the rows it keeps, and folders it refuses."""
 
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -29,6 +32,19 @@ def test_a_folder_without_a_checkpoint_is_refused(
     for name in files:
         (tmp_path / name).write_text(yaml.safe_dump({"trainer": {}}))
     assert words in refusal(["resume", str(tmp_path)], capsys)
+
+
+def test_the_configuration_is_not_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lightning warns of arguments beside those of the process, with all of them."""
+    monkeypatch.setattr(sys, "argv", ["lit-bottleneck", "resume", str(tmp_path)])
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"trainer": {"max_epochs": "mine"}}))
+    torch.save({"state_dict": {}, "stage": "begun", "logger_versions": []}, tmp_path / "resume.ckpt")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert "trainer.max_epochs" in refusal(["resume", str(tmp_path)], capsys)
+    assert not [one for one in told if "args parameter" in str(one.message)]
 
 
 class Stop(Callback):
