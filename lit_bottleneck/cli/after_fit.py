@@ -46,14 +46,15 @@ def run_tests(
     """
     if not is_overridden("test_dataloader", datamodule or model) or not is_overridden("test_step", model):
         return
-    arguments: dict[str, Any] = {"datamodule": datamodule, "weights_only": weights_only, "verbose": False}
+    arguments: dict[str, Any] = {"datamodule": datamodule, "verbose": False}
     first, *others = checkpoints
-    print_results(f"test of {Path(first).name}", trainer.test(model, ckpt_path=first, **arguments))
+    measured = trainer.test(model, ckpt_path=first, weights_only=weights_only, **arguments)
+    print_results(f"test of {Path(first).name}", measured)
     loggers = trainer.loggers
     for path in others:
         trainer.loggers = []
         try:
-            measured = trainer.test(model, ckpt_path=path, **arguments)
+            measured = trainer.test(model, ckpt_path=path, weights_only=weights_only, **arguments)
         finally:
             trainer.loggers = loggers
         print_results(f"test of {Path(path).name}", measured)

@@ -183,12 +183,12 @@ class VAIL(ImitationDiscriminator):
         return Experience(seen, self.actions(f"actions{of}", actions, len(seen), room))
 
     def _room(self, dims: tuple[int, ...]) -> int | None:
-        """Return how many numbers the encoder takes beside an observation, where that is known.
+        """Return how many numbers the encoder takes beside an observation, where that is known of ``VAIL.example``.
 
         Raises:
             ConfigurationError: if the observation alone is too much for it.
         """
-        width = input_width(self.encoder)
+        width = input_width(self.encoder) if type(self).example is VAIL.example else None
         if width is None or (self.sees == "state" and len(dims) > 1):
             return None
         room = width - numbers_of(dims)

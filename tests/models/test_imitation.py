@@ -20,6 +20,7 @@ from lit_bottleneck.callbacks import RandomStates
 from lit_bottleneck.code import gaussian_code
 from lit_bottleneck.export import deterministic_path
 from lit_bottleneck.functional import gaussian_kl
+from lit_bottleneck.models.imitation_inputs import Experience
 from lit_bottleneck.networks import MLP
 from tests.models.runs import fit, logged
 from tests.quiet import trainer as quiet
@@ -280,6 +281,24 @@ def test_discrete_actions_are_one_hot(num_actions: Any, width: int) -> None:
     assert torch.equal(model.reward(observations, torch.from_numpy(one_hot).float()), reward)
     if len(counts) == 1:
         assert torch.equal(model.reward(observations, actions[:, 0]), reward)
+
+
+class WithSquares(VAIL):
+    """Sees the squares too: as wide as it likes."""
+
+    def example(self, experience: Experience) -> torch.Tensor:
+        x = super().example(experience)
+        return torch.cat([x, x.square()], 1)
+
+
+@pytest.mark.parametrize(("sees", "width"), [("state_action", 8), ("state", 6)])
+def test_a_subclass_makes_examples_of_its_own(sees: Any, width: int) -> None:
+    model = WithSquares(MLP(width, [8], 4), latent_dim=2, sees=sees, normalize_observations=False)
+    observations, actions = torch.randn(5, 3), torch.randn(5, 1)
+    assert model.training_step(((observations, actions), (observations, actions)), 0).isfinite()
+    seen = torch.cat([observations, actions], 1) if sees == "state_action" else observations
+    wanted = model.discriminate(torch.cat([seen, seen.square()], 1))
+    torch.testing.assert_close(model(observations, actions), wanted)
 
 
 def test_observations_that_are_numbers_count_as_rows_of_one() -> None:
