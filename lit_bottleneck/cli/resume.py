@@ -1,6 +1,7 @@
 """The command ``resume``: continue an interrupted run in its own folder and under its own name."""
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -130,7 +131,7 @@ def check_start(run: StoppedRun) -> None:
 
 def _configuration_of(folder: Path) -> dict[str, Any]:
     file = folder / _CONFIGURATION
-    if not file.exists():
+    if not os.path.exists(file):  # which also answers where a name is too long
         raise ConfigurationError(f"{folder} holds no {_CONFIGURATION}: it is no run of 'lit-bottleneck fit'")
     configuration: dict[str, Any] = read_yaml(file)
     if not isinstance(configuration, dict) or not isinstance(configuration.get("trainer"), dict):

@@ -63,18 +63,26 @@ def read_measure(text: str) -> Measure:
 
 
 def read_curves(folder: Path) -> Curves:
-    """Read a run's ``metrics.csv``: pairs of epoch (from 0) and value, by name; empty if there is no such file."""
+    """Read a run's ``metrics.csv``: pairs of epoch (from 0) and value, by name; empty if there is no such file.
+
+    Raises:
+        ConfigurationError: if the file is damaged.
+    """
     curves: Curves = {}
     file = folder / "metrics.csv"
     if not file.exists():  # the run logged nothing
         return curves
     epoch = 0
-    with file.open() as lines:
-        for row in csv.DictReader(lines):
-            epoch = int(row.get("epoch") or epoch)  # some callbacks log without one
-            for name, value in row.items():
-                if value and name not in ("epoch", "step"):
-                    curves.setdefault(name, []).append((epoch, float(value)))
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                epoch = int(row.get("epoch") or epoch)  # some callbacks log without one
+                for name, value in row.items():
+                    if value and name not in ("epoch", "step"):
+                        curves.setdefault(name, []).append((epoch, float(value)))
+    except (ValueError, TypeError, csv.Error, OSError) as error:
+        again = f"without the folder {folder}, the same command trains this run again"
+        raise ConfigurationError(f"{file} is damaged: {error}; {again}") from error
     return curves
 
 

@@ -59,3 +59,13 @@ def test_default_measures_are_all_test_metrics_or_else_all_validation_metrics() 
     tested = default_measures([*sorted(CURVES), "test/recall"])
     assert [measure.text for measure in tested] == ["test/rate", "test/recall"]
     assert [measure.text for measure in default_measures(["train/x", "val/loss"])] == ["val/loss"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"epoch,a\n\xff\x00,3\n", b"epoch,a\n0,three\n", b"epoch,a\n0,1,2\n", b"epoch,a\n\x00,\n", b'"' + b"x" * 200_000],
+)
+def test_damaged_rows_are_refused_by_their_file(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"metrics\.csv is damaged: .*the same command trains this run again"):
+        read_curves(tmp_path)

@@ -34,6 +34,11 @@ def test_a_folder_without_a_checkpoint_is_refused(
     assert words in refusal(["resume", str(tmp_path)], capsys)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "a\nb"])
+def test_a_name_that_no_folder_has_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "holds no config.yaml: it is no run of" in refusal(["resume", name], capsys)
+
+
 def test_the_configuration_is_not_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
