@@ -49,7 +49,7 @@ def test_grids_are_crossed_with_each_other_and_with_the_arms() -> None:
         ([], ["beta=1,1"], "name of its own"),
         (["a|b="], [], r"without '\|', which tables"),
         (["$a$="], [], "without '\\$'"),
-        (["a\nb="], [], r"without '\\\\n'"),
+        (["a\nb="], [], r"without '\\n'"),
         (["-a="], [], "must not begin with '-'"),
         (["+a="], [], "must not begin with '\\+'"),
         (["@a="], [], "must not begin with '@'"),
