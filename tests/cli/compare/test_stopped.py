@@ -47,6 +47,7 @@ def wait_for_epoch(process: Any) -> None:
     pytest.fail((RUN / "log.txt").read_text() if (RUN / "log.txt").exists() else "nothing was started")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
 def test_a_second_one_is_refused_and_the_trainings_of_a_killed_one_end(
     folder: Path, capsys: pytest.CaptureFixture[str]
