@@ -125,8 +125,10 @@ class _Paid:
             self.has_gradient = False
             note = _Note(self)
             self._note = weakref.ref(note)
-            node = penalty.grad_fn
-            (penalty.register_hook if node is None else node.register_prehook)(note)
+            if penalty.grad_fn is None:  # a leaf
+                penalty.register_hook(note)
+            else:
+                penalty.grad_fn.register_prehook(note)
 
     @property
     def is_in_a_graph(self) -> bool:
