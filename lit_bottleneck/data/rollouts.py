@@ -151,6 +151,10 @@ class Rollouts(LightningDataModule):
             rank_zero_warn(f"{why}: set form='airl', whose rewards have both signs, or take a task of fixed length")
         return steps
 
+    def act(self, observation: np.ndarray) -> np.ndarray:
+        """Return the policy's most likely action of one observation, within its box."""
+        return self.learner.act(observation)
+
     def half(self, observations: Tensor, actions: Tensor, after: Tensor) -> Half:
         """Return half of a batch, as the module takes it."""
         if not getattr(self._module, "takes_transitions", False):

@@ -64,7 +64,7 @@ class Learner:
         return rewards.steps
 
     def act(self, observations: np.ndarray) -> np.ndarray:
-        """Return the policy's most likely actions of observations ``(B, ...)``."""
+        """Return the policy's most likely actions of observations ``(B, ...)``, or of one, within their box."""
         return self.algorithm.predict(observations, deterministic=True)[0]
 
     @torch.no_grad()

@@ -139,6 +139,16 @@ def test_a_policy_comes_to_walk_as_the_expert_does() -> None:
     assert actions == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("name", ["Walk-v0", "Pendulum-v1", "Pictures-v0"])
+def test_episodes_of_the_policy_can_be_recorded_and_are_the_same_again(name: str) -> None:
+    data = walks(name)
+    data._expert = SimpleNamespace(next_observations=0)  # type: ignore[assignment]  (not needed)
+    data.setup()
+    first, again = (record(make_environment(name), data.act, 2, seed=3) for _ in range(2))
+    assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+    assert first.lengths.tolist() == [{"Walk-v0": 7, "Pendulum-v1": 200, "Pictures-v0": 5}[name]] * 2
+
+
 def test_returns_lengths_and_steps_are_logged_and_not_learnt_from(tmp_path: Path) -> None:
     data = walks()
     run(data, logger=CSVLogger(tmp_path))
