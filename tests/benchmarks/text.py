@@ -5,7 +5,8 @@ frequent as Zipf's law has them, a median of 230 tokens, the last 400 kept, padd
 weights with Adam on the same batches and noise, and must have the same losses.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from lit_bottleneck.code import gaussian_code
 from lit_bottleneck.networks import TextEncoder
-from tests.benchmarks.timing import compare
+from tests.benchmarks.timing import Row, compare, row
 
 VOCABULARY, LENGTH, BATCH, LATENT_DIM, STEPS = 5000, 400, 32, 128, 20
 
@@ -72,11 +73,11 @@ def training(encoder: nn.Module, drawn: list[Batch]) -> Callable[[], list[float]
     return train
 
 
-def run(rounds: int = 8) -> tuple[str, float, float, float]:
+def rows(root: Path) -> Iterator[Row]:
     """Train both in turn."""
     ours, plain, drawn = TextEncoder(VOCABULARY), PlainTextEncoder(), batches(STEPS)
     plain.load_state_dict(ours.state_dict())
     mine, other = training(ours, drawn), training(plain, drawn)
     torch.testing.assert_close(mine(), other(), rtol=1e-5, atol=0)
-    faster, slower, ratio = compare(mine, other, rounds)
-    return f"step of a text classifier, {BATCH} x {LENGTH}", faster / STEPS, slower / STEPS, ratio
+    name = f"step of a text classifier, {BATCH} x {LENGTH}, against torch's convolutions"
+    yield row(name, compare(mine, other, rounds=8), bar=0.4, of=STEPS)
