@@ -17,6 +17,8 @@ from lit_bottleneck.models.export_parts import ExportPart, call
 from lit_bottleneck.models.labels import OneClass, SeveralLabels
 from lit_bottleneck.models.setup_checks import check_kind, dummy_batch, dummy_code, try_decode
 
+_NUMBERS_AT_ONCE = 2**22  # of the codes that are drawn for an evaluation: 16 MiB, also faster than all at once
+
 
 class VIBClassifier(BottleneckModule):
     """Classifier that reads one class, or several labels, from a Gaussian code (VIB, arXiv 1612.00410).
@@ -223,7 +225,14 @@ class VIBClassifier(BottleneckModule):
 
     def _evaluation_logits(self, code: Code) -> Tensor:
         """Return the logits of an evaluation, ``(B, num_classes)``, as ``classification_loss`` has them."""
-        draws = code.sample(self.eval_samples) if self.eval_samples else code.z[None]
+        if not self.eval_samples:
+            return self._labels.average(self._logits(code.z)[None])
+        size = max(1, _NUMBERS_AT_ONCE // (self.eval_samples * self.latent_dim))
+        return torch.cat([self._drawn_logits(code[rows]) for rows in torch.arange(len(code.z)).split(size)])
+
+    def _drawn_logits(self, code: Code) -> Tensor:
+        """Return the logits of the mean probabilities of ``eval_samples`` draws, ``(B, num_classes)``."""
+        draws = code.sample(self.eval_samples)
         return self._labels.average(self._logits(draws.flatten(0, 1)).unflatten(0, draws.shape[:2]))
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -106,6 +106,28 @@ def test_evaluation_averages_the_probabilities_of_the_draws() -> None:
         torch.testing.assert_close(model.predict_step(x, 0)["probabilities"], expected)
 
 
+def test_draws_of_many_examples_are_averaged_a_few_examples_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = classifier(eval_samples=5).eval()
+    x, _ = blobs(7)
+    with torch.no_grad():
+        code = model.encode(x)
+        torch.manual_seed(3)
+        expected = torch.cat([model.log_probabilities(code[rows]) for rows in torch.arange(7).split(2)])
+        monkeypatch.setattr("lit_bottleneck.models.vib._NUMBERS_AT_ONCE", 2 * 5 * WIDTH)
+        decoded = record_rows(model.decoder)
+        torch.manual_seed(3)
+        torch.testing.assert_close(model.log_probabilities(code), expected, rtol=0, atol=0)
+        assert model.log_probabilities(code[:0]).shape == (0, CLASSES)
+    assert decoded == [10, 10, 10, 5, 0]
+
+
+def record_rows(module: nn.Module) -> list[int]:
+    """Return a list of the number of rows in each batch that the module takes from now on."""
+    rows: list[int] = []
+    module.register_forward_hook(lambda module, arguments, output: rows.append(len(output)))
+    return rows
+
+
 def test_many_draws_converge_to_the_predictive_distribution_and_not_to_that_of_the_mean_logits() -> None:
     model = classifier(eval_samples=20_000).eval()
     with torch.no_grad():
