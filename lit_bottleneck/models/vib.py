@@ -228,7 +228,8 @@ class VIBClassifier(BottleneckModule):
         if not self.eval_samples:
             return self._labels.average(self._logits(code.z)[None])
         size = max(1, _NUMBERS_AT_ONCE // (self.eval_samples * self.latent_dim))
-        return torch.cat([self._drawn_logits(code[rows]) for rows in torch.arange(len(code.z)).split(size)])
+        some = torch.arange(len(code.z)).split(size)
+        return torch.cat([self._drawn_logits(cast(Code, code[rows])) for rows in some])
 
     def _drawn_logits(self, code: Code) -> Tensor:
         """Return the logits of the mean probabilities of ``eval_samples`` draws, ``(B, num_classes)``."""
