@@ -141,11 +141,16 @@ class Pictures(Callback):
     def _show(self, trainer: Trainer, name: str, image: Image) -> None:
         with whole_file(run_folder(trainer) / "pictures" / f"{name}-{trainer.current_epoch + 1:04d}.png") as file:
             image.save(file)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image(f"pictures/{name}", [image], step=trainer.global_step)
-            elif isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(f"pictures/{name}", pil_to_tensor(image), trainer.global_step)
+        log_image(trainer, f"pictures/{name}", image)
+
+
+def log_image(trainer: Trainer, name: str, image: Image) -> None:
+    """Log an image into the trainer's TensorBoard and wandb loggers."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(name, [image], step=trainer.global_step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, pil_to_tensor(image), trainer.global_step)
 
 
 def image_grid(rows: Tensor, value_range: tuple[float, float] = (0.0, 1.0)) -> Image:
@@ -178,6 +183,11 @@ def point_plot(samples: Tensor, examples: Tensor | None = None) -> Image:
         window = torch.stack([low - margin, high + margin], 1).tolist()
         axes.set(xlim=window[0], ylim=window[1])
         axes.legend()
+    return rendered_figure(figure)
+
+
+def rendered_figure(figure: Figure) -> Image:
+    """Return a figure of matplotlib as an image."""
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return PIL.Image.open(png).convert("RGB")

@@ -5,6 +5,7 @@ from lit_bottleneck.data.digits import Digits
 from lit_bottleneck.data.evaluation_sampler import EvaluationSampler
 from lit_bottleneck.data.images import Images
 from lit_bottleneck.data.imdb import IMDB
+from lit_bottleneck.data.policy_episodes import PolicyEpisodes
 from lit_bottleneck.data.properties import DataProperties
 from lit_bottleneck.data.ring import Ring
 from lit_bottleneck.data.rollouts import Rollouts
@@ -18,6 +19,7 @@ __all__ = [
     "Digits",
     "EvaluationSampler",
     "Images",
+    "PolicyEpisodes",
     "Ring",
     "Rollouts",
     "Shapes",

@@ -21,12 +21,14 @@ class Demonstrations:
 
     Args:
         path: an ``.npz`` file, as ``lit-bottleneck demonstrate`` writes it: arrays ``observations`` and ``actions``,
-            one episode after the other, and ``lengths`` of the episodes; perhaps ``next_observations`` and ``rewards``.
+            one episode after the other, and ``lengths`` of the episodes; perhaps ``next_observations``, ``rewards`` and
+            ``seeds``. Modules that see states alone need no ``actions``.
         minari: the name of a data set of Minari (``pip install minari``), which must be on this machine.
         expert: a function of an observation that returns an action (in a recipe its import path); its episodes are
             recorded in the environment.
         episodes: how many to use (``expert``: to record). Default: all; 10 of an expert.
         seed: of an expert's episodes.
+        actions: False leaves the actions out, also those of another space, for modules that see states alone.
 
     Raises:
         ConfigurationError: for none or several sources, or numbers out of range.
@@ -39,6 +41,7 @@ class Demonstrations:
         expert: Expert | None = None,
         episodes: int | None = None,
         seed: int = 0,
+        actions: bool = True,
     ) -> None:
         sources = {"path": path, "minari": minari, "expert": expert}
         given = [name for name, source in sources.items() if source is not None]
@@ -49,6 +52,7 @@ class Demonstrations:
         self.expert = None if expert is None else expert_from(expert)
         self.episodes = None if episodes is None else whole_number("episodes", episodes, at_least=1)
         self.seed = whole_number("seed", seed, at_least=0, at_most=2**32 - 1)
+        self.actions = actions
 
     def load(self, environment: Any) -> Episodes:
         """Return the episodes, checked against an environment of gymnasium.
@@ -56,17 +60,17 @@ class Demonstrations:
         Raises:
             ConfigurationError: for episodes that are not of this environment, or fewer than were asked for.
         """
-        spaces = spaces_of(environment)
         if self.expert is not None:
-            return record(environment, self.expert, self.episodes or 10, self.seed)
+            found = record(environment, self.expert, self.episodes or 10, self.seed)
+            return found if self.actions else found._replace(actions=None)
         of = f"demonstrations of {self.minari or self.path}"
         found = read_episodes(self.path) if self.path is not None else _of_minari(str(self.minari))
-        found = check_episodes(found, spaces, of)
+        found = check_episodes(found if self.actions else found._replace(actions=None), spaces_of(environment), of)
         if self.episodes is None:
             return found
         if len(found.lengths) < self.episodes:
             raise ConfigurationError(f"{of}: episodes={self.episodes}, and there are {len(found.lengths)}")
-        return found.first(self.episodes)
+        return found.part(0, self.episodes)
 
 
 def expert_from(expert: str | Expert) -> Expert:
@@ -100,11 +104,12 @@ def record(environment: Any, expert: Expert, episodes: int, seed: int = 0) -> Ep
         ConfigurationError: for actions that are not of the environment, and an episode without an end.
     """
     numbers = np.random.SeedSequence(seed).generate_state(episodes)
-    found = [_record_one(environment, expert, int(number)) for number in numbers]
+    found = [record_one(environment, expert, int(number)) for number in numbers]
     return check_episodes(join(found), spaces_of(environment), f"expert {getattr(expert, '__name__', expert)}")
 
 
-def _record_one(environment: Any, expert: Expert, seed: int) -> Episodes:
+def record_one(environment: Any, expert: Expert, seed: int) -> Episodes:
+    """Record one episode, from the start that the environment's ``seed`` gives; arguments as for ``record``."""
     observation, _ = environment.reset(seed=seed)
     seen, acted, rewarded = [np.array(observation)], [], []
     for _ in range(_LONGEST):
@@ -115,7 +120,8 @@ def _record_one(environment: Any, expert: Expert, seed: int) -> Episodes:
         rewarded.append(float(reward))
         if terminated or truncated:
             before, after = np.stack(seen[:-1]), np.stack(seen[1:])
-            return Episodes(before, np.stack(acted), np.array([len(acted)]), after, np.array(rewarded))
+            lengths, seeds = np.array([len(acted)]), np.array([seed])
+            return Episodes(before, np.stack(acted), lengths, after, np.array(rewarded), seeds)
     raise ConfigurationError(f"the environment has no end after {_LONGEST} steps: it needs max_episode_steps")
 
 

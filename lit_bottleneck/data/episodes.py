@@ -21,17 +21,19 @@ class Episodes(NamedTuple):
 
     Attributes:
         observations: ``(N, *dims)``.
-        actions: ``(N, *dims)``; discrete ones whole.
+        actions: ``(N, *dims)``; discrete ones whole; None where they are not known.
         lengths: steps of each episode, which add up to N.
         next_observations: ``(N, *dims)``, or None where they are not known.
         rewards: ``(N,)`` of the task, which no learner sees, or None.
+        seeds: of the environment at the start of each episode, or None.
     """
 
     observations: np.ndarray
-    actions: np.ndarray
+    actions: np.ndarray | None
     lengths: np.ndarray
     next_observations: np.ndarray | None = None
     rewards: np.ndarray | None = None
+    seeds: np.ndarray | None = None
 
     @property
     def returns(self) -> np.ndarray | None:
@@ -40,12 +42,23 @@ class Episodes(NamedTuple):
             return None
         return np.array([part.sum() for part in np.split(self.rewards, np.cumsum(self.lengths)[:-1])])
 
-    def first(self, count: int) -> "Episodes":
-        """Return the first episodes."""
-        steps = int(self.lengths[:count].sum())
-        after = None if self.next_observations is None else self.next_observations[:steps]
-        rewards = None if self.rewards is None else self.rewards[:steps]
-        return Episodes(self.observations[:steps], self.actions[:steps], self.lengths[:count], after, rewards)
+    def part(self, start: int, stop: int) -> "Episodes":
+        """Return the episodes from ``start`` to before ``stop``."""
+        rows = slice(int(self.lengths[:start].sum()), int(self.lengths[:stop].sum()))
+        whole = ("lengths", "seeds")
+        columns: list[Any] = [
+            None if column is None else column[start:stop] if name in whole else column[rows]
+            for name, column in self._asdict().items()
+        ]
+        return Episodes(*columns)
+
+    def check_has(self, names: Sequence[str], who: str) -> None:
+        """Raise ConfigurationError if any of the arrays is missing that ``who`` needs."""
+        missing = [name for name in names if getattr(self, name) is None]
+        if missing:
+            needs = f"{who} needs demonstrations with {' and '.join(missing)}"
+            hint = " (VAIL learns from observations alone with sees='state')" if "actions" in missing else ""
+            raise ConfigurationError(f"{needs}, as 'lit-bottleneck demonstrate' records them; there are none{hint}")
 
     def save(self, path: Path) -> None:
         """Write an ``.npz`` file of the arrays."""
@@ -55,13 +68,15 @@ class Episodes(NamedTuple):
 
 
 def join(episodes: Sequence[Episodes]) -> Episodes:
-    """Join episodes that all have next observations and rewards."""
-    columns: list[Any] = [np.concatenate(column) for column in zip(*episodes, strict=True)]
+    """Join episodes that all have the same arrays."""
+    columns: list[Any] = [
+        None if column[0] is None else np.concatenate(column) for column in zip(*episodes, strict=True)
+    ]
     return Episodes(*columns)
 
 
 def read_episodes(path: str | Path) -> Episodes:
-    """Read an ``.npz`` file with ``observations`` and ``actions``, and perhaps ``lengths`` and others of ``Episodes``.
+    """Read an ``.npz`` file with ``observations``, and perhaps ``actions``, ``lengths`` and others of ``Episodes``.
 
     Nothing in the file is unpickled. Without ``lengths`` it holds one episode.
 
@@ -78,11 +93,11 @@ def read_episodes(path: str | Path) -> Episodes:
     except (ValueError, AttributeError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
         holds = f"demonstrations: {path} is no .npz file of plain arrays, which need no pickle"
         raise ConfigurationError(f"{holds}: {error}") from error
-    missing = [name for name in ("observations", "actions") if name not in arrays]
-    if missing:
-        raise ConfigurationError(f"demonstrations: {path} has no array {', '.join(missing)}")
-    arrays.setdefault("lengths", np.array([len(arrays["observations"])]))
-    return Episodes(**{name: array for name, array in arrays.items() if name in Episodes._fields})
+    if "observations" not in arrays:
+        got = f"got {', '.join(arrays) or 'none'}"
+        raise ConfigurationError(f"demonstrations: {path} has no array observations (and actions, lengths); {got}")
+    known: dict[str, Any] = {"actions": None, "lengths": np.array([len(arrays["observations"])]), **arrays}
+    return Episodes(**{name: array for name, array in known.items() if name in Episodes._fields})
 
 
 def check_episodes(episodes: Episodes, spaces: Spaces, of: str) -> Episodes:
@@ -109,10 +124,14 @@ def check_episodes(episodes: Episodes, spaces: Spaces, of: str) -> Episodes:
     after = episodes.next_observations
     if after is not None:
         after = _in_shape(of, "next_observations", after, steps, spaces.observation_dims)
-    if episodes.rewards is not None and episodes.rewards.shape != (steps,):
-        raise ConfigurationError(f"{of}: rewards must be ({steps},); got {episodes.rewards.shape}")
-    actions = _discrete(of, episodes.actions, steps, spaces) if spaces.num_actions else _boxed(of, episodes, spaces)
-    return Episodes(observations, actions, lengths, after, episodes.rewards)
+    for name, count in (("rewards", steps), ("seeds", len(lengths))):
+        array = getattr(episodes, name)
+        if array is not None and array.shape != (count,):
+            raise ConfigurationError(f"{of}: {name} must be ({count},); got {array.shape}")
+    actions = episodes.actions
+    if actions is not None:
+        actions = (_discrete if spaces.num_actions else _boxed)(of, actions, steps, spaces)
+    return Episodes(observations, actions, lengths, after, episodes.rewards, episodes.seeds)
 
 
 def _array(name: str, member: Any) -> np.ndarray:
@@ -143,8 +162,8 @@ def _discrete(of: str, actions: np.ndarray, steps: int, spaces: Spaces) -> np.nd
     return columns.astype(np.int64)
 
 
-def _boxed(of: str, episodes: Episodes, spaces: Spaces) -> np.ndarray:
-    actions = _in_shape(of, "actions", episodes.actions, len(episodes.observations), spaces.action_dims)
+def _boxed(of: str, actions: np.ndarray, steps: int, spaces: Spaces) -> np.ndarray:
+    actions = _in_shape(of, "actions", actions, steps, spaces.action_dims)
     low, high = np.asarray(spaces.low), np.asarray(spaces.high)
     margin = np.where(np.isfinite(high - low), _ROUNDING * (high - low), 0.0)
     outside = (actions < low - margin) | (actions > high + margin)

@@ -88,12 +88,15 @@ class Learner:
             "environments": {**states, "environments": under_way, "observations": observations},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
-        """Restore all of it; return whether the environments came to where they were."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore policy, optimizer and random states."""
         self.algorithm.policy.load_state_dict(state["policy"])
         self.algorithm.policy.optimizer.load_state_dict(state["optimizer"])
         self.algorithm.num_timesteps = int(state["timesteps"])
         self._states = dict(state["random_states"])
+
+    def continue_episodes(self, state: Mapping[str, Any]) -> bool:
+        """Restore the environments; return whether they came to where they were."""
         states = dict(state["environments"])
         under_way = [{**one, "actions": one["actions"].cpu().numpy()} for one in states["environments"]]
         observations = states["observations"].cpu().numpy()

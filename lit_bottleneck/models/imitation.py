@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any, Literal, get_args
 
 import torch
@@ -16,7 +17,7 @@ from lit_bottleneck.models.batch import described
 from lit_bottleneck.models.export_parts import ExportPart
 from lit_bottleneck.models.gan_checks import check_head
 from lit_bottleneck.models.imitation_base import ImitationDiscriminator
-from lit_bottleneck.models.imitation_inputs import Experience, numbers_of, parts_of
+from lit_bottleneck.models.imitation_inputs import Experience, parts_of
 from lit_bottleneck.models.setup_checks import dummy_zeros, input_width, try_forward
 from lit_bottleneck.networks.layers import add_spectral_norm
 
@@ -169,7 +170,7 @@ class VAIL(ImitationDiscriminator):
         dims = self.moments.dims
         if dims is None or self.sees == "state":
             return self.normalized(x)
-        seen, actions = x[:, : numbers_of(dims)], x[:, numbers_of(dims) :]
+        seen, actions = x[:, : prod(dims)], x[:, prod(dims) :]
         return torch.cat([self.normalized(seen.unflatten(1, dims)).flatten(1), actions], 1)
 
     def _read(self, name: str, observations: Any, actions: Any) -> Experience:
@@ -191,9 +192,9 @@ class VAIL(ImitationDiscriminator):
         width = input_width(self.encoder) if type(self).example is VAIL.example else None
         if width is None or (self.sees == "state" and len(dims) > 1):
             return None
-        room = width - numbers_of(dims)
+        room = width - prod(dims)
         if room < 0 or (room != 0) == (self.sees == "state"):
             also = " and an action" if self.sees == "state_action" else ""
-            needs = f"sees={self.sees!r} needs an encoder of an observation of {numbers_of(dims)} numbers{also}"
+            needs = f"sees={self.sees!r} needs an encoder of an observation of {prod(dims)} numbers{also}"
             raise ConfigurationError(f"{needs}; got one of {width} numbers")
         return room

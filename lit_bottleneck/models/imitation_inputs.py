@@ -1,7 +1,6 @@
 """Experience as discriminators of behaviour take it: observations and actions, in whatever form they come."""
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -120,11 +119,6 @@ def parts_of(name: str, half: Any, parts: Sequence[str]) -> tuple[Any, ...]:
     if not isinstance(half, (tuple, list)) or len(half) < len(parts):
         raise ConfigurationError(f"the {name} half of a batch must be ({', '.join(parts)}); got {described(half)}")
     return tuple(half[: len(parts)])
-
-
-def numbers_of(dims: tuple[int, ...] | torch.Size) -> int:
-    """Return how many numbers an observation of that shape has."""
-    return prod(dims)
 
 
 def _only(width: int | None) -> tuple[int, ...]:

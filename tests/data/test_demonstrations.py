@@ -57,7 +57,7 @@ def test_a_file_gives_back_the_episodes_and_the_first_of_them(tmp_path: Path, pe
     again = Demonstrations(tmp_path / "pendulum.npz").load(pendulum)
     assert all(np.array_equal(one, other) for one, other in zip(episodes, again, strict=True))
     two = Demonstrations(str(tmp_path / "pendulum.npz"), episodes=2).load(pendulum)
-    assert all(np.array_equal(one, other) for one, other in zip(episodes.first(2), two, strict=True))
+    assert all(np.array_equal(one, other) for one, other in zip(episodes.part(0, 2), two, strict=True))
     with pytest.raises(ValueError, match="episodes=4, and there are 3"):
         Demonstrations(tmp_path / "pendulum.npz", episodes=4).load(pendulum)
     expert = Demonstrations(expert="lit_bottleneck.data.experts.swing_up", episodes=3).load(pendulum)
@@ -145,9 +145,9 @@ def test_discrete_actions_that_are_not_of_the_environment_are_refused(
         Demonstrations(tmp_path / "bad.npz").load(make_environment("CartPole-v1"))
 
 
-def test_a_file_without_actions_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "bad.npz", observations=np.zeros((4, 4)))
-    with pytest.raises(ValueError, match=r"bad\.npz has no array actions"):
+def test_a_file_without_observations_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "bad.npz", actions=np.zeros((4, 4)))
+    with pytest.raises(ValueError, match=r"bad\.npz has no array observations .*; got actions"):
         read_episodes(tmp_path / "bad.npz")
 
 

@@ -330,9 +330,15 @@ def test_a_checkpoint_of_other_sizes_is_refused(
 
 @pytest.mark.parametrize(("form", "pays"), [("positive", "staying alive"), ("negative", "ending early")])
 def test_episodes_that_end_early_are_told_with_rewards_of_one_sign(form: Any, pays: str) -> None:
-    with pytest.warns(UserWarning, match=f"EarlyWalk-v0 can end early, and a {form} reward pays for {pays}") as caught:
-        run(walks("EarlyWalk-v0"), lambda: vail(form=form))
-    assert sum("end early" in str(warning.message) for warning in caught) == 1
+    """By a demonstration before a step of the policy; where none tells, at the first such episode."""
+    whole = Episodes(np.zeros((7, 1), np.float32), np.ones((7, 1), np.int64), np.array([7]))
+    for reason, expert in (("a demonstration ends after 1 of 7 steps", None), ("one ended after 1 steps", whole)):
+        data = walks("EarlyWalk-v0")
+        data._expert = expert
+        why = rf"EarlyWalk-v0 can end early \({reason}\), and a {form} reward pays for {pays}"
+        with pytest.warns(UserWarning, match=why) as caught:
+            run(data, lambda: vail(form=form))
+        assert sum("end early" in str(warning.message) for warning in caught) == 1
 
 
 def test_rewards_of_both_signs_and_time_limits_are_not_told(recwarn: pytest.WarningsRecorder) -> None:
@@ -400,7 +406,7 @@ def test_a_watched_environment_keeps_the_rewards_of_the_task_to_itself() -> None
 
 def test_episodes_without_next_observations_serve_states_and_actions_but_no_transitions() -> None:
     data = walks()
-    data._expert = Episodes(np.zeros((5, 1), np.float32), np.ones((5, 1), np.int64), np.array([5]))
+    data._expert = Episodes(np.zeros((7, 1), np.float32), np.ones((7, 1), np.int64), np.array([7]))
     assert run(data, max_epochs=1)[1]
     with pytest.raises(ValueError, match="VAIRL needs demonstrations with next_observations"):
         run(data, lambda: VAIRL(MLP(1, [8], 4), MLP(1, [8], 4), latent_dim=2), max_epochs=1)
