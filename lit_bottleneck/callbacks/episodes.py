@@ -59,9 +59,7 @@ class Episodes(Callback):
         data = _data(trainer)
         if not hasattr(data, "films"):
             got = "no datamodule" if data is None else type(data).__name__
-            raise ConfigurationError(
-                f"Episodes needs a datamodule with a policy, such as data.Rollouts (data.PolicyEpisodes); got {got}"
-            )
+            raise ConfigurationError(f"Episodes needs a datamodule with a policy, such as data.Rollouts; got {got}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the policy as it is."""

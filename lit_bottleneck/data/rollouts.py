@@ -184,12 +184,13 @@ class Rollouts(PolicyEpisodes, LightningDataModule):
 
     def _check_expert(self, stage: str | None) -> None:
         """Check that the demonstrations have what the module needs, and whether one ends before the time limit."""
+        expert = self.expert
         if self._module is None:
             return
         needs = ["actions"] if getattr(self._module, "sees", None) != "state" else []
         needs += ["next_observations"] if getattr(self._module, "takes_transitions", False) else []
-        self.expert.check_has(needs, type(self._module).__name__)
-        lengths = self.expert.lengths
+        expert.check_has(needs, type(self._module).__name__)
+        lengths = expert.lengths
         limit = self.make_environment().spec.max_episode_steps or lengths.max()
         if lengths.min() < limit and stage != "test":
             self._warn_of_early_ends(f"a demonstration ends after {lengths.min()} of {limit} steps")
