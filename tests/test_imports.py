@@ -74,12 +74,14 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         lit_bottleneck.nothing  # noqa: B018
 
 
-def test_torch_is_imported_on_first_use() -> None:
+def test_torch_is_imported_on_first_use_and_scikit_learn_by_what_needs_it() -> None:
     program = (
         "import sys, lit_bottleneck.cli\n"
         "lit_bottleneck.cli.main(['recipes'])\n"
         "assert not {'torch', 'lightning'} & set(sys.modules)\n"
         "lit_bottleneck.Code\n"
         "assert 'torch' in sys.modules\n"
+        "import lit_bottleneck.cli.app\n"
+        "assert not {'sklearn', 'pandas', 'pyarrow', 'wandb', 'gymnasium', 'onnx'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

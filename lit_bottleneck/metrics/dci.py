@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from torch import Tensor
 
 from lit_bottleneck.checks import whole_number
@@ -77,6 +76,8 @@ def forest_importance(
     tensor([[1.],
             [0.]], dtype=torch.float64)
     """
+    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor  # here: it takes up to a second
+
     z, named_factors = ordered(codes, factors, names, "DCI", rows=4 * _LEAF, dimensions=2)
     importance, scores = [], []
     for name, factor in named_factors:

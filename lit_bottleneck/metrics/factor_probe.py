@@ -4,12 +4,6 @@ import warnings
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import accuracy_score, r2_score
-from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
@@ -131,6 +125,11 @@ def _rows(codes: Tensor, factors: Tensor, names: Names, seed: int, max_rows: int
 
 
 def _probe(z: Array, factor: Array, name: str, kind: ProbeKind, test_size: float, seed: int) -> Probed:
+    from sklearn.exceptions import ConvergenceWarning  # here: scikit-learn takes up to a second
+    from sklearn.metrics import accuracy_score, r2_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     train, test = halves(factor, name, seed, test_size)
     target = factor if is_class(factor) else (factor - factor[train].mean()) / factor[train].std()
     predictor = make_pipeline(StandardScaler(), _predictor(target[train], kind, seed))
@@ -144,6 +143,9 @@ def _probe(z: Array, factor: Array, name: str, kind: ProbeKind, test_size: float
 
 
 def _predictor(target: Array, kind: ProbeKind, seed: int) -> Any:
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
     if kind == "linear":
         return LogisticRegression(max_iter=1000) if is_class(target) else Ridge()
     smallest = np.unique(target, return_counts=True)[1].min() if is_class(target) else len(target)

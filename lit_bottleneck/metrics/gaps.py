@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
 from lit_bottleneck.checks import whole_number
@@ -66,6 +65,8 @@ def mutual_information_gaps(codes: Tensor, factors: Tensor, num_bins: int = 20, 
     >>> mutual_information_gaps(torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), torch.arange(4), 2)
     tensor([0.], dtype=torch.float64)
     """
+    from sklearn.metrics import mutual_info_score  # here: it takes up to a second
+
     z, named_factors = ordered(codes, factors, names, "MIG", rows=num_bins, dimensions=2)
     bins = [_binned(dimension, num_bins) for dimension in z.T]
     gaps = []
