@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
-from lit_bottleneck.functional import bounded_log_var, inverse_log_var_bound, kl_per_dimension, softplus_log_var
+from lit_bottleneck.functional import bounded_log_var, kl_per_dimension, raw_by_bound, softplus_log_var
 
 ScaleMap = Callable[[Tensor], Tensor]
 # z (None without noise), log_var and kl (B, K, ...), rate (B,)
@@ -65,9 +65,11 @@ class FusedCode(Function):
         """Compute the code, and save what the gradient needs."""
         mean, raw = moments.chunk(2, dim)
         log_var, slope = _WITH_SLOPE[scale](raw)
-        grown = torch.expm1(log_var)
+        half = 0.5 * log_var
+        sigma = half.exp()
+        grown = half.tanh_().mul_(sigma.square().add_(1))  # expm1(log_var), which takes twice as long by itself
         kl = (grown - log_var).addcmul_(mean, mean).mul_(0.5)
-        moved = None if noise is None else torch.exp(0.5 * log_var).mul_(noise)
+        moved = None if noise is None else sigma.mul_(noise)
         ctx.save_for_backward(moments, noise, slope, grown, moved)
         ctx.scale, ctx.dim = scale, dim
         ctx.set_materialize_grads(False)
@@ -112,7 +114,7 @@ def is_batch(gradient: Tensor | None) -> bool:
 def _bounded(raw: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``bounded_log_var`` and its slope, ``(1 + (raw / bound)^2)^(-3/2)``."""
     raw = raw.clamp(-1e12, 1e12)  # keeps the square finite; beyond, the log-variance is at its bound anyway
-    root = inverse_log_var_bound(raw).mul_(raw).square_().add_(1).rsqrt_()
+    root = raw_by_bound(raw).square_().add_(1).rsqrt_()
     return raw * root, root * root * root
 
 
