@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from importlib import import_module
@@ -22,8 +23,18 @@ from tests.benchmarks.timing import Row
 
 Rows = Callable[[Path], Iterable[Row]]
 
-# Files of rows, each with a function ``rows(root)``.
-FILES = ("operation", "data", "text")
+# Where the rows are: a function of the folder of the data.
+ROWS = {
+    "operation": "operation.rows",
+    "data": "data.rows",
+    "text": "text.rows",
+    "evaluation": "evaluation.rows",
+    "vib_mnist": "recipes.vib_mnist",
+    "vae_mnist": "recipes.vae_mnist",
+    "vib_imdb": "recipes.vib_imdb",
+    "vdbgan_mnist": "recipes.vdbgan_mnist",
+    "vib_fashion_mnist": "recipes.vib_fashion_mnist",
+}
 
 
 def main() -> None:
@@ -31,7 +42,7 @@ def main() -> None:
         "python -m tests.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--root", type=Path, default=Path("data"))
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=FILES, default=FILES, help=", ".join(FILES))
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=ROWS, default=[*ROWS], help=", ".join(ROWS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to FILE")
     parser.add_argument("--wall", action="store_true")
     options = parser.parse_args()
@@ -43,7 +54,9 @@ def main() -> None:
     print(f"{'':64} {'ours':>11} {'other':>11} {'ratio':>7}  {'quartiles':13} {'bar':>5}", flush=True)
     results = []
     for name in options.only:
-        for row in import_module(f"tests.benchmarks.{name}").rows(options.root):
+        file, function = ROWS[name].split(".")
+        rows: Rows = getattr(import_module(f"tests.benchmarks.{file}"), function)
+        for row in rows(options.root):
             print(line(row), flush=True)
             results.append(row)
     if options.json:
@@ -73,7 +86,9 @@ def _settle() -> None:
 
     keep_freed_memory()
     flushed = flush_denormals()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
     timed = "wall time" if os.environ.get("BENCHMARK_CLOCK") == "wall" else "CPU time"
     threads = f"{torch.get_num_threads()} threads"
     print(f"torch {torch.__version__}, {threads}, {timed}, Python {platform.python_version()}, flushed: {flushed}")

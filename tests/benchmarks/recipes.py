@@ -1,0 +1,87 @@
+"""The rows of the recipes: against their bare loops, and vae_mnist against pythae."""
+
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.benchmarks.timing import Row, row
+from tests.benchmarks.training import SHIPPED, Epochs, bare, train
+
+
+def vib_mnist(root: Path) -> Iterator[Row]:
+    yield from against_bare("vib_mnist", root, part=0.25, bar=1.05)
+
+
+def vib_imdb(root: Path) -> Iterator[Row]:
+    yield from against_bare("vib_imdb", root, part=0.1, bar=1.05, data="SyntheticReviews")
+
+
+def vdbgan_mnist(root: Path) -> Iterator[Row]:
+    yield from against_bare("vdbgan_mnist", root, part=0.05, bar=1.08)
+
+
+def vib_fashion_mnist(root: Path) -> Iterator[Row]:
+    there = (root / "FashionMNIST" / "raw").is_dir()
+    yield from against_bare("vib_fashion_mnist", root, part=0.1, data="" if there else "SyntheticImages")
+
+
+def vae_mnist(root: Path) -> Iterator[Row]:
+    """Compare with four bare loops and two of pythae: with both settings of the process, with one, with none."""
+    part = 0.5
+    loops = {"both": SHIPPED, "kept": ("--keep",), "none": ()}
+    sides = {name: bare("vae_mnist", *settings) for name, settings in loops.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        python, reason = pythae_environment(Path(folder))
+        if python is not None:
+            pythae = {"module": "pythae_vae", "python": python}
+            sides |= {"pythae": pythae, "pythae with both": pythae | {"arguments": SHIPPED}}
+        seconds = train("vae_mnist", root, part, sides)
+    yield row_of("vae_mnist", part, seconds, "both", "the bare loop", bar=1.05)
+    yield row_of("vae_mnist", part, seconds, "none", "the bare loop as people run it", bar=0.75)
+    for name, called, bar in (("pythae", "pythae as people run it", 0.75), ("pythae with both", "pythae", None)):
+        if python is None:
+            yield Row(f"vae_mnist, against {called}", bar=bar, note=reason)
+        else:
+            yield row_of("vae_mnist", part, seconds, name, called, bar)
+    for name, one, other in (
+        ("what keeping freed memory brings the bare loop", "kept", "none"),
+        ("what flushing denormals brings it then", "both", "kept"),
+    ):
+        yield row(f"vae_mnist: {name}", list(zip(seconds[one], seconds[other], strict=True)))
+
+
+def against_bare(recipe: str, root: Path, part: float, bar: float | None = None, data: str = "") -> Iterator[Row]:
+    """Compare a recipe with its bare loop; arguments as for ``train``."""
+    seconds = train(recipe, root, part, {"bare": bare(recipe, *SHIPPED)}, data)
+    yield row_of(recipe, part, seconds, "bare", "the bare loop", bar, "synthetic data" if data else "")
+
+
+def row_of(
+    recipe: str, part: float, seconds: Epochs, other: str, called: str, bar: float | None = None, note: str = ""
+) -> Row:
+    """Make the row of the epochs of a recipe against the epochs of another."""
+    name = f"{'epoch' if part == 1 else f'{part:g} epochs'} of {recipe}, against {called}"
+    return row(name, list(zip(seconds["ours"], seconds[other], strict=True)), bar, note)
+
+
+def pythae_environment(folder: Path) -> tuple[Path | None, str]:
+    """Make an environment with pythae that has the packages of this one, too; torch is not installed again.
+
+    Returns:
+        Its interpreter, or None and the reason.
+    """
+    python = folder / "bin" / "python"
+    commands = (
+        [sys.executable, "-m", "venv", "--without-pip", str(folder)],
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "pythae==0.1.2"],
+    )
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return None, "pythae cannot be installed: " + (done.stderr.strip().splitlines() or [""])[-1]
+        for site_packages in folder.glob("lib/*/site-packages"):
+            (site_packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python, ""
