@@ -146,11 +146,17 @@ def _of_minari(name: str) -> Episodes:
     try:
         dataset = minari.load_dataset(name)
     except (FileNotFoundError, ValueError) as error:
-        raise ConfigurationError(f"demonstrations: minari={name!r} is not on this machine: {error}") from error
+        raise ConfigurationError(
+            f"demonstrations: minari={name!r} is not on this machine: minari download {name}"
+        ) from error
+    spaces_of(dataset)  # else there are no arrays
     found = []
-    for episode in dataset.iterate_episodes():
-        seen, acted = np.asarray(episode.observations), np.asarray(episode.actions)
-        found.append(Episodes(seen[:-1], acted, np.array([len(acted)]), seen[1:], np.asarray(episode.rewards)))
+    episodes = zip(dataset, dataset.storage.get_episode_metadata(dataset.episode_indices), strict=True)
+    for episode, known in episodes:
+        seen, acted, rewards = (np.asarray(one) for one in (episode.observations, episode.actions, episode.rewards))
+        has_seed = isinstance(known.get("seed"), (int, np.integer))
+        seeds = np.array([known["seed"]]) if has_seed else None
+        found.append(Episodes(seen[:-1], acted, np.array([len(acted)]), seen[1:], rewards, seeds))
     if not found:
         raise ConfigurationError(f"demonstrations: minari={name!r} has no episode")
     return join(found)

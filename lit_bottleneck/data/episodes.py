@@ -68,9 +68,9 @@ class Episodes(NamedTuple):
 
 
 def join(episodes: Sequence[Episodes]) -> Episodes:
-    """Join episodes that all have the same arrays."""
+    """Join episodes, with the arrays that all of them have."""
     columns: list[Any] = [
-        None if column[0] is None else np.concatenate(column) for column in zip(*episodes, strict=True)
+        None if any(one is None for one in column) else np.concatenate(column) for column in zip(*episodes, strict=True)
     ]
     return Episodes(*columns)
 

@@ -221,3 +221,46 @@ def test_spaces_are_sizes() -> None:
 
 def test_what_is_no_episode_has_no_return() -> None:
     assert Episodes(np.zeros((1, 1)), np.zeros((1, 1)), np.array([1])).returns is None
+
+
+def test_a_data_set_of_minari_gives_its_episodes(
+    tmp_path: Path, pendulum: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minari = pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    expected = record(pendulum, swing_up, 2, seed=3)
+    buffers = []
+    for index in range(2):
+        one = expected.part(index, index + 1)
+        seen = [*one.observations, one.next_observations[-1]]
+        ends = [*[False] * 199, True]
+        buffers.append(
+            minari.data_collector.EpisodeBuffer(
+                id=index,
+                seed=int(one.seeds[0]),
+                observations=seen,
+                actions=list(one.actions),
+                rewards=list(one.rewards),
+                terminations=[False] * 200,
+                truncations=ends,
+            )
+        )
+    minari.create_dataset_from_buffers(
+        "pendulum/expert-v0",
+        buffers,
+        env=pendulum,
+        eval_env="Pendulum-v1",
+        algorithm_name="swing_up",
+        author="nobody",
+        author_email="nobody@example.org",
+        code_permalink="https://example.org",
+        description="two episodes",
+        data_format="arrow",
+    )
+    found = Demonstrations(minari="pendulum/expert-v0").load(pendulum)
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert Demonstrations(minari="pendulum/expert-v0", episodes=1, actions=False).load(pendulum).actions is None
+    with pytest.raises(
+        ValueError, match=r"minari='pendulum/no-v0' is not on this machine: minari download pendulum/no-v0"
+    ):
+        Demonstrations(minari="pendulum/no-v0").load(pendulum)
