@@ -1,6 +1,7 @@
 """One command at a time writes into a run's folder, and a new run begins only where no other has left its files."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -56,6 +57,13 @@ def in_use(process: Any) -> str:
     return f"error: {RUN} is in use by process {process.pid} on "
 
 
+def test_a_fit_into_a_folder_in_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with FolderOwner(RUN):
+        assert f"error: {RUN} is in use by process {os.getpid()} on " in refusal(fit(), capsys)
+    assert not (RUN / "config.yaml").exists()
+
+
+@pytest.mark.slow
 def test_a_second_fit_and_a_second_resume_are_refused_and_the_first_go_on(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,6 +133,7 @@ trainer:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_ended_resume_as_one_run(tmp_path: Path) -> None:
     settings = ["--trainer.limit_train_batches=1.0", "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1"]
     fit = arguments("vae_digits", "trainer/ddp", *settings)

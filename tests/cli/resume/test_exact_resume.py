@@ -32,6 +32,7 @@ CASES: dict[str, tuple[Callable[[], LightningModule], dict[str, Any], dict[str, 
     "gan": (gan, {}, {}),
     "vib-averaged": (lambda: vib(**SCHEDULED), {}, {}),
 }
+QUICK = ("vib", "vib-val-within", "vib-accumulated", "vib-workers", "vae", "gan")
 STOPS = {  # epoch and batch; not within an accumulated step, nor before a validation
     "vib": [(0, 0), (0, 3), (1, 7), (2, 3)],
     "vib-workers": [(1, 7)],
@@ -45,6 +46,10 @@ class Whole(NamedTuple):
     folder: Path
     state: dict[str, Any]
     keep: Keep
+
+
+def with_marks(case: str, *more: str) -> Any:
+    return pytest.param(case, *more, marks=[] if case in QUICK else pytest.mark.slow)
 
 
 def callbacks(case: str, *more: Callback) -> list[Callback]:
@@ -81,7 +86,7 @@ def assert_resumes(case: str, path: Path, whole: Whole, without: str = "") -> Ke
     return rest
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [with_marks(case) for case in CASES])
 def test_from_the_end_of_a_batch(case: str, whole: Callable[[str], Whole]) -> None:
     expected = whole(case)
     assert len(expected.keep.seen) == 33
@@ -92,7 +97,10 @@ def test_from_the_end_of_a_batch(case: str, whole: Callable[[str], Whole]) -> No
 
 @pytest.mark.parametrize(
     ("case", "at"),
-    [*((case, "val") for case in CASES), *((case, "train") for case in ("vib", "vib-max-steps", "vib-workers", "gan"))],
+    [
+        *(with_marks(case, "val") for case in CASES),
+        *(with_marks(case, "train") for case in ("vib", "vib-max-steps", "vib-workers", "gan")),
+    ],
 )
 def test_from_a_checkpoint_of_lightning(case: str, at: str, whole: Callable[[str], Whole]) -> None:
     expected = whole(case)

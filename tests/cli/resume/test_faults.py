@@ -94,9 +94,12 @@ SIGNALS: dict[str, tuple[str, int, int | None, dict[str, Any]]] = {
     "vae": ("vae", 1, 4, {}),
     "gan": ("gan", 1, 4, {}),
 }
+QUICK = ["first batch", "validation", "within a step", "last batch", "gan"]
 
 
-@pytest.mark.parametrize("moment", SIGNALS)
+@pytest.mark.parametrize(
+    "moment", [moment if moment in QUICK else pytest.param(moment, marks=pytest.mark.slow) for moment in SIGNALS]
+)
 def test_sigterm_writes_a_checkpoint_before_it_leaves(moment: str, alone: Callable[..., End], tmp_path: Path) -> None:
     kind, epoch, batch, kwargs = SIGNALS[moment]
     before = signal.getsignal(signal.SIGTERM)
@@ -152,7 +155,7 @@ class Distances(CSVLogger):
         super().log_metrics(metrics, step)
 
 
-@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize("validated", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_samples_are_measured_in_the_same_epochs(validated: bool, tmp_path: Path) -> None:
     """Of five epochs, in the second, the fourth and the last."""
     points = {(2, 5): [3, 4], (3, 5): [3, 4], (4, 2): [4]}  # where the run stops, and what is still to be measured
@@ -197,6 +200,7 @@ class DyingData(Data):
         return DataLoader(DyingRows(self.fuse), 4, shuffle=True, num_workers=1, prefetch_factor=1)
 
 
+@pytest.mark.slow
 def test_a_loader_process_that_dies(tmp_path: Path) -> None:
     fuse = tmp_path / "fuse"
     # An OSError where torch tells it, by a signal, just while a checkpoint is written.

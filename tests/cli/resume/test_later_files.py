@@ -87,6 +87,7 @@ def test_the_same_files(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert_same(left(Path("runs")), expected)
 
 
+@pytest.mark.slow
 def test_after_a_kill_without_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process kills itself within a validation; then its rows are deleted."""
     callbacks = [BEST, callback("LearningRateMonitor"), cut("on_validation_start", 2, is_kill=True)]
