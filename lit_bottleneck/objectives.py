@@ -111,22 +111,25 @@ class BetaTC(ELBO):
 
     The paper's beta is ``beta + gamma`` here; its alpha and gamma are both our beta. ``total_correlation`` estimates
     the total correlation of the aggregate code from the batches of all processes together; each accumulated batch has
-    its own estimate.
+    its own estimate. Time and memory grow with the square of that batch up to ``max_codes``, linearly from there on.
 
     Args:
         gamma: the extra weight of total correlation.
         dataset_size: number of training examples. Default: the size of the training set.
+        max_codes: examples that are compared with each other. A larger batch, that of all processes together, is cut
+            into equal parts, whose estimates are averaged.
 
     Raises:
-        ConfigurationError: for a gamma that is negative or not finite, or a ``dataset_size`` below 1; at a batch if the
-            size of the training set is unknown.
+        ConfigurationError: for a gamma that is negative or not finite, a ``dataset_size`` below 1 or ``max_codes``
+            below 3; at a batch if the size of the training set is unknown.
     """
 
     needs_noise = True
 
-    def __init__(self, gamma: float, dataset_size: int | None = None) -> None:
+    def __init__(self, gamma: float, dataset_size: int | None = None, max_codes: int = 1024) -> None:
         self.gamma = not_negative("gamma", gamma)
         self.dataset_size = None if dataset_size is None else whole_number("dataset_size", dataset_size, at_least=1)
+        self.max_codes = whole_number("max_codes", max_codes, at_least=3)  # so that a part has at least two
 
     def __call__(self, batch: CodedBatch) -> dict[str, Tensor]:
         """Return distortion, rate penalty and total correlation penalty."""
@@ -134,8 +137,17 @@ class BetaTC(ELBO):
         if dataset_size is None:
             raise ConfigurationError("BetaTC(dataset_size=...) must be given if the training data set has no length")
         posteriors, first = gather_rows(torch.stack([batch.code.mean, batch.code.log_var], dim=1))
-        mean, log_var = posteriors.unbind(1)
-        correlation = total_correlation(batch.draws[0], mean, log_var, dataset_size, first)
+        codes, count = batch.draws[0], len(posteriors)
+        if count > dataset_size:
+            raise ConfigurationError(f"dataset_size must be at least the batch size, {count}; got {dataset_size}")
+        correlation = codes.sum() * 0  # keeps the graph
+        for part in posteriors.tensor_split(max(1, -(-count // self.max_codes))):
+            ours = codes[max(0, -first) : max(0, len(part) - first)]  # those of the part that are on this process
+            if len(ours):
+                mean, log_var = part.unbind(1)
+                estimate = total_correlation(ours, mean, log_var, dataset_size, max(0, first))
+                correlation = correlation + len(ours) / len(codes) * estimate
+            first -= len(part)
         return super().__call__(batch) | {"total_correlation_penalty": self.gamma * correlation}
 
 
@@ -156,7 +168,7 @@ def total_correlation(z: Tensor, mean: Tensor, log_var: Tensor, dataset_size: in
 
     Minibatch-stratified sampling (arXiv 1802.04942) estimates the densities of the mixture over all N examples from the
     M examples of the batch: an example's own posterior has the weight ``1 / N``, each of the others
-    ``(N - 1) / (N (M - 1))``. The estimate of ``p(z)`` is then unbiased.
+    ``(N - 1) / (N (M - 1))``. The estimate of ``p(z)`` is then unbiased. Time and memory grow with L M K.
 
     Args:
         z: ``(L, K)``, one code each of L of the examples, L at most M.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,6 +85,25 @@ def test_the_extra_penalty_is_gamma_times_total_correlation() -> None:
     torch.testing.assert_close(sum(terms.values()), sum(ELBO()(batch).values()))
 
 
+def test_a_large_batch_is_compared_in_parts_of_which_the_mean_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = coded(batch=11, dataset_size=100)
+    expected = torch.zeros(())
+    for rows in torch.arange(11).tensor_split(3):  # 4, 4 and 3 codes
+        part = batch.code[rows]
+        expected = expected + len(rows) / 11 * total_correlation(part.z, part.mean, part.log_var, 100)
+    found = BetaTC(1.0, max_codes=4)(batch)["total_correlation_penalty"]
+    torch.testing.assert_close(found, expected.to(found))
+    # Of two processes, the first has 5 examples and the second 6: the middle part has some of both.
+    posteriors = torch.stack([batch.code.mean, batch.code.log_var], 1)
+    total = 0.0
+    for first, count in ((0, 5), (5, 6)):
+        monkeypatch.setattr("lit_bottleneck.objectives.gather_rows", lambda ours, first=first: (posteriors, first))
+        rows = torch.arange(first, first + count)
+        ours = replace(batch, code=batch.code[rows], draws=batch.draws[:, rows])
+        total += count / 11 * BetaTC(1.0, max_codes=4)(ours)["total_correlation_penalty"].item()
+    assert total == pytest.approx(found.item(), rel=1e-12)
+
+
 def test_a_batch_of_one_has_zero_total_correlation_and_keeps_its_graph() -> None:
     mean = torch.randn(1, 3, requires_grad=True)
     correlation = total_correlation(mean + 0.1, mean, torch.zeros(1, 3), 50)
@@ -105,6 +125,7 @@ def test_a_description_rebuilds_the_objective(objective: object) -> None:
         (lambda: BetaTC(-1.0), "gamma must be"),
         (lambda: BetaTC(math.nan), "gamma must be"),
         (lambda: BetaTC(1.0, dataset_size=0), "dataset_size must be"),
+        (lambda: BetaTC(1.0, max_codes=2), "max_codes must be"),
         (lambda: BetaTC(1.0, dataset_size=5)(coded()), "dataset_size must be at least the batch size, 6; got 5"),
         (lambda: BetaTC(1.0)(coded()), "dataset_size=.* must be given"),
         (lambda: objective_from({"class_path": "os.system"}), "class_path"),

@@ -39,7 +39,8 @@ class Information(CodeMeasurement):
     With a mask all of these are of the code of one position, of which each unmasked one of each example counts.
 
     Args:
-        max_codes: number of codes for the bounds, whose cost grows with its square.
+        max_codes: number of codes for the bounds, whose time grows with its square.
+        max_dimensions: the largest K, with whose square memory grows, and with whose cube the time at the end.
         every_n_epochs: epochs between two measurements in validation; 0: in test only.
         code: from module and batch to a ``Code``, or to ``(Code, mask)`` with a mask ``(B, *positions)``; in a recipe
             its import path. Default: see above.
@@ -57,15 +58,17 @@ class Information(CodeMeasurement):
         code: CodeFunction | None = None,
         dim: int = 1,
         name: str = "",
+        max_dimensions: int = 4096,
     ) -> None:
         super().__init__(every_n_epochs, code, dim, name)
         self.max_codes = whole_number("max_codes", max_codes, at_least=2)
+        self.max_dimensions = whole_number("max_dimensions", max_dimensions, at_least=1)
 
     def reset(self, trainer: Trainer, module: LightningModule) -> None:
         """Drop all codes."""
-        self._moments = MarginalMoments().to(module.device)
+        self._moments = MarginalMoments(max_dimensions=self.max_dimensions).to(module.device)
         self._rate = Rate().to(module.device)
-        self._information = MutualInformation(self.max_codes).to(module.device)
+        self._information = MutualInformation(self.max_codes, max_dimensions=self.max_dimensions).to(module.device)
 
     def update(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Add the codes of a batch."""

@@ -60,6 +60,8 @@ class Table(ExamplesDataModule):
         ignore: names of columns that are no inputs.
         categorical: columns of numbers that are names of categories.
         min_frequency: a category in fewer training rows counts as unknown, from which that column learns.
+        max_categories: known ones of a column, each of which is an input of the model; less frequent ones count as
+            unknown. Memory grows with rows times inputs.
         standardize_target: False keeps regression targets in their units, for a likelihood of counts or of [0, 1].
         test_size: test examples, a count (int) or a fraction (float); the same rows for every seed.
         predict_path: rows to predict, in any form of ``path``. None: those of the base.
@@ -91,6 +93,7 @@ class Table(ExamplesDataModule):
         ignore: Sequence[str] = (),
         categorical: Sequence[str] = (),
         min_frequency: int = 2,
+        max_categories: int = 1000,
         standardize_target: bool = True,
         test_size: int | float = 0.2,
         predict_path: Any = None,
@@ -105,6 +108,7 @@ class Table(ExamplesDataModule):
         self.columns = None if columns is None else _names("columns", columns)
         self.ignore, self.categorical = _names("ignore", ignore), _names("categorical", categorical)
         self.min_frequency = whole_number("min_frequency", min_frequency, at_least=1)
+        self.max_categories = whole_number("max_categories", max_categories, at_least=1)
         self.standardize_target = standardize_target
         self.test_size = check_val_size(test_size, "test_size")
         self._inputs: InputEncoding | None = None
@@ -217,7 +221,7 @@ class Table(ExamplesDataModule):
         training = select_rows({name: self._table[name] for name in names}, rows)
         targets = {name: self._table[name] for name in self.target}
         self._adopt(
-            InputEncoding.fit(training, self.min_frequency),
+            InputEncoding.fit(training, self.min_frequency, self.max_categories),
             TargetEncoding.fit(self.task, targets, rows, self.standardize_target),
         )
 

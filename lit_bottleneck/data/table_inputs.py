@@ -1,5 +1,6 @@
 """Inputs of a model from columns of a table, by plain values that were fitted to the training rows."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.impute import SimpleImputer
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from lit_bottleneck.checks import ConfigurationError
@@ -41,17 +42,19 @@ class InputEncoding:
     categories: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, columns: Columns, min_frequency: int) -> "InputEncoding":
+    def fit(cls, columns: Columns, min_frequency: int, max_categories: int = 1000) -> "InputEncoding":
         """Return the encoding of training rows.
 
         Args:
             columns: the inputs of the training rows.
             min_frequency: a category in fewer rows counts as unknown.
+            max_categories: of each column; less frequent ones count as unknown.
 
         Raises:
             ConfigurationError: for a column without any value, or of as many categories as rows.
         """
-        categories = {name: _known(name, values, min_frequency) for name, values in columns.items() if is_text(values)}
+        texts = {name: values for name, values in columns.items() if is_text(values)}
+        categories = {name: _known(name, values, min_frequency, max_categories) for name, values in texts.items()}
         numbers = [name for name in columns if name not in categories]
         if not numbers:
             return cls(categories=categories)
@@ -59,7 +62,7 @@ class InputEncoding:
         for name in numbers:
             if missing[name].all():
                 raise ConfigurationError(f"column {name!r} has no value in the training rows: leave it out (ignore)")
-        values = _numbers(columns, numbers)
+        values = _stacked(columns, numbers)
         imputer = SimpleImputer(strategy="median").fit(values)
         scaler = StandardScaler().fit(imputer.transform(values))
         masked = [name for name in numbers if missing[name].any()]
@@ -88,20 +91,27 @@ class InputEncoding:
             name: as_numbers(name, columns[name]) for name in self.numbers
         }
         check_inputs(columns)
-        parts: list[NDArray[Any]] = []
-        if self.numbers:
-            values = _numbers(columns, self.numbers)
-            imputer = SimpleImputer(strategy="median").fit([self.medians])
-            parts.append(standard_scaler(self.means, self.scales).transform(imputer.transform(values)))
-            parts.append(np.isnan(values[:, [self.numbers.index(name) for name in self.masked]]))
-        if self.categories:
-            texts = np.stack([columns[name] for name in self.categories], 1)
-            known = [np.array(values, dtype=object) for values in self.categories.values()]
-            encoder = OneHotEncoder(categories=known, handle_unknown="ignore", sparse_output=False)
-            parts.append(encoder.fit([[values[0] for values in known]]).transform(texts))
-            is_known = [np.isin(texts[:, place].astype(str), values.astype(str)) for place, values in enumerate(known)]
-            parts.append(~np.stack(is_known, 1))
-        return in_float32(np.concatenate(parts, 1, dtype=np.float64, casting="unsafe"), self.feature_names)
+        numbers = self._numbers(columns)
+        rows = len(next(iter(columns.values())))
+        encoded = torch.zeros(rows, len(self.feature_names), dtype=torch.float32)
+        encoded[:, : numbers.shape[1]] = numbers
+        place, unknown = numbers.shape[1], encoded.shape[1] - len(self.categories)
+        for name, known in self.categories.items():
+            places = {value: place + index for index, value in enumerate(known)}
+            chosen = torch.tensor([places.get(text, unknown) for text in columns[name]], dtype=torch.int64)
+            encoded.scatter_(1, chosen[:, None], 1.0)
+            place, unknown = place + len(known), unknown + 1
+        return encoded
+
+    def _numbers(self, columns: Columns) -> Tensor:
+        """Return the inputs that stand for numbers: their values and masks."""
+        if not self.numbers:
+            return torch.zeros(len(next(iter(columns.values()))), 0, dtype=torch.float32)
+        values = _stacked(columns, self.numbers)
+        missing = torch.from_numpy(np.isnan(values[:, [self.numbers.index(name) for name in self.masked]]))
+        imputer = SimpleImputer(strategy="median").fit([self.medians])
+        scaled = standard_scaler(self.means, self.scales).transform(imputer.transform(values))
+        return torch.cat([in_float32(scaled, self.numbers), missing.float()], 1)
 
     def state(self) -> dict[str, Any]:
         """Return its arguments, as plain values."""
@@ -161,16 +171,16 @@ def check_mixed(columns: Columns, categorical: Collection[str]) -> None:
             raise ConfigurationError(f"column {name!r} mixes numbers and text such as {others[0]!r}: {advice}")
 
 
-def _numbers(columns: Columns, names: Sequence[str]) -> NDArray[np.float64]:
+def _stacked(columns: Columns, names: Sequence[str]) -> NDArray[np.float64]:
     """Return columns of numbers as ``(N, F)``."""
     return np.stack([columns[name] for name in names], 1)
 
 
-def _known(name: str, column: Column, min_frequency: int) -> list[str]:
+def _known(name: str, column: Column, min_frequency: int, max_categories: int) -> list[str]:
     """Return the categories that occur often enough, sorted; a missing value is the category of no text."""
-    found, counts = np.unique(column.astype(str), return_counts=True)
-    known: list[str] = found[counts >= min_frequency].tolist()
+    found = Counter(column.tolist())
+    known = [text for text, count in sorted(found.items()) if count >= min_frequency]
     if not known or len(found) >= len(column):
         told = f"column {name!r} has {len(found)} categories in {len(column)} training rows"
         raise ConfigurationError(f"{told}, too many to learn from: leave it out (ignore=[{name!r}])")
-    return known
+    return sorted(sorted(known, key=lambda text: -found[text])[:max_categories])

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lit_bottleneck.checks import whole_number
 from lit_bottleneck.metrics.base import check_labels
-from lit_bottleneck.metrics.code_metric import CodeMetric, checked_codes, checked_mask, sums_of
+from lit_bottleneck.metrics.code_metric import CodeMetric, checked_mask, sums_of
 from lit_bottleneck.metrics.marginal_moments import correlations_of
 
 
@@ -24,10 +24,11 @@ class ClassConditionalTotalCorrelation(CodeMetric):
 
     Args:
         num_classes: the number of classes.
-        kwargs: those of ``torchmetrics.Metric``.
+        kwargs: ``max_dimensions``, the largest K (default: 4096; memory grows with its square, the time of ``compute``
+            with its cube), and those of ``torchmetrics.Metric``.
 
     Raises:
-        ConfigurationError: for ``num_classes`` below 1.
+        ConfigurationError: for ``num_classes`` below 1; by ``update`` for codes of more than ``max_dimensions``.
         ValueError: by ``update`` for invalid codes or labels, or codes of another width than earlier ones; by
             ``compute`` for a class with 1 code, or with no more codes than dimensions without noise.
 
@@ -58,7 +59,7 @@ class ClassConditionalTotalCorrelation(CodeMetric):
             ValueError: for invalid codes, codes of another width than earlier ones, other labels, or a mask of another
                 shape.
         """
-        means, log_vars = checked_codes(mean, log_var, mask, dim)
+        means, log_vars = self.checked(mean, log_var, mask, dim)
         check_labels(labels, (len(mean),), self.num_classes)
         if mask is not None:
             mask = checked_mask(mask, mean, dim)

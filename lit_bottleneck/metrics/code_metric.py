@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.functional import kl_per_dimension
 from lit_bottleneck.metrics.base import RowMetric, check_finite, flat
 from lit_bottleneck.metrics.scatter import merged_scatter, scatter_of
@@ -153,12 +153,15 @@ class CodeMetric(RowMetric):
 
     Args:
         joint: whether the covariance of the means is needed, or their variances only.
+        max_dimensions: the largest K where the covariance is needed: memory grows with ``K^2``, the time of ``compute``
+            with ``K^3``.
         kwargs: those of ``torchmetrics.Metric``.
     """
 
-    def __init__(self, joint: bool, **kwargs: Any) -> None:
+    def __init__(self, joint: bool, max_dimensions: int = 4096, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._joint = joint
+        self.max_dimensions = whole_number("max_dimensions", max_dimensions, at_least=1)
 
     def describe(self, *layout: int) -> str:
         """Return the width of codes in words."""
@@ -195,9 +198,23 @@ class CodeMetric(RowMetric):
         Raises:
             ValueError: for invalid codes, codes of another width than earlier ones, or a mask of another shape.
         """
-        codes = checked_codes(mean, log_var, mask, dim)
+        codes = self.checked(mean, log_var, mask, dim)
         self.add_sums({0: sums_of(*codes, self._joint, examples=len(mean))}, codes[0].shape[1])
         self.fold()
+
+    def checked(self, mean: Tensor, log_var: Tensor, mask: Tensor | None = None, dim: int = 1) -> tuple[Tensor, Tensor]:
+        """Return ``checked_codes`` of at most ``max_dimensions``.
+
+        Raises:
+            ConfigurationError: for more dimensions, or a mask of another shape.
+            ValueError: for invalid codes.
+        """
+        mean, log_var = checked_codes(mean, log_var, mask, dim)
+        if self._joint and mean.shape[1] > self.max_dimensions:
+            told = f"{type(self).__name__} takes codes of at most max_dimensions={self.max_dimensions}"
+            advice = "memory grows with the square and time with the cube of it; with a mask each position has a code"
+            raise ConfigurationError(f"{told}; got {mean.shape[1]}: {advice}")
+        return mean, log_var
 
     def compute(self) -> dict[str, Tensor]:
         """Return the results in float32; see the class."""

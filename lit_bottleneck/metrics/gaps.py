@@ -166,9 +166,22 @@ def _squared_correlations(z: Array, factor: Array) -> Array:
 
 def _nearest_mean(z: Array, classes: Array, z_scored: Array, classes_scored: Array) -> Array:
     """Return the balanced accuracy of every dimension alone, ``(K,)``."""
-    known, index = np.unique(classes, return_inverse=True)
-    means = np.stack([z[index == i].mean(0) for i in range(len(known))])
-    nearest = [known[np.abs(z[:, None] - mean).argmin(1)] for z, mean in zip(z_scored.T, means.T, strict=True)]
-    right = np.stack(nearest) == classes_scored
-    accuracy: Array = np.mean([right[:, classes_scored == one].mean(1) for one in np.unique(classes_scored)], axis=0)
+    known, index, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    means = [np.bincount(index, dimension) / counts for dimension in z.T]
+    _, scored, sizes = np.unique(classes_scored, return_inverse=True, return_counts=True)
+    right = [known[_nearest(*pair)] == classes_scored for pair in zip(z_scored.T, means, strict=True)]
+    accuracy: Array = np.mean([np.bincount(scored, hits) / sizes for hits in right], axis=1)
     return accuracy
+
+
+def _nearest(values: Array, means: Array) -> Array:
+    """Return the place among the means ``(C,)`` of that which is nearest to each value ``(N,)``; of several the first.
+
+    All distances would take ``N C`` numbers.
+    """
+    ascending, place = np.unique(means, return_index=True)
+    above = np.searchsorted(ascending, values).clip(1, max(1, len(ascending) - 1))
+    pairs = np.stack([above - 1, np.minimum(above, len(ascending) - 1)])
+    distances = np.abs(values - ascending[pairs])
+    first: Array = np.where(distances == distances.min(0), place[pairs], len(means)).min(0)
+    return first

@@ -16,13 +16,14 @@ class MarginalMoments(CodeMetric):
     """Gaussian with the moments of the codes, compared with the standard normal: see ``marginal_moments``.
 
     Keeps sums in float64 (``K^2`` numbers), not codes: however these are split into batches and processes, the result
-    is the same.
+    is the same. The time of ``compute`` grows with ``K^3``.
 
     Args:
         per_dimension: whether to return ``predictability_per_dimension``, ``(K,)``, too.
-        kwargs: those of ``torchmetrics.Metric``.
+        kwargs: ``max_dimensions``, the largest K (default: 4096), and those of ``torchmetrics.Metric``.
 
     Raises:
+        ConfigurationError: by ``update`` for codes of more than ``max_dimensions``.
         ValueError: by ``update`` for invalid codes or codes of another width than earlier ones; by ``compute`` for
             fewer than 2 codes, or no more codes than dimensions without noise.
 

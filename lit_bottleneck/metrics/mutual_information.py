@@ -25,14 +25,15 @@ class MutualInformation(CodeMetric):
     random state is neither read nor changed.
 
     Args:
-        max_codes: the largest number of different codes to keep; a process holds fewer than twice as many. Time grows
-            with its square.
+        max_codes: the largest number of different codes to keep; a process holds fewer than twice as many. The time of
+            ``compute`` grows with its square, that of ``update`` and memory linearly with it.
         seed: of the choice of codes and of the noise.
         num_draws: how many codes to draw for each input. Default: as many as make ``max_codes`` in all.
-        kwargs: those of ``torchmetrics.Metric``.
+        kwargs: ``max_dimensions``, the largest K (default: 4096; memory grows with its square, the time of ``compute``
+            with its cube), and those of ``torchmetrics.Metric``.
 
     Raises:
-        ConfigurationError: for numbers out of range.
+        ConfigurationError: for numbers out of range; by ``update`` for codes of more than ``max_dimensions``.
         ValueError: by ``update`` for invalid codes, codes of another width than earlier ones, or codes without noise,
             since their information is infinite; by ``compute`` for fewer than 2 codes.
 
@@ -60,13 +61,16 @@ class MutualInformation(CodeMetric):
             ValueError: for invalid codes, codes of another width than earlier ones, codes without noise, or a mask of
                 another shape.
         """
-        mean, log_var = _noisy(mean, log_var, mask, dim)
+        mean, log_var = _noisy(*self.checked(mean, log_var, mask, dim))
         self.add_sums({0: sums_of(mean, log_var, joint=True)}, mean.shape[1])
         codes = _counted(mean, log_var).to(self.rows_device)
         if self.codes and len(kept := self.codes[0].view(-1, codes.shape[1])) == self.max_codes:
             codes = codes[code_keys(codes[:, 1:], self.seed) <= code_keys(kept[-1:, 1:], self.seed)]
-        self.codes.append(codes.flatten())
-        self.fold()
+        if len(codes):
+            self.codes.append(codes.flatten())
+            self.fold()
+        else:  # as soon in most batches: a list of empty tensors would grow with all of them
+            super().fold()
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Add the codes of another metric of this class, or of its state."""
@@ -126,7 +130,7 @@ def mutual_information(
     >>> mutual_information(torch.zeros(5, 3), torch.zeros(5, 3))["upper"]  # a collapsed code
     tensor(0.)
     """
-    mean, log_var = _noisy(mean, log_var, mask, dim)
+    mean, log_var = _noisy(*checked_codes(mean, log_var, mask, dim))
     sums = sums_of(mean, log_var, joint=True)
     moments_of(sums)  # refuses too few codes
     codes = _distinct(_counted(mean, log_var), seed)
@@ -182,9 +186,8 @@ def _distinct(codes: Tensor, seed: int) -> Tensor:
     return distinct
 
 
-def _noisy(mean: Tensor, log_var: Tensor, mask: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
+def _noisy(mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
     """Return checked codes, if all of them have noise."""
-    mean, log_var = checked_codes(mean, log_var, mask, dim)
     noiseless = int((log_var == -torch.inf).any(1).sum())
     if noiseless:
         words = "the information of codes without noise is infinite; MarginalMoments takes them"

@@ -72,12 +72,13 @@ class KernelDistance(SampleMetric):
         check_counts("KernelDistance", 2, len(real), len(generated))
         size = min(self.subset_size, len(real), len(generated))
         generator = torch.Generator().manual_seed(self.seed)
+        subsets = ([drawn(features, size, generator) for features in (real, generated)] for _ in range(self.subsets))
+        return torch.stack([squared_mmd(*pair) for pair in subsets]).mean().float()
 
-        def subset(features: Tensor) -> Tensor:
-            return features[torch.randperm(len(features), generator=generator)[:size].to(features.device)]
 
-        distances = [squared_mmd(subset(real), subset(generated)) for _ in range(self.subsets)]
-        return torch.stack(distances).mean().float()
+def drawn(features: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw ``count`` of the features ``(N, F)``, without replacement."""
+    return features[torch.randperm(len(features), generator=generator)[:count].to(features.device)]
 
 
 def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
@@ -99,10 +100,13 @@ class PrecisionRecall(SampleMetric):
 
     Args:
         k: the neighbour whose distance is the radius.
+        max_samples: the number of samples of each kind that are compared, drawn at random if there are more. Time grows
+            with its square; memory does not.
+        seed: of the draw. The global random state is neither read nor changed.
         kwargs: those of ``torchmetrics.Metric``.
 
     Raises:
-        ConfigurationError: for ``k`` below 1.
+        ConfigurationError: for ``k`` below 1, or no more ``max_samples`` than ``k``.
         ValueError: by ``update`` for features that are not finite ``(B, F)`` or of another width than earlier ones; by
             ``compute`` for fewer than ``k + 1`` samples of either kind.
 
@@ -115,14 +119,21 @@ class PrecisionRecall(SampleMetric):
 
     higher_is_better = True
 
-    def __init__(self, k: int = 3, **kwargs: Any) -> None:
+    def __init__(self, k: int = 3, max_samples: int = 50_000, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.k = whole_number("k", k, at_least=1)
+        self.max_samples = whole_number("max_samples", max_samples, at_least=self.k + 1)
+        self.seed = seed
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``precision`` and ``recall``, float32 scalars by name."""
         real, generated = self.both()
         check_counts(f"PrecisionRecall(k={self.k})", self.k + 1, len(real), len(generated))
+        generator = torch.Generator().manual_seed(self.seed)
+        real, generated = (
+            drawn(features, self.max_samples, generator) if len(features) > self.max_samples else features
+            for features in (real, generated)
+        )
         precision, recall = precision_recall(real, generated, self.k)
         return {"precision": precision, "recall": recall}
 
@@ -134,7 +145,7 @@ def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> tuple[Tenso
     *other* real sample. Recall is the share of real samples within reach of any generated one.
 
     Squares of distances are equal up to a relative 1e-9. Both shares grow as samples get scarcer: compare scores of the
-    same number of samples only.
+    same number of samples only. Time grows with the square of that number, memory linearly.
 
     Args:
         real: ``(N, F)``.

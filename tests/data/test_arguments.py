@@ -72,6 +72,7 @@ WRONG = [
     (Table, "task", ("ranking", None)),
     (Table, "columns", (3, [0])),
     (Table, "min_frequency", COUNTS),
+    (Table, "max_categories", COUNTS),
     (Table, "test_size", (-1, 1.0, True, "0.2")),
     (Rotation, "max_degrees", (0, -1.0, 180.5, math.nan, math.inf, True, "45", None)),
     (Translation, "max_pixels", COUNTS),

@@ -106,6 +106,13 @@ def test_rare_categories_train_the_unknown_column(min_frequency: int) -> None:
     assert encoding.encode(columns)[:, -1].tolist() == [text not in known for text in texts]
 
 
+def test_of_many_categories_the_most_frequent_are_known() -> None:
+    texts = ["d", "b", "b", "c", "c", "c", "a", "long " * 1000]
+    encoding = InputEncoding.fit(read_columns({"t": texts}), min_frequency=1, max_categories=3)
+    assert encoding.categories == {"t": ["a", "b", "c"]}
+    assert encoding.encode(read_columns({"t": texts}))[:, -1].tolist() == [1, 0, 0, 0, 0, 0, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

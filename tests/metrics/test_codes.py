@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.code import gaussian_code
 from lit_bottleneck.metrics.class_conditional_total_correlation import ClassConditionalTotalCorrelation
 from lit_bottleneck.metrics.code_metric import CodeMetric
@@ -150,3 +152,17 @@ def test_metrics_of_a_collection_need_no_arguments() -> None:
         for name, value in fed(make(), codes(40)).compute().items():
             [same] = [v for k, v in found.items() if k in (name, f"{make.__name__}_{name}")]
             torch.testing.assert_close(same, value)
+
+
+@pytest.mark.parametrize(
+    "make", [MarginalMoments, MutualInformation, partial(ClassConditionalTotalCorrelation, 2), Rate]
+)
+def test_codes_too_wide_for_a_covariance_are_refused(make: Callable[..., CodeMetric]) -> None:
+    few, most = make(max_dimensions=2), make(max_dimensions=3)
+    most.update(*taken(most, codes(4)))
+    if isinstance(few, Rate):  # needs no covariance
+        few.update(*taken(few, codes(4)))
+        return
+    with pytest.raises(ConfigurationError, match="takes codes of at most max_dimensions=2; got 3: memory grows"):
+        few.update(*taken(few, codes(4)))
+    assert few.layout is None

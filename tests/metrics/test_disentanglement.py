@@ -13,7 +13,7 @@ from torch import Tensor
 from lit_bottleneck.metrics import DCI, MIG, SAP
 from lit_bottleneck.metrics.dci import disentanglement_completeness
 from lit_bottleneck.metrics.factor_metric import FactorMetric, halves
-from lit_bottleneck.metrics.gaps import attribute_gaps, mutual_information_gaps
+from lit_bottleneck.metrics.gaps import _nearest, attribute_gaps, mutual_information_gaps
 from tests.metrics import cases
 
 METRICS: list[Callable[[], FactorMetric]] = [MIG, SAP, DCI]
@@ -168,6 +168,13 @@ def test_gap_of_classes_is_that_of_linear_discriminants_with_equal_priors() -> N
         scores.append(balanced_accuracy_score(y[test], model.predict(z[test])))
     scores.sort()
     assert attribute_gaps(codes, factor, seed=3).item() == pytest.approx(scores[-1] - scores[-2], abs=1e-12)
+
+
+def test_the_nearest_mean_is_the_first_of_the_least_distances() -> None:
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 3, 12):
+        values, means = rng.integers(-6, 7, 200) / 2, rng.integers(-4, 5, count).astype(float)  # with ties and repeats
+        assert (_nearest(values, means) == np.abs(values[:, None] - means).argmin(1)).all()
 
 
 def test_concentration_of_importances_with_known_entropies() -> None:

@@ -229,6 +229,7 @@ def test_the_store_is_bounded_and_independent_of_the_split() -> None:
     for batch in order.split(9):
         metric.update(mean[batch], log_var[batch])
         assert sum(map(len, metric.codes)) < 2 * 25 * 7
+        assert all(map(len, metric.codes))
     found = exact(metric)
     assert found == pytest.approx(whole, rel=1e-12)
     other, last = MutualInformation(max_codes=25), MutualInformation(max_codes=25)

@@ -198,6 +198,8 @@ def test_sizes_out_of_range_are_refused() -> None:
             KernelDistance(**{name: least - 1})
     with pytest.raises(ValueError, match="k must be a whole number, at least 1"):
         PrecisionRecall(0)
+    with pytest.raises(ValueError, match="max_samples must be a whole number, at least 4"):
+        PrecisionRecall(3, max_samples=3)
 
 
 # --- precision and recall ---------------------------------------------------------------------------------------------
@@ -226,6 +228,17 @@ def test_precision_and_recall_equal_brute_force(k: int, at_once: int, monkeypatc
     torch.testing.assert_close(
         fed(PrecisionRecall(k), real, generated).compute(), {"precision": precision, "recall": recall}
     )
+
+
+def test_of_many_samples_some_are_drawn() -> None:
+    real, generated = white(30, 4, 1), white(40, 4, 2)
+    whole = fed(PrecisionRecall(), real, generated).compute()
+    assert fed(PrecisionRecall(max_samples=40), real, generated).compute() == whole
+    few = fed(PrecisionRecall(max_samples=20), real, generated).compute()
+    generator = torch.Generator().manual_seed(0)
+    some = [features[torch.randperm(len(features), generator=generator)[:20]] for features in (real, generated)]
+    assert few == fed(PrecisionRecall(), *some).compute() != whole
+    assert few != fed(PrecisionRecall(max_samples=20, seed=1), real, generated).compute()
 
 
 def test_ties_count_as_within_reach() -> None:
