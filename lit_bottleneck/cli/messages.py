@@ -25,6 +25,7 @@ _NOISE = re.compile(
     r"$|Does not validate against|Subtypes:|Errors:|Given value type:|must be NoneType|Expected a (config )?path but|"
     r"Subclass types expect one of|a class path \(str\)|a dict with|Cannot take a Union of no"
 )
+_OF_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process \d+.*\.ConfigurationError: ", re.DOTALL)
 _OF_THE_MODEL = re.compile(r"(?:unrecognized arguments:.* --|Option ')(optimizer|lr_scheduler)\b")
 
 
@@ -47,6 +48,7 @@ def in_one_line(message: str) -> str:
     ...   Given value: {'class_path': 'lit_bottleneck.VIBClassifier', 'init_args': {'latent_dim': 'many'}}''')
     'model.init_args.latent_dim: must be int; got many'
     """
+    message = _OF_A_WORKER.sub("", message)  # torch puts the whole traceback of a loader process into it
     found = _reasons(message)
     if not any(reason.text for reason in found):
         return _cut("; ".join(filter(None, map(str.strip, message.splitlines()))))

@@ -1,12 +1,15 @@
 """Base classes of the data modules: arguments, split, loaders."""
 
+import os
 from abc import abstractmethod
+from functools import partial
 from os.path import expanduser
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from lightning import LightningDataModule
+from lightning.fabric.utilities.seed import pl_worker_init_function
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -14,6 +17,7 @@ from lit_bottleneck.checks import ConfigurationError, one_of, whole_number
 from lit_bottleneck.data.dataset import Batch, BatchedDataset, Examples, keep_batch
 from lit_bottleneck.data.evaluation_sampler import EvaluationSampler
 from lit_bottleneck.data.splits import check_val_size, random_split, stratified_split, validation_count
+from lit_bottleneck.training.denormals import are_denormals_flushed
 
 Part = Literal["train", "val", "test"]
 
@@ -154,6 +158,8 @@ class ExamplesDataModule(LightningDataModule):
     def _loader(
         self, dataset: BatchedDataset, shuffle: bool = False, batches: EvaluationSampler | None = None
     ) -> DataLoader[Batch]:
+        flushed = self.num_workers > 0 and are_denormals_flushed()
+        rank = self.trainer.global_rank if self.trainer else 0
         return DataLoader(
             dataset,
             batch_size=self.batch_size if batches is None else None,
@@ -162,9 +168,17 @@ class ExamplesDataModule(LightningDataModule):
             sampler=batches,
             num_workers=self.num_workers,
             collate_fn=keep_batch,
+            worker_init_fn=partial(_flush_and_seed, rank=rank) if flushed else None,
             persistent_workers=False,  # new ones for every epoch, so that a resumed epoch draws the same
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def _flush_and_seed(worker_id: int, rank: int) -> None:
+    """Set up a loader process: denormal numbers are 0, which only a forked one inherits, and seeds are Lightning's."""
+    torch.set_flush_denormal(True)
+    if int(os.environ.get("PL_SEED_WORKERS", 0)):  # what Lightning does for loaders without a function such as this
+        pl_worker_init_function(worker_id, rank)
 
 
 class LabelledDataModule(ExamplesDataModule):

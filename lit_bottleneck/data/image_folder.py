@@ -1,8 +1,10 @@
 """A user's own images in a folder, with or without folders of classes."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
@@ -40,7 +42,8 @@ class DecodedImages:
         background: float = 1.0,
         dtype: torch.dtype = torch.uint8,
     ) -> None:
-        self.paths = paths
+        # no objects, whose reference counts would have each loader process copy the memory that they share
+        self.paths = np.array([os.fsencode(path) for path in paths])
         self.dims = dims
         self.resize = resize
         self.background = background
@@ -53,8 +56,8 @@ class DecodedImages:
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Return the images in ``rows`` ``(B,)``: ``(B, C, H, W)``; a grey image has equal channels."""
         images = torch.empty(len(rows), *self.dims, dtype=self.dtype)
-        for position, row in enumerate(rows.tolist()):
-            images[position] = self._decode(self.paths[row])
+        for position, path in enumerate(self.paths[rows.numpy()].tolist()):
+            images[position] = self._decode(os.fsdecode(path))
         return images
 
     def _decode(self, path: str) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from lightning.fabric.utilities.data import suggested_max_num_workers
 from torch import Tensor
 from torchvision import datasets
 
@@ -14,6 +15,8 @@ from lit_bottleneck.data.dataset import Examples
 from lit_bottleneck.data.downloads import GIVE_ROOT, Download, MissingDataError, fetch_all
 from lit_bottleneck.data.image_data_module import ImageDataModule
 from lit_bottleneck.data.image_folder import FolderSource
+
+MAX_WORKERS = 8  # that are started by default; each takes a copy of the interpreter
 
 
 class Images(ImageDataModule):
@@ -41,12 +44,14 @@ class Images(ImageDataModule):
         batch_size: examples per batch and process.
         image_size: for a folder: the images' height and width, or one number for both (resized to cover it, then
             centre cropped). None: the size of the first image, which all must have.
-        in_memory: for a folder: hold all pixels in memory, or (False) decode each batch. None: in memory up to 2 GiB.
+        in_memory: for a folder: hold all pixels in memory; or (False) decode the files of each batch, to the same
+            pixels, in ``num_workers`` processes that work ahead. None: in memory up to 2 GiB.
         background: for a folder: the grey level behind transparent pixels, from 0 (black) to 1 (white).
         val_size: as for ``ImageDataModule``. "auto": 0.1, or for a folder with ``root/val`` the images there, with
             which no other ``val_size`` goes together.
-        **kwargs: ``num_workers`` (of use where images are augmented, or decoded batch by batch), ``seed``,
-            ``value_range``, ``binarize``, ``augment`` and ``nuisance``, as for ``ImageDataModule``.
+        num_workers: loader processes, which draw other augmentations where their number differs. None: 0, or for a
+            folder that is decoded the CPUs less one, shared by the processes of a machine, at least 1 and at most 8.
+        **kwargs: ``seed``, ``value_range``, ``binarize``, ``augment`` and ``nuisance``, as for ``ImageDataModule``.
 
     Raises:
         ConfigurationError: if an argument is out of its range, or a folder is not laid out as above. From
@@ -63,6 +68,7 @@ class Images(ImageDataModule):
         image_size: int | tuple[int, int] | None = None,
         in_memory: bool | None = None,
         background: float = 1.0,
+        num_workers: int | None = None,
         val_size: int | float | Literal["auto"] = "auto",  # with None it would be the type of Lightning's limits
         **kwargs: Any,
     ) -> None:
@@ -80,8 +86,24 @@ class Images(ImageDataModule):
             max_value=self.source.max_value,
             batch_size=batch_size,
             val_size=val_size,
+            num_workers=0 if num_workers is None else num_workers,
             **kwargs,
         )
+        self._counts_cpus = num_workers is None and not self.source.in_memory
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load and split all images, at the first call only; of images that are decoded, only their paths.
+
+        Args:
+            stage: ignored: one load gives all parts.
+
+        Raises:
+            ConfigurationError: if files are missing or damaged, or ``val_size`` leaves none to train on.
+        """
+        super().setup(stage)
+        if self._counts_cpus:
+            processes = self.trainer.num_devices if self.trainer else 1
+            self.num_workers = min(suggested_max_num_workers(processes), MAX_WORKERS)
 
     def prepare_data(self) -> None:
         """Download a named set if its files are missing.
@@ -156,6 +178,7 @@ class TorchvisionSource:
         root: torchvision's ``root``.
     """
 
+    in_memory = True
     max_value = 255
     num_val = 0  # their authors hold out none
 

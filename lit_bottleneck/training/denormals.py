@@ -25,14 +25,15 @@ def flush_denormals() -> bool:
     >>> _ = torch.set_flush_denormal(False)
     """
     torch.set_flush_denormal(True)
-    are_flushed = _are_flushed()
+    are_flushed = are_denormals_flushed()
     if not are_flushed and sys.platform == "linux":
         _set_in_threads_of_libgomp()
-        are_flushed = _are_flushed()
+        are_flushed = are_denormals_flushed()
     return are_flushed
 
 
-def _are_flushed() -> bool:
+def are_denormals_flushed() -> bool:
+    """Whether all threads of torch take denormal numbers for 0."""
     smallest = torch.ones(_MANY, dtype=torch.int32).view(torch.float32)  # by its bits: a conversion would flush it
     return bool((smallest * 1.0 == 0).all())
 

@@ -27,6 +27,7 @@ Rows = Callable[[Path], Iterable[Row]]
 ROWS = {
     "operation": "operation.rows",
     "data": "data.rows",
+    "folder": "folder.rows",
     "text": "text.rows",
     "evaluation": "evaluation.rows",
     "vib_mnist": "recipes.vib_mnist",
