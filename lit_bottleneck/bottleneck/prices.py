@@ -101,8 +101,8 @@ class Prices:
 
     def _warn_of_never_paid(self, module: nn.Module) -> None:
         names = [name for name in self._never_paid if name or self.has_coded]
-        trainer = _trainer_of(root_of(module)[0])
-        if not names or trainer is None:
+        trainer = _trainer_of(root_of(module)[0]) if names else None  # a search, which a copy would repeat in each step
+        if trainer is None:
             return
         self._first_epoch = trainer.current_epoch if self._first_epoch is None else self._first_epoch
         if trainer.is_last_batch or trainer.current_epoch > self._first_epoch:

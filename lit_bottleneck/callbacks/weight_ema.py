@@ -35,6 +35,8 @@ class WeightEMA(WeightAveraging):
         super().__init__(use_buffers=False, multi_avg_fn=self._average)
         self.decay = decay
         self._averages: list[Tensor] = []
+        self._weights: tuple[list[Tensor], list[Tensor]] = [], []
+        self._buffers: tuple[list[Tensor], list[Tensor]] = [], []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy the weights."""
@@ -48,8 +50,26 @@ class WeightEMA(WeightAveraging):
                 self._average_model.double()
             elif isinstance(precision, HalfPrecision):
                 self._average_model.float()
-                # one by one: with multi_avg_fn older torch updates only averages in the precision of the weights
-                self._average_model.multi_avg_fn, self._average_model.avg_fn = None, self._average.of_one
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """List the tensors once: in each step, a walk over the module would take as long as the average itself."""
+        if self._average_model is not None:
+            average = self._average_model.module.to(pl_module.device)  # copied before Lightning moved the module
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()  # to count, wait for no accelerator
+            self._weights = list(average.parameters()), list(pl_module.parameters())
+            self._buffers = list(average.buffers()), list(pl_module.buffers())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add the weights to the average, if the batch completed an optimizer step."""
+        step = trainer.global_step
+        if self._average_model is not None and step > self._latest_update_step and self.should_update(step - 1):
+            self._average(*self._weights, self._average_model.n_averaged)
+            for ours, theirs in zip(*self._buffers, strict=True):
+                ours.copy_(theirs)
+            self._average_model.n_averaged += 1
+            self._latest_update_step = step
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate with the average, cast to the precision of the weights; keep a copy that is not cast."""

@@ -36,11 +36,6 @@ class MovingAverage:
         weights = [weight.to(average.dtype) for average, weight in zip(averages, weights, strict=True)]
         torch._foreach_lerp_(averages, weights, share)
 
-    def of_one(self, average: Tensor, weight: Tensor, steps: Tensor | int) -> Tensor:
-        """Update one average, in its precision; usable as ``avg_fn``."""
-        self([average], [weight], steps)
-        return average
-
 
 class AveragedNetwork(nn.Module):
     """A copy of a network with the ``MovingAverage`` of its weights and its current buffers.
