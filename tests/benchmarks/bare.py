@@ -7,6 +7,7 @@ there are any), and writes weights, average and optimizer to a file. It logs not
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lit_bottleneck.functional import bounded_log_var
 from lit_bottleneck.networks import MLP, ConvEncoder, DCGANEncoder, DCGANGenerator, MLPDecoder, TextEncoder
-from tests.benchmarks.side import options, serve
+from tests.benchmarks.side import Seconds, options, serve
+from tests.benchmarks.timing import clock
 
 Scale = Callable[[Tensor], Tensor]
 
@@ -110,7 +112,7 @@ class AdversarialLoop:
         [gradient] = torch.autograd.grad(logit.sum(), x, create_graph=True)
         (loss + 0.1 * gradient.square().flatten(1).sum(1).mean()).backward()
         self.optimizers[0].step()
-        self.error = 0.9 * self.error + 0.1 * max(-1.0, min(1.0, float(rate) - 1.0))
+        self.error = 0.9 * self.error + 0.1 * max(-1.0, min(1.0, float(rate.detach()) - 1.0))
         self.log_beta += 0.03 * self.error
         self.optimizers[1].zero_grad()
         self.discriminator.requires_grad_(False)
@@ -188,29 +190,31 @@ TASKS = {
 }
 
 
-def epochs(task: Task, data: dict[str, Any], file: Path) -> Callable[[], None]:
-    """Return a function that trains for an epoch, or the part of one that both sides train.
+def epochs(task: Task, data: dict[str, Any], file: Path) -> Callable[[], Seconds]:
+    """Return a function that trains for an epoch, or on its first batches, and returns its seconds.
 
     Args:
         task: what to train.
         data: ``inputs`` and ``labels`` to train on, ``val_inputs`` and ``val_labels`` to validate on (or nothing), and
-            how many batches of both: ``batches`` and ``val_batches``.
+            ``batches``, how many to train on.
         file: where to write the weights.
     """
     loop = task.loop()
 
-    def batches(kind: str, order: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in order.split(task.batch_size)[:count]:
+    def batches(kind: str, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in order.split(task.batch_size):
             yield task.form(data[f"{kind}inputs"][rows]), data[f"{kind}labels"][rows]
 
-    def epoch() -> None:
-        for x, labels in batches("", torch.randperm(len(data["labels"])), data["batches"]):
+    def epoch() -> Seconds:
+        start = clock()
+        for x, labels in islice(batches("", torch.randperm(len(data["labels"]))), data["batches"]):
             loop.step(x, labels)
+        trained = clock()
         with torch.no_grad():
-            held_out = batches("val_", torch.arange(len(data["val_labels"])), data["val_batches"])
-            losses = [loop.loss(x, labels) for x, labels in held_out]
+            losses = [loop.loss(x, labels) for x, labels in batches("val_", torch.arange(len(data["val_labels"])))]
         states = [cast(Any, kept).state_dict() for kept in loop.kept]
         torch.save({"states": states, "loss": sum(losses)}, file)
+        return trained - start, clock() - trained
 
     return epoch
 

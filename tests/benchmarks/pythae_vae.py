@@ -44,7 +44,7 @@ class Decoder(BaseDecoder):
 
 
 class Requests(TrainingCallback):
-    """Wait for a request before each epoch, and answer it with the epoch's seconds before the next."""
+    """Wait for a request before each epoch, and answer it before the next with the epoch's seconds, see ``side``."""
 
     def __init__(self) -> None:
         self.answers, sys.stdout = sys.stdout, sys.stderr
@@ -52,17 +52,19 @@ class Requests(TrainingCallback):
 
     def on_epoch_begin(self, training_config: Any, **kwargs: Any) -> None:
         if self.start is not None:
-            print(clock() - self.start, file=self.answers, flush=True)
+            print(self.steps, clock() - self.start - self.steps, file=self.answers, flush=True)
         if not sys.stdin.readline():
             raise SystemExit
         self.start = clock()
+
+    def on_eval_step_begin(self, training_config: Any, **kwargs: Any) -> None:  # once, before the first
+        self.steps = clock() - (self.start or 0.0)
 
 
 def datasets(data: dict[str, Any]) -> tuple[BaseDataset, BaseDataset]:
     """Return as many images as the recipe trains and validates on, binary."""
     parts = []
-    for kind in ("", "val_"):
-        count = 128 * data[f"{kind}batches"]
+    for kind, count in (("", 128 * data["batches"]), ("val_", None)):
         grey_levels = data[f"{kind}inputs"][:count].float() / 255
         parts.append(BaseDataset(torch.bernoulli(grey_levels), data[f"{kind}labels"][:count]))
     return parts[0], parts[1]

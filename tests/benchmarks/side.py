@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Self, cast
 
-from tests.benchmarks.timing import seconds
+Seconds = tuple[float, float]  # of an epoch's steps, and of its validation and all else
 
 
 class Side:
@@ -31,8 +31,8 @@ class Side:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, bufsize=1
             )
 
-    def epoch(self) -> float:
-        """Have it train for an epoch, and return its seconds.
+    def epoch(self) -> Seconds:
+        """Have it train for an epoch, and return the seconds of its steps and of all else.
 
         Raises:
             RuntimeError: if it has ended, with what it wrote last.
@@ -43,7 +43,8 @@ class Side:
         answer = answers.readline()
         if not answer:
             raise RuntimeError(self._errors.read_text()[-2000:])
-        return float(answer)
+        steps, rest = map(float, answer.split())
+        return steps, rest
 
     def __enter__(self) -> Self:
         return self
@@ -71,8 +72,8 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return given
 
 
-def serve(epoch: Callable[[], object]) -> None:
-    """Answer each request with the seconds of an epoch; what is printed meanwhile goes to the standard error."""
+def serve(epoch: Callable[[], Seconds]) -> None:
+    """Answer each request by training for an epoch; what is printed meanwhile goes to the standard error."""
     answers, sys.stdout = sys.stdout, sys.stderr
     while sys.stdin.readline():
-        print(seconds(epoch), file=answers, flush=True)
+        print(*epoch(), file=answers, flush=True)

@@ -2,8 +2,8 @@
 
 The recipe trains in this process, by its command, with its logger, checkpoints and progress bar. After each of its
 epochs the others, each in a process of its own, train for one. Its epochs last from the end of the others' to its own
-end, with whatever happens between epochs. Where an epoch is long, both sides train on its first part only, and validate
-on the same part: then what happens once an epoch weighs more on both sides than it does as shipped.
+end, with whatever happens between epochs. Where an epoch is long, both sides train on its first batches only: their
+time is multiplied, and that of all else (validation, checkpoint, logs) added as it is.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from lit_bottleneck.cli import BottleneckCLI
 from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.data import IMDB, Images
 from lit_bottleneck.data.dataset import Examples
-from tests.benchmarks.side import Side
+from tests.benchmarks.side import Seconds, Side
 from tests.benchmarks.text import reviews
 from tests.benchmarks.timing import clock
 
@@ -71,16 +71,13 @@ class Alternate(Callback):
 
     def __init__(self, folder: Path, sides: Mapping[str, Mapping[str, Any]]) -> None:
         self.folder, self.sides = folder, sides
-        self.seconds: Epochs = {name: [] for name in ("ours", *sides)}
+        self.seconds: dict[str, list[Seconds]] = {name: [] for name in ("ours", *sides)}
         self.processes = contextlib.ExitStack()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        data = {"batches": trainer.num_training_batches, "val_batches": int(sum(trainer.num_val_batches))}
-        for kind, part in (("", "train"), ("val_", "val")):
-            if kind and not data["val_batches"]:
-                data |= {"val_inputs": torch.empty(0), "val_labels": torch.empty(0)}
-                continue
+        data = {"batches": trainer.num_training_batches, "val_inputs": torch.empty(0), "val_labels": torch.empty(0)}
+        for kind, part in (("", "train"), ("val_", "val"))[: 2 if datamodule.val_size else 1]:
             examples = datamodule.dataset(part).examples
             inputs, labels = examples.take(torch.arange(len(examples)))
             data |= {f"{kind}inputs": inputs, f"{kind}labels": labels}
@@ -88,10 +85,20 @@ class Alternate(Callback):
         self.others = {
             name: self.processes.enter_context(Side(self.folder, **side)) for name, side in self.sides.items()
         }
-        self.start = clock()
+        self.start = self.first = clock()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.first = clock()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == trainer.num_training_batches - 1:
+            self.steps = clock() - self.first
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.seconds["ours"].append(clock() - self.start)
+        self.seconds["ours"].append((self.steps, clock() - self.start - self.steps))
         for name, other in self.others.items():
             self.seconds[name].append(other.epoch())
         self.start = clock()
@@ -115,7 +122,7 @@ def train(recipe: str, root: Path, part: float, sides: Mapping[str, Mapping[str,
     Args:
         recipe: its name.
         root: where its data are.
-        part: of its epochs, 1 for whole ones.
+        part: of an epoch's batches to train on, 1 for all; the seconds are those of whole epochs.
         sides: see ``Alternate``.
         data: a class of this file, in place of the recipe's data.
     """
@@ -133,10 +140,12 @@ def train(recipe: str, root: Path, part: float, sides: Mapping[str, Mapping[str,
         arguments = ["fit", "--config", str(recipe_paths()[recipe])]
         arguments += [f"--data=tests.benchmarks.training.{data}"] if data else []
         trainer = {"max_epochs": EPOCHS, "min_epochs": EPOCHS, "logger.init_args.save_dir": folder}
-        trainer |= {} if part == 1 else {"limit_train_batches": part, "limit_val_batches": part}
+        trainer |= {} if part == 1 else {"limit_train_batches": part}
         with alternate.processes:
             Fit(
                 [*arguments, "--data.init_args.root", str(root)]
                 + [f"--trainer.{name}={value}" for name, value in trainer.items()]
             )
-    return {name: seconds[WARM_UP:] for name, seconds in alternate.seconds.items()}
+    return {
+        name: [steps / part + rest for steps, rest in seconds[WARM_UP:]] for name, seconds in alternate.seconds.items()
+    }
