@@ -1,5 +1,6 @@
 """LightningDataModules over data held in memory and indexed a batch at a time."""
 
+from lit_bottleneck.data.demonstrated_actions import DemonstratedActions
 from lit_bottleneck.data.demonstrations import Demonstrations
 from lit_bottleneck.data.digits import Digits
 from lit_bottleneck.data.evaluation_sampler import EvaluationSampler
@@ -15,6 +16,7 @@ from lit_bottleneck.data.table import Table
 __all__ = [
     "IMDB",
     "DataProperties",
+    "DemonstratedActions",
     "Demonstrations",
     "Digits",
     "EvaluationSampler",

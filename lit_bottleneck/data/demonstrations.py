@@ -28,6 +28,8 @@ class Demonstrations:
             recorded in the environment.
         episodes: how many to use (``expert``: to record). Default: all; 10 of an expert.
         seed: of an expert's episodes.
+        every: learn from each so many-th step of an episode alone: sparse demonstrations are a harder task (arXiv
+            1606.03476). ``load`` returns all.
         actions: False leaves the actions out, also those of another space, for modules that see states alone.
 
     Raises:
@@ -42,6 +44,7 @@ class Demonstrations:
         episodes: int | None = None,
         seed: int = 0,
         actions: bool = True,
+        every: int = 1,
     ) -> None:
         sources = {"path": path, "minari": minari, "expert": expert}
         given = [name for name, source in sources.items() if source is not None]
@@ -53,6 +56,7 @@ class Demonstrations:
         self.episodes = None if episodes is None else whole_number("episodes", episodes, at_least=1)
         self.seed = whole_number("seed", seed, at_least=0, at_most=2**32 - 1)
         self.actions = actions
+        self.every = whole_number("every", every, at_least=1)
 
     def load(self, environment: Any) -> Episodes:
         """Return the episodes, checked against an environment of gymnasium.

@@ -52,6 +52,18 @@ class Episodes(NamedTuple):
         ]
         return Episodes(*columns)
 
+    def every(self, count: int) -> "Episodes":
+        """Return each ``count``-th step, from the first of each episode on."""
+        kept = np.concatenate([np.arange(length) for length in self.lengths]) % count == 0
+        fewer = self._replace(lengths=-(-self.lengths // count))
+        return fewer._replace(
+            **{
+                name: column[kept]
+                for name, column in self._asdict().items()
+                if name not in ("lengths", "seeds") and column is not None
+            }
+        )
+
     def check_has(self, names: Sequence[str], who: str) -> None:
         """Raise ConfigurationError if any of the arrays is missing that ``who`` needs."""
         missing = [name for name in names if getattr(self, name) is None]

@@ -1,6 +1,7 @@
 """Films of episodes, in environments that render without a screen."""
 
 import os
+import sys
 from collections.abc import Callable
 from itertools import count
 from typing import Any, NamedTuple
@@ -36,6 +37,8 @@ def rendered(make: Callable[..., Any]) -> tuple[Any, str]:
     """
     if not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # else pygame prints that it finds no screen
+        if sys.platform == "linux":
+            os.environ.setdefault("MUJOCO_GL", "egl")  # else MuJoCo ends the process where it finds no screen twice
     environment = make()
     if "rgb_array" not in environment.metadata.get("render_modes", ()):
         return environment, "it has no render mode rgb_array"

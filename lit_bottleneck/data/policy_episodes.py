@@ -41,6 +41,11 @@ class PolicyEpisodes:
             self._expert = self.demonstrations.load(self.make_environment())
         return self._expert
 
+    @property
+    def expert_steps(self) -> Episodes:
+        """Those of their steps that are learnt from."""
+        return self.expert.every(self.demonstrations.every)
+
     def make_environment(self, **kwargs: Any) -> Any:
         """Make the environment, with further arguments."""
         return make_environment(self.environment, self.environment_kwargs | kwargs)

@@ -30,7 +30,7 @@ class RolloutLoader:
         self._order = torch.zeros(0, 2, dtype=torch.int64)
         self._position = 0
         self._is_restored = False
-        self._expert = columns_of(data.expert)
+        self._expert = columns_of(data.expert_steps)
 
     def __len__(self) -> int:
         """Return the batches of an epoch."""

@@ -42,10 +42,12 @@ LONGER = {  # instead of the smoke overlay: these learn
     ],
 }
 SMALL = {  # networks for GPUs take minutes here
-    "vail_pendulum": ["--data.init_args.num_steps=32", "--trainer.log_every_n_steps=1"],
+    "vail_pendulum": ["--data.init_args.num_steps=32", "--data.init_args.test_episodes=1"],
+    "vail_swimmer": ["--data.init_args.num_steps=32", "--data.init_args.test_episodes=1"],
     "vdbgan_cifar10": ["--trainer.strategy=auto", "--trainer.devices=1", "--data.init_args.batch_size=4"],
     "vib_resnet18_cifar10": ["--data.init_args.batch_size=4", "--data.init_args.val_size=4"],
 }
+NO_PICTURES = ["--trainer.callbacks=lit_bottleneck.callbacks.Episodes", "--trainer.callbacks.animation=null"]
 MEASURED = {
     "beta_vae_shapes": overlays("measure/factors"),
     "vae_mnist": overlays("measure/paths_mnist"),
@@ -171,13 +173,16 @@ def test_a_gan_runs_from_fit_to_sample(name: str, fitted: Fitted, tmp_path: Path
 
 @pytest.mark.parametrize("name", IMITATIONS)
 def test_an_imitation_runs_and_its_rewards_are_those_of_the_checkpoint(name: str, fitted: Fitted) -> None:
+    if name == "vail_swimmer":
+        pytest.importorskip("mujoco")
     _, run = fitted(name)
     known = {"loss", "expert_loss", "policy_loss", "rate", "rate_expert", "rate_policy", "beta", "accuracy"}
     known |= {"reward_expert", "reward_policy", "gradient_norm", "environment_steps"}
-    assert {f"train/{metric}" for metric in known} <= logged(run)
+    assert {f"train/{metric}" for metric in known} | {"test/return"} <= logged(run)
     checkpoint = run / "checkpoints" / "last.ckpt"
     vail = VAIL.load_from_checkpoint(checkpoint, weights_only=True)
-    assert vail.reward(np.zeros((2, 3)), np.zeros((2, 1))).shape == (2,)
+    [numbers] = vail.moments.dims
+    assert vail.reward(np.zeros((2, numbers)), np.zeros((2, vail.encoder.in_features - numbers))).shape == (2,)
     policy = torch.load(checkpoint, weights_only=True)["Rollouts"]["learner"]["policy"]
     assert all(isinstance(weight, torch.Tensor) for weight in policy.values())
 
@@ -254,6 +259,38 @@ def test_overlays_turn_one_gan_into_another(overlay: str, has_beta: bool, penalt
     names = logged(root / "runs/vdbgan_digits/version_0")
     assert ("train/beta" in names) == ("train/rate" in names) == has_beta
     assert ("train/gradient_penalty" in names) == penalty
+
+
+@pytest.mark.parametrize(
+    ("overlay", "has_beta", "penalty"),
+    [("gail", False, False), ("gail_gp", False, True), ("vail", True, False), ("vail_gp", True, True)],
+)
+def test_overlays_turn_one_imitation_into_another(overlay: str, has_beta: bool, penalty: bool, root: Path) -> None:
+    recipe = ["--config", str(RECIPES["vail_pendulum"]), *overlays(f"imitation/{overlay}"), *SMOKE]
+    main(["fit", *recipe, *SMALL["vail_pendulum"], *NO_PICTURES])
+
+    names = logged(root / "runs/vail_pendulum/version_0")
+    assert ("train/beta" in names) == ("train/rate" in names) == has_beta
+    assert ("train/gradient_penalty" in names) == penalty
+    assert {"train/accuracy", "test/accuracy", "test/return"} <= names
+
+
+@pytest.mark.parametrize(
+    ("recipe", "others"),
+    [
+        ("vail_pendulum", []),
+        ("vail_swimmer", ["--model.init_args.encoder.init_args.in_features=8", "--model.init_args.target_dims=[2]"]),
+    ],
+)
+def test_an_overlay_turns_an_imitation_into_behaviour_cloning(recipe: str, others: list[str], root: Path) -> None:
+    if recipe == "vail_swimmer":
+        pytest.importorskip("mujoco")
+    clones = ["--config", str(RECIPES[recipe]), *overlays("imitation/behaviour_cloning"), *SMOKE, *others]
+    main(["fit", *clones, "--data.init_args.test_episodes=1", *NO_PICTURES])
+
+    names = logged(root / f"runs/{recipe}/version_0")
+    assert {"train/nll", "test/nll", "test/return"} <= names
+    assert not {"train/beta", "train/rate", "train/return"} & names
 
 
 @pytest.mark.parametrize("name", [name for name in OVERLAYS if name.startswith("logger/")])
