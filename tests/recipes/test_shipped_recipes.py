@@ -172,9 +172,13 @@ def test_a_gan_runs_from_fit_to_sample(name: str, fitted: Fitted, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", IMITATIONS)
-def test_an_imitation_runs_and_its_rewards_are_those_of_the_checkpoint(name: str, fitted: Fitted) -> None:
+@pytest.mark.filterwarnings("ignore:the episode of the expert is drawn from its observations")
+def test_an_imitation_runs_and_its_rewards_are_those_of_the_checkpoint(
+    name: str, fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if name == "vail_swimmer":
         pytest.importorskip("mujoco")
+        monkeypatch.setenv("MUJOCO_GL", "off")  # a picture takes a tenth of a second without a graphics card
     _, run = fitted(name)
     known = {"loss", "expert_loss", "policy_loss", "rate", "rate_expert", "rate_policy", "beta", "accuracy"}
     known |= {"reward_expert", "reward_policy", "gradient_norm", "environment_steps"}
@@ -282,9 +286,13 @@ def test_overlays_turn_one_imitation_into_another(overlay: str, has_beta: bool, 
         ("vail_swimmer", ["--model.init_args.encoder.init_args.in_features=8", "--model.init_args.target_dims=[2]"]),
     ],
 )
-def test_an_overlay_turns_an_imitation_into_behaviour_cloning(recipe: str, others: list[str], root: Path) -> None:
+@pytest.mark.filterwarnings("ignore:the episode of the expert is drawn from its observations")
+def test_an_overlay_turns_an_imitation_into_behaviour_cloning(
+    recipe: str, others: list[str], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if recipe == "vail_swimmer":
         pytest.importorskip("mujoco")
+        monkeypatch.setenv("MUJOCO_GL", "off")
     clones = ["--config", str(RECIPES[recipe]), *overlays("imitation/behaviour_cloning"), *SMOKE, *others]
     main(["fit", *clones, "--data.init_args.test_episodes=1", *NO_PICTURES])
 
