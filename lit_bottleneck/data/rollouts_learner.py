@@ -9,6 +9,7 @@ import torch
 from gymnasium.spaces import Discrete
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
 from lit_bottleneck.checks import ConfigurationError
@@ -54,6 +55,7 @@ class Learner:
                 self.algorithm = PPO(**kwargs, env=environments, n_steps=num_steps, device="cpu")
             except (TypeError, ValueError, AssertionError) as error:
                 raise ConfigurationError(f"learner: PPO does not take {dict(arguments)}: {error}") from error
+        self.algorithm.set_logger(Logger(folder=None, output_formats=[]))  # its own makes a temporary folder an epoch
 
     def advance(self) -> Steps:
         """Take ``num_steps`` in each environment, learn from them, and return them."""

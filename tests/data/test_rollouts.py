@@ -1,6 +1,7 @@
 """Rollouts: what the policy and the discriminator see, repetition, checkpoints, resuming, and what is refused."""
 
 import copy
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -74,6 +75,12 @@ def test_an_epoch_goes_through_the_steps_of_the_policy_and_as_many_of_the_expert
     assert len(counts) == 21  # each step of three episodes of seven, before one comes again
     assert set(counts.values()) == {1, 2}
     assert (data.observation_dims, data.action_dims, data.num_actions) == ((1,), (2,), (2,))
+
+
+def test_the_learner_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run(walks())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_policy_learns_from_the_discriminators_rewards_alone(monkeypatch: pytest.MonkeyPatch) -> None:
