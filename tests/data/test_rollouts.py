@@ -24,7 +24,7 @@ from lit_bottleneck.data.episodes import Episodes
 from lit_bottleneck.data.experts import swing_up
 from lit_bottleneck.data.rollouts_environments import RepeatableEnvironment, WatchedEnvironments
 from lit_bottleneck.networks import MLP
-from tests.data.walks import vail, walks
+from tests.data.walks import right, vail, walks
 from tests.models.runs import logged
 from tests.quiet import trainer as quiet
 
@@ -81,6 +81,15 @@ def test_the_learner_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     run(walks())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_it_learns_from_each_so_many_th_step_of_the_expert_alone() -> None:
+    data = walks()
+    data.demonstrations = Demonstrations(expert=right, episodes=3, every=4)
+    _, seen, _ = run(data, max_epochs=1)
+    learnt = {value.item() for half, _ in seen for value in half[0]}
+    assert learnt == set(data.expert.observations[[0, 4, 7, 11, 14, 18]].flatten().tolist())
+    assert data.expert.lengths.tolist() == [7, 7, 7]
 
 
 def test_the_policy_learns_from_the_discriminators_rewards_alone(monkeypatch: pytest.MonkeyPatch) -> None:
