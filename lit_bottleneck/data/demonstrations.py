@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class Demonstrations:
 
     Raises:
         ConfigurationError: for none or several sources, or numbers out of range.
+        FileNotFoundError: if there is no file ``path``.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class Demonstrations:
         sources = {"path": path, "minari": minari, "expert": expert}
         given = [name for name, source in sources.items() if source is not None]
         if len(given) != 1:
-            got = " and ".join(given) or "none"
+            got = f"{' and '.join(given)}: set all but one to null" if given else "none"
             raise ConfigurationError(f"demonstrations need one source, path, minari or expert; got {got}")
+        if path is not None and not Path(expanduser(path)).exists():
+            raise FileNotFoundError(f"there is no file {path}: lit-bottleneck demonstrate writes one")
         self.path, self.minari = path, minari
         self.expert = None if expert is None else expert_from(expert)
         self.episodes = None if episodes is None else whole_number("episodes", episodes, at_least=1)
@@ -109,7 +113,9 @@ def record(environment: Any, expert: Expert, episodes: int, seed: int = 0) -> Ep
     """
     numbers = np.random.SeedSequence(seed).generate_state(episodes)
     found = [record_one(environment, expert, int(number)) for number in numbers]
-    return check_episodes(join(found), spaces_of(environment), f"expert {getattr(expert, '__name__', expert)}")
+    place = environment.spec.id if environment.spec else environment
+    of = f"episodes of {getattr(expert, '__name__', expert)} in {place}"
+    return check_episodes(join(found), spaces_of(environment), of)
 
 
 def record_one(environment: Any, expert: Expert, seed: int) -> Episodes:

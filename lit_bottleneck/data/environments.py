@@ -74,8 +74,8 @@ def spaces_of(environment: Any) -> Spaces:
     spaces = installed("gymnasium").spaces
     seen, acts = environment.observation_space, environment.action_space
     if not isinstance(seen, spaces.Box):
-        wrappers = "gymnasium.wrappers has FlattenObservation and others, which make one of it"
-        raise ConfigurationError(f"observations must be a Box; got {seen} ({wrappers})")
+        wrap = "register an environment that wraps this one, in gymnasium.wrappers.FlattenObservation or the like"
+        raise ConfigurationError(f"observations must be a Box; got {seen}: {wrap}")
     dims = tuple(seen.shape) or (1,)
     if isinstance(acts, spaces.Box):
         return Spaces(dims, tuple(acts.shape), (), acts.low, acts.high)

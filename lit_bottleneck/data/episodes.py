@@ -104,7 +104,7 @@ def read_episodes(path: str | Path) -> Episodes:
             arrays = {name: _array(name, archive[name]) for name in archive.files}  # an array of objects is refused
     except (ValueError, AttributeError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
         holds = f"demonstrations: {path} is no .npz file of plain arrays, which need no pickle"
-        raise ConfigurationError(f"{holds}: {error}") from error
+        raise ConfigurationError(f"{holds}: write one with numpy.savez") from error
     if "observations" not in arrays:
         got = f"got {', '.join(arrays) or 'none'}"
         raise ConfigurationError(f"demonstrations: {path} has no array observations (and actions, lengths); {got}")
@@ -140,6 +140,8 @@ def check_episodes(episodes: Episodes, spaces: Spaces, of: str) -> Episodes:
         array = getattr(episodes, name)
         if array is not None and array.shape != (count,):
             raise ConfigurationError(f"{of}: {name} must be ({count},); got {array.shape}")
+    if episodes.seeds is not None and (episodes.seeds.dtype.kind not in "iu" or (episodes.seeds < 0).any()):
+        raise ConfigurationError(f"{of}: seeds must be whole numbers, 0 or above; got {episodes.seeds.tolist()}")
     actions = episodes.actions
     if actions is not None:
         actions = (_discrete if spaces.num_actions else _boxed)(of, actions, steps, spaces)

@@ -91,6 +91,9 @@ class Rollouts(PolicyEpisodes, LightningDataModule):
         self.seed = None if seed is None else whole_number("seed", seed, at_least=0, at_most=2**32 - 1)
         self.test_episodes = whole_number("test_episodes", test_episodes, at_least=1)
         spaces = spaces_of(self.make_environment())
+        if any(bound is not None and not np.isfinite(bound).all() for bound in (spaces.low, spaces.high)):
+            needs = f"PPO needs actions of a finite box; those of {environment} have no bounds"
+            raise ConfigurationError(f"{needs}: register an environment that gives its action_space bounds")
         self.observation_dims, self.action_dims, self.num_actions = spaces[:3]
         self.played: Episodes | None = None
         self._learner: Learner | None = None

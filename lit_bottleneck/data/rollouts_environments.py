@@ -83,6 +83,7 @@ class WatchedEnvironments(VecEnvWrapper):
     def __init__(self, name: str, arguments: dict[str, Any], count: int, seed: int) -> None:
         makers = [self._maker(name, arguments, seed, index) for index in range(count)]
         super().__init__(DummyVecEnv(makers))
+        self._name = name
         self.observations: Any = None
         self.ended_early = False
         self.returns: list[float] = []
@@ -108,6 +109,8 @@ class WatchedEnvironments(VecEnvWrapper):
         for index in np.flatnonzero(ends):
             after[index] = infos[index]["terminal_observation"]
             self.ended_early |= not infos[index].get("TimeLimit.truncated", False)
+        if not np.isfinite(after).all() or not np.isfinite(rewards).all():
+            raise ConfigurationError(f"{self._name} gave an observation or a reward that is not finite")
         self._taken.append(Steps(self.observations, self._actions, after))
         self._note(rewards, ends)
         self.observations = observations

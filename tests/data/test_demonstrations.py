@@ -114,6 +114,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "other actions": ({"actions": np.zeros((4, 2))}, r"needs actions of the shape \(4, 1\); got \(4, 2\)"),
     "actions out of their box": ({"actions": np.full((4, 1), 2.5)}, r"from \[-2.0\] to \[2.0\]; got \[2.5\] in step 0"),
     "fewer next observations": ({"next_observations": np.zeros((3, 3))}, "needs next_observations of the shape"),
+    "negative seeds": ({"seeds": np.array([3, -1])}, r"seeds must be whole numbers, 0 or above; got \[3, -1\]"),
+    "broken seeds": ({"seeds": np.array([0.5, 1])}, "seeds must be whole numbers"),
+    "fewer seeds": ({"seeds": np.array([1])}, r"seeds must be \(2,\); got \(1,\)"),
     "fewer rewards": ({"rewards": np.zeros(3)}, r"rewards must be \(4,\); got \(3,\)"),
 }  # fmt: skip
 
@@ -155,7 +158,7 @@ def test_a_file_without_observations_is_refused(tmp_path: Path) -> None:
     ("kwargs", "message"),
     [
         ({}, "need one source, path, minari or expert; got none"),
-        ({"path": "a.npz", "expert": swing_up}, "got path and expert"),
+        ({"path": "a.npz", "expert": swing_up}, "got path and expert: set all but one to null"),
         ({"expert": swing_up, "episodes": 0}, "episodes must be a whole number, at least 1"),
         ({"expert": swing_up, "seed": -1}, "seed must be a whole number"),
         ({"expert": "lit_bottleneck.data.experts.no_such"}, "expert='lit_bottleneck.data.experts.no_such' cannot be"),
@@ -167,6 +170,11 @@ def test_a_file_without_observations_is_refused(tmp_path: Path) -> None:
 def test_sources_that_are_none_are_refused(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Demonstrations(**kwargs)
+
+
+def test_a_file_that_is_not_there_is_refused_at_once() -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no file no\.npz: lit-bottleneck demonstrate writes one"):
+        Demonstrations("no.npz")
 
 
 def test_an_action_that_is_none_of_the_environment_is_refused(pendulum: Any) -> None:

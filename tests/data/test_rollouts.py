@@ -24,7 +24,7 @@ from lit_bottleneck.data.episodes import Episodes
 from lit_bottleneck.data.experts import swing_up
 from lit_bottleneck.data.rollouts_environments import RepeatableEnvironment, WatchedEnvironments
 from lit_bottleneck.networks import MLP
-from tests.data.walks import right, vail, walks
+from tests.data.walks import Walk, right, vail, walks
 from tests.models.runs import logged
 from tests.quiet import trainer as quiet
 
@@ -349,6 +349,43 @@ def test_arguments_that_ppo_does_not_take_are_refused() -> None:
         walks(learner={"learning_rates": 1}).setup()
     with pytest.raises(ValueError, match="learner: n_steps of PPO are set by Rollouts"):
         walks(learner={"n_steps": 1}).setup()
+
+
+def test_actions_without_bounds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pictures, "action_space", gymnasium.spaces.Box(-np.inf, np.inf, (2, 2)))
+    with pytest.raises(ValueError, match="PPO needs actions of a finite box; those of Pictures-v0 have no bounds"):
+        walks("Pictures-v0")
+
+
+def test_an_environment_that_gives_no_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Walk, "reward", np.nan)
+    environments = WatchedEnvironments("Walk-v0", {}, 1, 0)
+    environments.reset()
+    with pytest.raises(ValueError, match="Walk-v0 gave an observation or a reward that is not finite"):
+        environments.step(np.array([1]))
+    with pytest.raises(ValueError, match="episodes of right in Walk-v0: rewards must be finite numbers"):
+        record(make_environment("Walk-v0"), right, 1)
+
+
+def test_demonstrations_without_actions_serve_what_sees_states_alone(tmp_path: Path) -> None:
+    np.savez(tmp_path / "seen.npz", observations=np.arange(14.0)[:, None], lengths=[7, 7])
+
+    def data() -> Rollouts:
+        found = walks()
+        found.demonstrations = Demonstrations(tmp_path / "seen.npz")
+        return found
+
+    def model() -> VAIL:
+        return VAIL(MLP(1, [8], 4), latent_dim=2, sees="state")
+
+    _, seen, trainer = run(data(), model)
+    assert {row for expert, _ in seen for row in expert.flatten().tolist()} == set(range(14))
+    assert len(seen[0][1][0]) == 8  # the policy's observations, and its actions
+    assert "test/accuracy" in trainer.test(model(), datamodule=data(), verbose=False)[0]
+    with pytest.raises(ValueError, match=r"VAIL needs demonstrations with actions.*sees='state'"):
+        run(data())
+    with pytest.raises(ValueError, match=r"VAIRL needs demonstrations with actions and next_observations"):
+        run(data(), lambda: VAIRL(MLP(1, [8], 4), MLP(1, [8], 4), latent_dim=2))
 
 
 def test_demonstrations_of_another_environment_are_refused(tmp_path: Path) -> None:

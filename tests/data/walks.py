@@ -16,6 +16,8 @@ class Walk(gymnasium.Env[Any, Any]):
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
 
+    reward = 1.0
+
     def __init__(self, goal: float = np.inf, repeats: bool = True) -> None:
         self._goal, self._repeats = goal, repeats
 
@@ -26,7 +28,7 @@ class Walk(gymnasium.Env[Any, Any]):
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._place += action - 0.5 + 0.1 * self.np_random.normal()
-        return np.array([self._place], np.float32), 1.0, bool(self._place > self._goal), False, {}
+        return np.array([self._place], np.float32), self.reward, bool(self._place > self._goal), False, {}
 
 
 SORTS: dict[str, dict[str, Any]] = {"Walk-v0": {}, "EarlyWalk-v0": {"goal": 0.5}, "OddWalk-v0": {"repeats": False}}
