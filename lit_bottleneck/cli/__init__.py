@@ -52,19 +52,27 @@ def _run(args: Sequence[str] | None) -> None:
     command = arguments[0]
     for message in _NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)
-    if args is None and command != "recipes":
+    if command == "compare":
+        forks = args is None and sys.platform == "linux"  # elsewhere libraries may have threads by now
+        import_module("lit_bottleneck.cli.compare").main(arguments[1:], configure=_configured, forks=forks)
+        return
+    if args is None and command not in ("recipes", "completion"):
         import_module("lit_bottleneck.training.denormals").flush_denormals()
-    if command in ("recipes", "sample", "export", "demonstrate"):
+    if command in ("recipes", "completion", "sample", "export", "demonstrate"):
         import_module(f"lit_bottleneck.cli.{command}").main(arguments[1:])
         return
     from lit_bottleneck.cli import app, resume
 
     if command == "resume":
         resume.main(arguments[1:], fit=app.BottleneckCLI)
-    elif command == "compare":
-        import_module("lit_bottleneck.cli.compare").main(arguments[1:], configure=app.fit_configuration)
     else:
         app.BottleneckCLI(args if args is None else arguments)
+
+
+def _configured(arguments: Sequence[str]) -> dict[str, Any]:
+    from lit_bottleneck.cli.app import fit_configuration
+
+    return fit_configuration(arguments)
 
 
 def __getattr__(name: str) -> Any:

@@ -207,7 +207,7 @@ def _check_weights(model: LightningModule, state_dict: dict[str, Any], prefix: s
 
 
 class _Parsed(BaseException):
-    """Carries the configuration out of a command, before anything is built."""
+    """Carries the configuration, or the parser, out of a command, before anything is built."""
 
 
 class _Configuring(BottleneckCLI):
@@ -231,4 +231,22 @@ def fit_configuration(arguments: Sequence[str]) -> dict[str, Any]:
     except _Parsed as parsed:
         configuration: dict[str, Any] = load_yaml(str(parsed))
         return configuration
+    raise AssertionError("unreachable")
+
+
+class _Listing(BottleneckCLI):
+    """Collect options, and parse nothing."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """End the command with the parser."""
+        raise _Parsed(self._parser(self._first_word))
+
+
+def command_parser(command: str) -> LightningArgumentParser:
+    """Return the parser of ``fit``, ``validate``, ``test`` or ``predict``."""
+    try:
+        _Listing([command])
+    except _Parsed as parsed:
+        parser: LightningArgumentParser = parsed.args[0]
+        return parser
     raise AssertionError("unreachable")

@@ -15,7 +15,7 @@ _EXPERT = "import path of a function of an observation that returns an action, a
 
 def main(args: Sequence[str]) -> None:
     """Record the episodes, write them, and print their returns."""
-    parser = _parser()
+    parser = make_parser()
     arguments = parser.parse_args(args)
     if arguments.episodes < 1:
         parser.error(f"argument --episodes: must be at least 1; got {arguments.episodes}")
@@ -36,7 +36,8 @@ def main(args: Sequence[str]) -> None:
     print(f"written: {arguments.out} ({steps}, {spread})")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
     parser = argparse.ArgumentParser("lit-bottleneck demonstrate", description=_DESCRIPTION)
     add = parser.add_argument
     add("--environment", metavar="NAME", required=True, help="as registered with gymnasium, such as Pendulum-v1")

@@ -26,7 +26,7 @@ _PART_HELP = (
 
 def main(args: Sequence[str]) -> None:
     """Load a model, write a part of it, and compare the file's numbers with the model's."""
-    parser = _parser()
+    parser = make_parser()
     arguments = parser.parse_args(args)
     part, out, dims = arguments.part, arguments.out, arguments.dims
     if out.suffix not in (".onnx", ".pt2"):
@@ -57,7 +57,8 @@ def main(args: Sequence[str]) -> None:
         print(f"largest difference from the model, in batches of {' and '.join(map(str, SIZES))}: {difference:.2g}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
     parser = argparse.ArgumentParser("lit-bottleneck export", description=_DESCRIPTION)
     add = parser.add_argument
     add("--ckpt_path", metavar="FILE", type=home.path, required=True, help="a checkpoint of fit")

@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "train several arms with several seeds, and say how they differ",
     "demonstrate": "record episodes of an expert, to imitate",
     "recipes": "list the recipes that come with the package, or copy one to edit",
+    "completion": "print a script with which bash or zsh completes all of this",
 }
 _OF_RECIPES = ("fit", "validate", "test", "predict", "compare")  # take --config
 _EXAMPLES = """

@@ -44,12 +44,7 @@ def recipe_table() -> dict[str, list[str]]:
 
 def main(args: Sequence[str]) -> None:
     """List the recipes, print one, or copy one."""
-    parser = argparse.ArgumentParser(
-        "lit-bottleneck recipes", description="List the recipes that come with the package, print one, or copy one."
-    )
-    parser.add_argument("name", metavar="NAME", nargs="?", help="print this recipe")
-    parser.add_argument("--copy", metavar="NAME", help="write this recipe to a file NAME.yaml in --to")
-    parser.add_argument("--to", metavar="FOLDER", type=home.path, default=Path(), help="default: the current folder")
+    parser = make_parser()
     arguments = parser.parse_args(args)
     paths = recipe_paths()
     for argument, name in (("NAME", arguments.name), ("--copy", arguments.copy)):
@@ -61,6 +56,17 @@ def main(args: Sequence[str]) -> None:
         print(paths[arguments.name.removesuffix(".yaml")].read_text(encoding="utf-8"), end="")
     else:
         _print_table()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        "lit-bottleneck recipes", description="List the recipes that come with the package, print one, or copy one."
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="print this recipe")
+    parser.add_argument("--copy", metavar="NAME", help="write this recipe to a file NAME.yaml in --to")
+    parser.add_argument("--to", metavar="FOLDER", type=home.path, default=Path(), help="default: the current folder")
+    return parser
 
 
 def _print_table() -> None:

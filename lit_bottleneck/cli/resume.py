@@ -52,14 +52,7 @@ def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) ->
         args: the command's arguments.
         fit: trains; takes the arguments of ``fit`` and the run.
     """
-    parser = argparse.ArgumentParser(
-        "lit-bottleneck resume",
-        description="Continue an interrupted run from the resume point in its folder, as if it had not been "
-        "interrupted; where the training has come to its end, only test it; where the test has, too, do nothing. "
-        "Options of fit after the folder override the run's configuration, this time only. Call it from the "
-        "folder in which the run was started.",
-    )
-    parser.add_argument("folder", metavar="FOLDER", type=home.path, help="the run's folder, as fit prints it")
+    parser = make_parser()
     arguments, settings = parser.parse_known_args(args)
     try:
         configuration = _configuration_of(arguments.folder)
@@ -76,6 +69,19 @@ def main(args: Sequence[str], fit: Callable[[list[str], StoppedRun], object]) ->
     run = run._replace(written_at=run.start.stat().st_mtime_ns)
     from_checkpoint = [] if STAGE in content else ["--ckpt_path", str(run.start)]
     fit(["fit", "--config", dump_yaml(configuration), *from_checkpoint, *settings], run)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command's parser; it leaves the options of ``fit`` over."""
+    parser = argparse.ArgumentParser(
+        "lit-bottleneck resume",
+        description="Continue an interrupted run from the resume point in its folder, as if it had not been "
+        "interrupted; where the training has come to its end, only test it; where the test has, too, do nothing. "
+        "Options of fit after the folder override the run's configuration, this time only. Call it from the "
+        "folder in which the run was started.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=home.path, help="the run's folder, as fit prints it")
+    return parser
 
 
 def _is_finished(folder: Path) -> bool:

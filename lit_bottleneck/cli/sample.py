@@ -24,7 +24,7 @@ _MOST_PIXELS = 2**27  # about what viewers, and Pillow without a warning, open
 
 def main(args: Sequence[str]) -> None:
     """Load a model, draw samples from it, and write the picture."""
-    parser = _parser()
+    parser = make_parser()
     arguments = parser.parse_args(args)
     _check(parser, arguments)
     with argument_errors(parser, "--ckpt_path", *REFUSALS, argparse.ArgumentError):
@@ -43,7 +43,8 @@ def main(args: Sequence[str]) -> None:
     print(f"written: {arguments.out}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
     parser = argparse.ArgumentParser("lit-bottleneck sample", description=_DESCRIPTION)
     add = parser.add_argument
     add("--ckpt_path", metavar="FILE", type=home.path, required=True, help="a checkpoint of fit")

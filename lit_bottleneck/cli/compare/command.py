@@ -1,37 +1,21 @@
 """The command itself: from its arguments to a table and figures."""
 
 import argparse
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.cli import home
 from lit_bottleneck.cli.compare.arms import Arm, read_arms
-from lit_bottleneck.cli.compare.engines import ENGINES, run_by_slurm, run_here, unfinished, write_sweep
+from lit_bottleneck.cli.compare.engines import run_by_slurm, run_here, unfinished, write_sweep
 from lit_bottleneck.cli.compare.figures import draw_figures
 from lit_bottleneck.cli.compare.metrics import Curves, Measure, default_measures, read_curves, read_measure
+from lit_bottleneck.cli.compare.processes import Start
 from lit_bottleneck.cli.compare.runs import FINISHED, Run, make_run
 from lit_bottleneck.cli.compare.table import markdown_table, values_csv
 from lit_bottleneck.training.folder_owner import FolderOwner
 from lit_bottleneck.training.whole_file import whole_file
 
-_DESCRIPTION = (
-    "Train several arms with several seeds, and report how they differ: a table (mean, standard deviation over the "
-    "seeds, difference from the first arm with its paired 95 % confidence interval), learning curves, and for a grid "
-    "over beta or the capacity the information plane or the rate-distortion curve. Every option that is not listed "
-    "here is one of 'lit-bottleneck fit', and goes to all arms: --config RECIPE first of all. Repeat the command to "
-    "go on after an interruption: finished runs are kept, interrupted ones are resumed, failed ones start again."
-)
-_ARM_HELP = "an arm and its own arguments: plain='--model.init_args.deterministic true'; the first is the reference"
-_GRID_HELP = "an arm for each value: model.init_args.beta=1e-4,1e-3,1e-2; several grids are crossed"
-_ENGINE_HELP = "processes of this machine; a SLURM array, waited for; or a sweep for the agents of wandb"
-_ENGINE_OPTIONS_HELP = "options of sbatch: --engine_options='--partition=gpu --gres=gpu:1'"
-_METRICS_HELP = (
-    "logged names to compare: NAME is the last value, NAME:max or NAME:min the best over the epochs (without those "
-    "whose value is NaN), NAME:until=NUMBER the epochs until it is at least that (default: all of test/)"
-)
 _LEGEND = (
     "Mean (standard deviation over seeds); mean difference by seed [its paired 95 % confidence interval], n seeds that "
     "both arms have."
@@ -40,28 +24,30 @@ _LEGEND = (
 Configure = Callable[[Sequence[str]], dict[str, Any]]
 
 
-def main(args: Sequence[str], configure: Configure) -> None:
+def compare(
+    options: argparse.Namespace, common: Sequence[str], args: Sequence[str], configure: Configure, start: Start
+) -> None:
     """Run a comparison, or one task of it.
 
     Args:
-        args: the command's arguments.
-        configure: returns the configuration of ``lit-bottleneck fit`` for its arguments, and exits with status 2 if
-            they are wrong.
+        options: the command's own options.
+        common: those of ``fit``.
+        args: all of the command's arguments.
+        configure: see ``main``.
+        start: starts a run.
+
+    Raises:
+        ConfigurationError: for wrong options.
     """
-    parser = _parser()
-    options, common = parser.parse_known_args(args)
-    try:
-        arms = read_arms(common, options.arm, options.grid)
-        measures = [read_measure(text) for texts in options.metrics for text in texts.split(",") if text]
-        runs = _make_runs(arms, options, configure)
-        if options.task is not None:
-            _check_out(runs, options.out)
-            _run_task(runs, options.task)
-        with FolderOwner(options.out):
-            _check_out(runs, options.out)
-            _run(arms, runs, measures, options, args)
-    except ConfigurationError as error:
-        parser.error(str(error))
+    arms = read_arms(common, options.arm, options.grid)
+    measures = [read_measure(text) for texts in options.metrics for text in texts.split(",") if text]
+    runs = _make_runs(arms, options, configure)
+    if options.task is not None:
+        _check_out(runs, options.out)
+        _run_task(runs, options.task, start)
+    with FolderOwner(options.out):
+        _check_out(runs, options.out)
+        _run(arms, runs, measures, options, args, start)
 
 
 def _run(
@@ -70,6 +56,7 @@ def _run(
     measures: Sequence[Measure],
     options: argparse.Namespace,
     args: Sequence[str],
+    start: Start,
 ) -> None:
     """Run what is not finished, and report; or write the sweep that does."""
     if options.engine == "wandb" and unfinished(runs):
@@ -80,23 +67,8 @@ def _run(
     if options.engine == "slurm":
         run_by_slurm(runs, options.workers, _without_engine(args), options.engine_options, options.out)
     else:
-        run_here(runs, options.workers)
+        run_here(runs, options.workers, start)
     _report(arms, runs, measures, options.out)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("lit-bottleneck compare", description=_DESCRIPTION, allow_abbrev=False)
-    add = parser.add_argument
-    add("--arm", metavar="NAME=ARGUMENTS", action="append", default=[], help=_ARM_HELP)
-    add("--grid", metavar="KEY=VALUES", action="append", default=[], help=_GRID_HELP)
-    add("--seeds", metavar="N,N,...", default="0,1,2", help="default: 0,1,2")
-    add("--metrics", metavar="NAME", nargs="+", action="extend", default=[], help=_METRICS_HELP)
-    add("--workers", metavar="N", type=int, default=1, help="how many runs at a time (default: 1)")
-    add("--out", metavar="FOLDER", type=home.path, default=Path("runs/compare"), help="default: runs/compare")
-    add("--engine", choices=ENGINES, default="processes", help=_ENGINE_HELP)
-    add("--engine_options", metavar="OPTIONS", type=shlex.split, default=[], help=_ENGINE_OPTIONS_HELP)
-    add("--task", metavar="N", type=int, help="run only the N-th run, and make no table")
-    return parser
 
 
 def _make_runs(arms: Sequence[Arm], options: argparse.Namespace, configure: Configure) -> list[Run]:
@@ -145,10 +117,10 @@ def _check_out(runs: Sequence[Run], out: Path) -> None:
         raise ConfigurationError(f"{others[0]} is of an arm that is not in this comparison; give another --out")
 
 
-def _run_task(runs: Sequence[Run], task: int) -> NoReturn:
+def _run_task(runs: Sequence[Run], task: int, start: Start) -> NoReturn:
     if not 0 <= task < len(runs):
         raise ConfigurationError(f"--task must be from 0 to {len(runs) - 1}, as there are {len(runs)} runs; got {task}")
-    run_here([runs[task]], workers=1)
+    run_here([runs[task]], 1, start)
     raise SystemExit(runs[task].seconds is None)
 
 

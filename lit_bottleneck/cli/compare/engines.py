@@ -7,29 +7,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from subprocess import STDOUT, Popen
 from types import FrameType
 
 import yaml
 
 from lit_bottleneck.checks import ConfigurationError
+from lit_bottleneck.cli.compare.processes import COMMAND, Process, Start
 from lit_bottleneck.cli.compare.runs import Run
 from lit_bottleneck.cli.parent import environment_of_children
 from lit_bottleneck.training.folder_owner import FolderInUseError
 from lit_bottleneck.training.signals import give_back, is_repeated, take_over
 from lit_bottleneck.training.whole_file import whole_file
 
-ENGINES = ("processes", "slurm", "wandb")
-_COMMAND = (sys.executable, "-m", "lit_bottleneck")
 _PAUSE = 0.1  # seconds between two looks at the processes
 _PATIENCE = 60.0  # seconds for a run to end that is told to
 _SIGNALS = {number.value: number.name for number in signal.Signals}
 
 
-def run_here(runs: Sequence[Run], workers: int) -> None:
+def run_here(runs: Sequence[Run], workers: int, start: Start) -> None:
     """Run those that are not finished on this machine, ``workers`` at a time.
 
     A run that fails does not affect the others. At a signal all that are running write a resume point and end; at a
@@ -38,7 +36,7 @@ def run_here(runs: Sequence[Run], workers: int) -> None:
     threads = max(1, (os.cpu_count() or 1) // workers)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **environment_of_children()}
     waiting = [run for run in runs if run.seconds is None]
-    running: dict[Popen[bytes], tuple[Run, float]] = {}  # with the time at which it began
+    running: dict[Process, tuple[Run, float]] = {}  # with the time at which it began
     until = time.monotonic() + _PATIENCE
     with _noted_signals() as signals:
         try:
@@ -46,7 +44,9 @@ def run_here(runs: Sequence[Run], workers: int) -> None:
                 for run in waiting[: workers - len(running)]:
                     waiting.remove(run)
                     try:
-                        running |= _start(run, environment)
+                        arguments = run.begin()
+                        if arguments is not None:  # else it ended after this command was killed
+                            running[start(arguments, run.log_file, environment)] = run, time.monotonic()
                     except FolderInUseError as error:
                         if time.monotonic() < until:
                             waiting.append(run)
@@ -63,17 +63,7 @@ def run_here(runs: Sequence[Run], workers: int) -> None:
         sys.exit(128 + signals[0])
 
 
-def _start(run: Run, environment: Mapping[str, str]) -> dict[Popen[bytes], tuple[Run, float]]:
-    arguments = run.begin()
-    if arguments is None:  # it ended after this command was killed
-        return {}
-    with run.log_file.open("ab") as log:
-        command = [*_COMMAND, *arguments]
-        process = Popen(command, stdout=log, stderr=STDOUT, env=environment, start_new_session=True)  # noqa: S603
-    return {process: (run, time.monotonic())}
-
-
-def _end(run: Run, process: Popen[bytes], seconds: float) -> None:
+def _end(run: Run, process: Process, seconds: float) -> None:
     """Mark a run as finished, or as failed; one that was stopped by a signal can go on."""
     status = process.returncode
     number = -status if status < 0 else status - 128
@@ -91,7 +81,7 @@ def _end(run: Run, process: Popen[bytes], seconds: float) -> None:
     print(f"{run.name}: {result}", flush=True)
 
 
-def _stop(processes: Sequence[Popen[bytes]], signals: Sequence[int]) -> None:
+def _stop(processes: Sequence[Process], signals: Sequence[int]) -> None:
     """Have the runs write a resume point and end; kill those that do not within a minute, or at a second signal."""
     for process in processes:
         process.terminate()
@@ -103,7 +93,7 @@ def _stop(processes: Sequence[Popen[bytes]], signals: Sequence[int]) -> None:
         process.wait()
 
 
-def _kill(process: Popen[bytes]) -> None:
+def _kill(process: Process) -> None:
     """Kill a process, and all that it has started."""
     with suppress(ProcessLookupError, PermissionError):  # all have ended
         os.killpg(process.pid, signal.SIGKILL)
@@ -151,7 +141,7 @@ def run_by_slurm(runs: Sequence[Run], workers: int, args: Sequence[str], options
         return
     out.mkdir(parents=True, exist_ok=True)
     array = [f"--array={','.join(map(str, tasks))}%{workers}", f"--output={out / 'slurm-%a.log'}"]
-    task = f"{shlex.join([*_COMMAND, 'compare', *args])} --task $SLURM_ARRAY_TASK_ID"
+    task = f"{shlex.join([*COMMAND, 'compare', *args])} --task $SLURM_ARRAY_TASK_ID"
     # A task that fails leaves a run that is not finished: no need to check the status.
     subprocess.run([sbatch, "--wait", *array, *options, "--wrap", task], check=False)  # noqa: S603
 
@@ -167,7 +157,7 @@ def write_sweep(runs: Sequence[Run], arguments: Sequence[str], out: Path) -> Pat
         "name": out.name,
         "method": "grid",
         "parameters": {"task": {"values": unfinished(runs)}},
-        "command": [*_COMMAND, "compare", *arguments, "${args}"],  # --task=NUMBER
+        "command": [*COMMAND, "compare", *arguments, "${args}"],  # --task=NUMBER
     }
     path = out / "sweep.yaml"
     with whole_file(path) as file:

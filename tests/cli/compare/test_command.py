@@ -36,7 +36,8 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A comparison of an arm that fails and one that does not, in the folder ``out``; its exit status and output."""
     folder = tmp_path_factory.mktemp("compared")
     command = ["compare", *DIGITS, *WRONG, *VIB, *BETA, "--seeds", "0", "--workers", "2", "--out", "out"]
-    process = start([*command, "--metrics", *METRICS], folder / "output.txt", folder=folder)
+    no_python = {"PYTHONHOME": "/nowhere"}  # with which none starts: the runs are forked from the command's own
+    process = start([*command, "--metrics", *METRICS], folder / "output.txt", no_python, folder)
     process.join()
     assert process.exitcode == 1
     return folder / "out", (folder / "output.txt").read_text()

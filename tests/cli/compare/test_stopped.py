@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from lit_bottleneck.cli.recipes import recipe_paths
+from lit_bottleneck.training.folder_owner import FolderOwner
 from tests.cli.commands import refusal
-from tests.started import PATIENCE, processes_of, start
+from tests.started import PATIENCE, start
 
 OUT = Path("out")
 RUN = OUT / "all/seed_0"
@@ -48,7 +49,6 @@ def wait_for_epoch(process: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
 def test_a_second_one_is_refused_and_the_trainings_of_a_killed_one_end(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,10 +60,7 @@ def test_a_second_one_is_refused_and_the_trainings_of_a_killed_one_end(
     assert before <= set(folder.rglob("*"))
     process.kill()
     process.join()
-    until = time.monotonic() + PATIENCE
-    while processes_of(folder / OUT) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not processes_of(folder / OUT)
+    FolderOwner(RUN, PATIENCE).release()  # until then the run has it
     assert "stopping: the process that started this one is gone" in (RUN / "log.txt").read_text()
     assert f"stopped by SIGTERM. To go on: lit-bottleneck resume {folder / RUN}" in (RUN / "log.txt").read_text()
     assert (RUN / "resume.ckpt").exists()
