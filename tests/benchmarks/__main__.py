@@ -30,6 +30,8 @@ ROWS = {
     "folder": "folder.rows",
     "text": "text.rows",
     "evaluation": "evaluation.rows",
+    "growth": "growth.rows",
+    "start_up": "start_up.rows",
     "vib_mnist": "recipes.vib_mnist",
     "vae_mnist": "recipes.vae_mnist",
     "vib_imdb": "recipes.vib_imdb",
