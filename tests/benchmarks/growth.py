@@ -91,6 +91,7 @@ def in_child(case: Case, size: int) -> tuple[float, float]:
 
 def _send(pipe: Any, case: Case, size: int) -> None:
     torch.set_num_threads(1)  # threads of the parent do not live here
+    gc.freeze()  # the parent's objects are not looked at, which would copy their pages
     pipe.send(measure(case, size))
 
 
