@@ -41,13 +41,17 @@ LONGER = {  # instead of the smoke overlay: these learn
         *["--data.init_args.max_length=50", "--model.init_args.beta=0.01"],
     ],
 }
+SHORT = "--data.init_args.environment_kwargs={max_episode_steps: 60}"
 SMALL = {  # networks for GPUs take minutes here
     "vail_pendulum": ["--data.init_args.num_steps=32", "--data.init_args.test_episodes=1"],
-    "vail_swimmer": ["--data.init_args.num_steps=32", "--data.init_args.test_episodes=1"],
+    "vail_swimmer": ["--data.init_args.num_steps=32", "--data.init_args.test_episodes=1", SHORT],
     "vdbgan_cifar10": ["--trainer.strategy=auto", "--trainer.devices=1", "--data.init_args.batch_size=4"],
     "vib_resnet18_cifar10": ["--data.init_args.batch_size=4", "--data.init_args.val_size=4"],
 }
-NO_PICTURES = ["--trainer.callbacks=lit_bottleneck.callbacks.Episodes", "--trainer.callbacks.animation=null"]
+FEW_PICTURES = [
+    *["--trainer.callbacks=lit_bottleneck.callbacks.Episodes", "--trainer.callbacks.animation=null"],
+    *["--trainer.callbacks.frames=1", "--trainer.callbacks.columns=1"],
+]
 MEASURED = {
     "beta_vae_shapes": overlays("measure/factors"),
     "vae_mnist": overlays("measure/paths_mnist"),
@@ -271,7 +275,7 @@ def test_overlays_turn_one_gan_into_another(overlay: str, has_beta: bool, penalt
 )
 def test_overlays_turn_one_imitation_into_another(overlay: str, has_beta: bool, penalty: bool, root: Path) -> None:
     recipe = ["--config", str(RECIPES["vail_pendulum"]), *overlays(f"imitation/{overlay}"), *SMOKE]
-    main(["fit", *recipe, *SMALL["vail_pendulum"], *NO_PICTURES])
+    main(["fit", *recipe, *SMALL["vail_pendulum"], *FEW_PICTURES])
 
     names = logged(root / "runs/vail_pendulum/version_0")
     assert ("train/beta" in names) == ("train/rate" in names) == has_beta
@@ -283,7 +287,10 @@ def test_overlays_turn_one_imitation_into_another(overlay: str, has_beta: bool, 
     ("recipe", "others"),
     [
         ("vail_pendulum", []),
-        ("vail_swimmer", ["--model.init_args.encoder.init_args.in_features=8", "--model.init_args.target_dims=[2]"]),
+        (
+            "vail_swimmer",
+            ["--model.init_args.encoder.init_args.in_features=8", "--model.init_args.target_dims=[2]", SHORT],
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:the episode of the expert is drawn from its observations")
@@ -294,7 +301,7 @@ def test_an_overlay_turns_an_imitation_into_behaviour_cloning(
         pytest.importorskip("mujoco")
         monkeypatch.setenv("MUJOCO_GL", "off")
     clones = ["--config", str(RECIPES[recipe]), *overlays("imitation/behaviour_cloning"), *SMOKE, *others]
-    main(["fit", *clones, "--data.init_args.test_episodes=1", *NO_PICTURES])
+    main(["fit", *clones, "--data.init_args.test_episodes=1", *FEW_PICTURES])
 
     names = logged(root / f"runs/{recipe}/version_0")
     assert {"train/nll", "test/nll", "test/return"} <= names
