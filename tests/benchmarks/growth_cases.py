@@ -189,7 +189,7 @@ STEPS = [
     Case("batch of a step of VIB", lambda batch: step(vib(WIDTH), batch), BATCHES),
     Case("batch of a step of VAE", lambda batch: step(vae(WIDTH), batch), BATCHES),
     Case("batch of a step of IWAE(8)", lambda batch: step(vae(WIDTH, objective=IWAE(8)), batch), BATCHES),
-    Case("batch of a step of BetaTC", lambda batch: step(vae(WIDTH, objective=BetaTC(1.0, 10**6, 256)), batch), BATCHES),
+    Case("batch of a step of BetaTC", lambda batch: step(vae(WIDTH, objective=BetaTC(1, 10**6, 256)), batch), BATCHES),
     Case("samples of VIB, 256 x 16", lambda count: evaluation(vib(WIDTH, eval_samples=count)), SAMPLES),
     Case("samples of VAE, 256 x 16", lambda count: evaluation(vae(WIDTH, eval_samples=count)), SAMPLES),
     Case("likelihood samples of VAE", lambda count: evaluation(vae(WIDTH, likelihood_samples=count)), SAMPLES),
