@@ -12,25 +12,25 @@ from tests.benchmarks.training import SHIPPED, Epochs, bare, train
 
 
 def vib_mnist(root: Path) -> Iterator[Row]:
-    yield from against_bare("vib_mnist", root, part=0.15, bar=1.05)
+    yield from against_bare("vib_mnist", root, part=0.05, bar=1.05)
 
 
 def vib_imdb(root: Path) -> Iterator[Row]:
-    yield from against_bare("vib_imdb", root, part=0.1, bar=1.05, data="SyntheticReviews")
+    yield from against_bare("vib_imdb", root, part=0.05, bar=1.05, data="SyntheticReviews")
 
 
 def vdbgan_mnist(root: Path) -> Iterator[Row]:
-    yield from against_bare("vdbgan_mnist", root, part=0.05, bar=1.08)
+    yield from against_bare("vdbgan_mnist", root, part=0.03, bar=1.08)
 
 
 def vib_fashion_mnist(root: Path) -> Iterator[Row]:
     there = (root / "FashionMNIST" / "raw").is_dir()
-    yield from against_bare("vib_fashion_mnist", root, part=0.1, data="" if there else "SyntheticImages")
+    yield from against_bare("vib_fashion_mnist", root, part=0.06, data="" if there else "SyntheticImages")
 
 
 def vae_mnist(root: Path) -> Iterator[Row]:
     """Compare with four bare loops and two of pythae: with both settings of the process, with one, with none."""
-    part = 0.5
+    part = 0.4
     loops = {"both": SHIPPED, "kept": ("--keep",), "none": ()}
     sides = {name: bare("vae_mnist", *settings) for name, settings in loops.items()}
     with tempfile.TemporaryDirectory() as folder:

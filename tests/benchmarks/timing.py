@@ -57,8 +57,10 @@ def row(name: str, pairs: Sequence[tuple[float, float]], bar: float | None = Non
     """
     ratios = [ours / other for ours, other in pairs]
     first, median, third = statistics.quantiles(ratios, n=4, method="inclusive")
-    ours, other = (statistics.median(side) * 1e3 / of for side in zip(*pairs, strict=True))
-    return Row(name, ours, other, median, (first, third), bar, note=note)
+    ours, other = (statistics.median(side) / of for side in zip(*pairs, strict=True))
+    if ours >= 1:
+        return Row(name, ours, other, median, (first, third), bar, "s", note)
+    return Row(name, ours * 1e3, other * 1e3, median, (first, third), bar, "ms", note)
 
 
 def compare(
