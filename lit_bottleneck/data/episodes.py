@@ -1,6 +1,7 @@
 """Episodes of an expert: arrays, their checks, and their file."""
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from os.path import expanduser
 from pathlib import Path
@@ -13,6 +14,9 @@ from lit_bottleneck.data.environments import Spaces
 from lit_bottleneck.training.whole_file import whole_file
 
 _ROUNDING = 1e-5  # of the width of a box
+_UNREADABLE = (  # from NumPy, of a damaged, encrypted or other file
+    AttributeError, EOFError, MemoryError, OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 _NUMBERS = "biuf"  # kinds of NumPy's dtypes
 
 
@@ -102,9 +106,11 @@ def read_episodes(path: str | Path) -> Episodes:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: _array(name, archive[name]) for name in archive.files}  # an array of objects is refused
-    except (ValueError, AttributeError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         holds = f"demonstrations: {path} is no .npz file of plain arrays, which need no pickle"
-        raise ConfigurationError(f"{holds}: write one with numpy.savez") from error
+        raise ConfigurationError(
+            f"{holds}: {getattr(error, 'strerror', None) or 'write one with numpy.savez'}"
+        ) from error
     if "observations" not in arrays:
         got = f"got {', '.join(arrays) or 'none'}"
         raise ConfigurationError(f"demonstrations: {path} has no array observations (and actions, lengths); {got}")

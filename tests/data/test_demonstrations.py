@@ -90,7 +90,12 @@ def test_nothing_in_a_file_is_unpickled(tmp_path: Path) -> None:
         archive.writestr("code.py", "print(1)")
     np.save(tmp_path / "one.npz.npy", np.zeros(3))
     (tmp_path / "one.npz").write_bytes((tmp_path / "one.npz.npy").read_bytes())
-    for name in ("trap", "beside", "more", "pickle", "text", "one"):
+    np.savez_compressed(tmp_path / "whole.npz", observations=np.random.default_rng(0).normal(size=(99, 3)))
+    whole = bytearray((tmp_path / "whole.npz").read_bytes())
+    whole[300:900] = bytes(600)
+    (tmp_path / "damaged.npz").write_bytes(whole)
+    (tmp_path / "folder.npz").mkdir()
+    for name in ("trap", "beside", "more", "pickle", "text", "one", "damaged", "folder"):
         with pytest.raises(ValueError, match=rf"{name}\.npz is no \.npz file of plain arrays") as error:
             read_episodes(tmp_path / f"{name}.npz")
         assert "\n" not in str(error.value)
