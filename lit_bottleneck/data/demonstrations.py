@@ -132,7 +132,8 @@ def record_one(environment: Any, expert: Expert, seed: int) -> Episodes:
             before, after = np.stack(seen[:-1]), np.stack(seen[1:])
             lengths, seeds = np.array([len(acted)]), np.array([seed])
             return Episodes(before, np.stack(acted), lengths, after, np.array(rewarded), seeds)
-    raise ConfigurationError(f"the environment has no end after {_LONGEST} steps: it needs max_episode_steps")
+    no_end = f"an episode has no end after {_LONGEST} steps"
+    raise ConfigurationError(f"{no_end}: set a time limit, environment_kwargs={{'max_episode_steps': ...}}")
 
 
 def _action_from(action: Any, environment: Any) -> Any:

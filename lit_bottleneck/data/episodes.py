@@ -108,9 +108,8 @@ def read_episodes(path: str | Path) -> Episodes:
             arrays = {name: _array(name, archive[name]) for name in archive.files}  # an array of objects is refused
     except _UNREADABLE as error:
         holds = f"demonstrations: {path} is no .npz file of plain arrays, which need no pickle"
-        raise ConfigurationError(
-            f"{holds}: {getattr(error, 'strerror', None) or 'write one with numpy.savez'}"
-        ) from error
+        reason = getattr(error, "strerror", None) or "write one with numpy.savez"
+        raise ConfigurationError(f"{holds}: {reason}") from error
     if "observations" not in arrays:
         got = f"got {', '.join(arrays) or 'none'}"
         raise ConfigurationError(f"demonstrations: {path} has no array observations (and actions, lengths); {got}")

@@ -140,13 +140,23 @@ def test_returns_lengths_and_steps_are_logged_and_not_learnt_from(tmp_path: Path
 
 def test_transitions_have_the_log_probabilities_under_the_current_policy() -> None:
     data = walks()
-    _, seen, _ = run(data, lambda: VAIRL(MLP(1, [8], 4), MLP(1, [8], 4), latent_dim=2), max_epochs=1)
+    model, seen, trainer = run(data, lambda: VAIRL(MLP(1, [8], 4), MLP(1, [8], 4), latent_dim=2), max_epochs=1)
     for half in seen[0]:
         observations, actions, after, log_probs = half
         distribution = data.learner.algorithm.policy.get_distribution(observations)
         torch.testing.assert_close(log_probs, distribution.log_prob(actions.flatten()).detach())
         assert after.shape == observations.shape
         assert ((after - observations).abs() < 1.1).all()  # steps of .5 and noise, none over the end of an episode
+
+    [measured] = trainer.test(model, datamodule=data, verbose=False)
+    assert data.played is not None
+    told = 0.0
+    for is_expert, episodes in ((True, data.expert), (False, data.played)):
+        tensors = (episodes.observations, episodes.actions, episodes.next_observations)
+        observations, actions, after = (torch.from_numpy(one) for one in tensors)  # type: ignore[arg-type]
+        logits = model.logit(observations, after, data.learner.log_probs(observations, actions))
+        told += ((logits > 0) == is_expert).float().mean().item() / 2
+    assert measured["test/accuracy"] == pytest.approx(told, abs=0.05)  # batches may differ by a row
 
 
 class Pictures(gymnasium.Env[Any, Any]):
