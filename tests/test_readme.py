@@ -11,6 +11,7 @@ import pytest
 from lit_bottleneck.cli import main
 from lit_bottleneck.cli.recipes import recipe_folder
 from tests.data.original_formats import accept_any_checksum, write_mnist
+from tests.data.test_image_folder import write_classes
 from tests.started import as_torchrun_does, finish, free_port, start, stop
 
 ROOT = Path(__file__).parents[1]
@@ -28,10 +29,11 @@ SMOKE = ["--config", "recipes/trainer/smoke.yaml"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the recipes, and a small set in MNIST's format."""
+    """A folder with the recipes, a small set in MNIST's format, and one of photos."""
     path = tmp_path_factory.mktemp("readme")
     (path / "recipes").symlink_to(recipe_folder())
     write_mnist(path / "data", train=5400, test=40)
+    write_classes(path / "photos", per_class=20)
     return path
 
 

@@ -11,6 +11,7 @@ from lit_bottleneck.data.properties import DataProperties
 from lit_bottleneck.data.ring import Ring
 from lit_bottleneck.data.rollouts import Rollouts
 from lit_bottleneck.data.shapes import Shapes
+from lit_bottleneck.data.shards import Shards
 from lit_bottleneck.data.table import Table
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "Ring",
     "Rollouts",
     "Shapes",
+    "Shards",
     "Table",
 ]

@@ -16,6 +16,7 @@ from lit_bottleneck.cli import main
 from lit_bottleneck.cli.recipes import recipe_folder, recipe_paths
 from tests.data.original_formats import accept_any_checksum, write_cifar, write_mnist
 from tests.data.written_reviews import make_reviews, write_archive
+from tests.data.written_shards import write_shards
 
 RECIPES = {name: path for name, path in recipe_paths().items() if "/" not in name}
 OVERLAYS = {name: path for name, path in recipe_paths().items() if "/" in name}
@@ -47,6 +48,7 @@ SMALL = {  # networks for GPUs take minutes here
     "vail_swimmer": ["--data.init_args.num_steps=32", "--data.init_args.test_episodes=1", SHORT],
     "vdbgan_cifar10": ["--trainer.strategy=auto", "--trainer.devices=1", "--data.init_args.batch_size=4"],
     "vib_resnet18_cifar10": ["--data.init_args.batch_size=4", "--data.init_args.val_size=4"],
+    "vib_resnet18_shards": ["--data.init_args.batch_size=4", "--data.init_args.num_workers=0"],
 }
 FEW_PICTURES = [
     *["--trainer.callbacks=lit_bottleneck.callbacks.Episodes", "--trainer.callbacks.animation=null"],
@@ -68,6 +70,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         write_mnist(folder, name, train=6200, test=40)
     write_cifar(folder, "CIFAR10", train=20, test=10)
     write_archive(folder, make_reviews(train=400, test=100))
+    write_shards(folder / "shards", {"train": 20, "val": 8, "test": 8})
     with pytest.MonkeyPatch.context() as patch:
         accept_any_checksum(patch)
         yield folder
