@@ -21,6 +21,8 @@ _NOT_FOR_USERS = (
     ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own business
     "LightningCLI's args parameter is intended",  # resume hands it the configuration, which it would print
     "The dirpath has changed from",  # evaluation does not write checkpoints
+    "Your `IterableDataset` has `__len__` defined",  # Shards share out their images among loader processes
+    "The given buffer is not writable",  # litdata's, which Shards copies
 )
 
 

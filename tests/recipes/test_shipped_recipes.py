@@ -149,7 +149,9 @@ def test_recipe_runs_from_fit_to_predict(name: str, fitted: Fitted, tmp_path: Pa
     bottleneck = name not in ("autoencoder_mnist", "deterministic_imdb", "cnn_imdb")
     assert "test/rate" in names
     assert ({"train/rate", "train/beta"} <= names) == bottleneck
-    assert len(predictions["rate"]) == len(predictions["mean"]) == len(predictions["index"])
+    assert len(predictions["rate"]) == len(predictions["mean"])
+    if name != "vib_resnet18_shards":  # a stream has no positions; its predictions are in its order
+        assert len(predictions["rate"]) == len(predictions["index"])
     if regresses:
         assert {"test/rmse", "test/mae", "test/r2"} <= names
         assert predictions["deviation"].min() > 0
