@@ -46,6 +46,8 @@ class Rollouts(PolicyEpisodes, LightningDataModule):
         num_steps: of each environment in an epoch.
         batch_size: steps of the policy in a batch, and as many of the expert.
         passes: how often an epoch goes through the policy's steps.
+        memory: of how many earlier epochs the policy's steps are kept: half of the steps of a batch are then drawn from
+            these, and the module does not forget what earlier policies did wrong (as AIRL, arXiv 1710.11248).
         learner: further arguments of ``stable_baselines3.PPO``, such as ``learning_rate``; numbers, no schedules.
         seed: of environments, policy and batches. Default: that of torch, which ``seed_everything`` sets.
         test_episodes: how many episodes of the deterministic policy a test plays, from the same starts in all runs. The
@@ -75,6 +77,7 @@ class Rollouts(PolicyEpisodes, LightningDataModule):
         num_steps: int = 256,
         batch_size: int = 256,
         passes: int = 1,
+        memory: int = 0,
         learner: dict[str, Any] | None = None,
         seed: int | None = None,
         test_episodes: int = 10,
@@ -87,6 +90,8 @@ class Rollouts(PolicyEpisodes, LightningDataModule):
         self.num_steps = whole_number("num_steps", num_steps, at_least=1)
         self.batch_size = whole_number("batch_size", batch_size, at_least=1)
         self.passes = whole_number("passes", passes, at_least=1)
+        self.memory = whole_number("memory", memory, at_least=0)
+        self.earlier: list[tuple[Tensor, Tensor, Tensor]] = []
         self.learner_arguments = dict(learner or {})
         self.seed = None if seed is None else whole_number("seed", seed, at_least=0, at_most=2**32 - 1)
         self.test_episodes = whole_number("test_episodes", test_episodes, at_least=1)
@@ -174,11 +179,14 @@ class Rollouts(PolicyEpisodes, LightningDataModule):
         """Return the policy's state and the last returns."""
         if self._learner is None:
             return {}
-        return {"learner": self._learner.state_dict(), "returns": self._returns, "lengths": self._lengths}
+        earlier = [list(columns) for columns in self.earlier]
+        state = {"learner": self._learner.state_dict(), "returns": self._returns, "lengths": self._lengths}
+        return state | {"earlier": earlier}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the policy; begin new episodes where the environments cannot be restored."""
         self._returns, self._lengths = list(state_dict["returns"]), list(state_dict["lengths"])
+        self.earlier = [(seen, acted, after) for seen, acted, after in state_dict.get("earlier", [])]
         self.learner.load_state_dict(state_dict["learner"])
         trains = self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING
         if trains and not self.learner.continue_episodes(state_dict["learner"]):

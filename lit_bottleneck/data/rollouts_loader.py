@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lit_bottleneck.data.rollouts import Rollouts
 
 Columns = tuple[Tensor, Tensor | None, Tensor]  # observations, actions, next observations
+Steps = tuple[Tensor, Tensor, Tensor]
 Half = Tensor | tuple[Tensor, ...]
 
 
@@ -41,10 +42,10 @@ class RolloutLoader:
         """Let the policy learn, and yield ``(expert, policy)``."""
         if self._policy is None or not self._is_restored:
             observations, actions, after = map(_tensor, self.data.advance())
-            self._policy = observations, actions, after
-            self._position, self._order = 0, self._draw_order(len(observations))
+            self._policy = self._with_earlier((observations, actions, after))
+            self._position, self._order = 0, self._draw_order(len(self._policy[0]))
         self._is_restored = False
-        rows = len(self._policy[0])
+        rows = self.data.num_environments * self.data.num_steps
         per_pass = -(-rows // self.data.batch_size)
         while self._position < len(self):
             index, batch = divmod(self._position, per_pass)
@@ -76,13 +77,25 @@ class RolloutLoader:
         self._policy, self._order = tuple(state["policy"]), state["order"]
         self._position, self._is_restored = int(state["position"]), True
 
-    def _draw_order(self, rows: int) -> Tensor:
-        """Draw rows of expert and policy, ``(passes * rows, 2)``: each in turn before one comes again."""
-        passes, expert = self.data.passes, len(self._expert[0])
+    def _with_earlier(self, new: Steps) -> Steps:
+        """Return steps of the policy and, if earlier ones are kept, as many of these; keep the new ones too."""
+        earlier, memory = self.data.earlier, self.data.memory
+        self.data.earlier = [*earlier, new][-memory:] if memory else []
+        if not earlier:
+            return new
         with self.data.learner.own_random_states():
-            of_policy = torch.cat([torch.randperm(rows) for _ in range(passes)])
-            of_expert = torch.cat([torch.randperm(expert) for _ in range(-(-rows * passes // expert))])
-        return torch.stack([of_expert[: rows * passes], of_policy], 1)
+            picked = torch.randint(sum(len(one[0]) for one in earlier), (len(new[0]),))
+        seen, acted, after = (torch.cat(column)[picked] for column in zip(*earlier, strict=True))
+        return torch.cat([new[0], seen]), torch.cat([new[1], acted]), torch.cat([new[2], after])
+
+    def _draw_order(self, policy: int) -> Tensor:
+        """Draw rows of expert and policy for all batches ``(N, 2)``: each in turn before one comes again."""
+        expert = len(self._expert[0])
+        total = self.data.passes * self.data.num_environments * self.data.num_steps
+        with self.data.learner.own_random_states():
+            of_policy = torch.cat([torch.randperm(policy) for _ in range(-(-total // policy))])
+            of_expert = torch.cat([torch.randperm(expert) for _ in range(-(-total // expert))])
+        return torch.stack([of_expert[:total], of_policy[:total]], 1)
 
 
 def columns_of(episodes: Episodes) -> Columns:

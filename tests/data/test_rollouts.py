@@ -92,6 +92,23 @@ def test_it_learns_from_each_so_many_th_step_of_the_expert_alone() -> None:
     assert data.expert.lengths.tolist() == [7, 7, 7]
 
 
+def test_half_of_the_steps_are_of_earlier_epochs_where_these_are_remembered() -> None:
+    """Twenty steps an epoch, gone through twice: as many of the memory's, which holds the last two epochs."""
+    data = walks(memory=2, passes=2)
+    _, seen, _ = run(data, max_epochs=4)
+    epochs = [torch.cat([policy[0] for _, policy in seen[6 * i : 6 * i + 6]]).flatten() for i in range(4)]
+    assert [len(epoch) for epoch in epochs] == [40] * 4
+    own = [set(epochs[0].tolist()), *(set(columns[0].flatten().tolist()) for columns in data.earlier)]
+    assert len(data.earlier) == 2  # of the last two epochs
+    for epoch, here, before in ((2, own[1], None), (3, own[2], own[1])):
+        fresh = [value for value in epochs[epoch].tolist() if value in here]
+        assert len(fresh) == 20
+        if before is not None:
+            others = {value for value in epochs[epoch].tolist() if value not in here}
+            assert others & before
+            assert not others & own[0]  # forgotten
+
+
 def test_the_policy_learns_from_the_discriminators_rewards_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """PPO gets the learnt reward of each step, and where a time limit ends an episode the value of its end."""
     buffers: list[Any] = []
@@ -254,14 +271,14 @@ class SaveAt(Callback):
             trainer.save_checkpoint(self.path)
 
 
-@pytest.mark.parametrize("step", [2, 3, 4])
-def test_a_resumed_run_is_that_without_a_stop(step: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("step", "memory"), [(2, 0), (3, 0), (4, 0), (3, 2), (5, 2)])
+def test_a_resumed_run_is_that_without_a_stop(step: int, memory: int, tmp_path: Path) -> None:
     """From within the first epoch, from its end, and from within the second; three batches each."""
     path = tmp_path / "stopped.ckpt"
-    data = walks()
+    data = walks(memory=memory)
     model, *_ = run(data, callbacks=[SaveAt(path, step)], max_epochs=3)
     torch.load(path, weights_only=True)
-    resumed = walks()
+    resumed = walks(memory=memory)
     again, seen, _ = run(resumed, ckpt_path=path, max_epochs=3)
     assert len(seen) == 9 - step
     assert torch.equal(flat(resumed, again), flat(data, model))
