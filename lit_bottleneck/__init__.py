@@ -11,6 +11,7 @@ from lit_bottleneck.moved import keep_old_names
 if TYPE_CHECKING:
     from lit_bottleneck.bottleneck import BottleneckLayer, GaussianBottleneck
     from lit_bottleneck.code import Code
+    from lit_bottleneck.models.frozen_reward import FrozenReward
     from lit_bottleneck.models.imitation import VAIL
     from lit_bottleneck.models.imitation_transfer import VAIRL
     from lit_bottleneck.models.regressor import VIBRegressor
@@ -31,6 +32,7 @@ __all__ = [
     "BetaTC",
     "BottleneckLayer",
     "Code",
+    "FrozenReward",
     "GaussianBottleneck",
     "VIBClassifier",
     "VIBRegressor",
@@ -39,6 +41,7 @@ __all__ = [
 _MODULES = {
     "bottleneck": ("BottleneckLayer", "GaussianBottleneck"),
     "code": ("Code",),
+    "models.frozen_reward": ("FrozenReward",),
     "models.imitation": ("VAIL",),
     "models.imitation_transfer": ("VAIRL",),
     "models.regressor": ("VIBRegressor",),

@@ -11,6 +11,7 @@ from lit_bottleneck.callbacks.predictions import PredictionWriter as PredictionW
 from lit_bottleneck.callbacks.progress import ProgressBar as ProgressBar
 from lit_bottleneck.callbacks.random_states import RandomStates as RandomStates
 from lit_bottleneck.callbacks.resume_point import ResumePoint as ResumePoint
+from lit_bottleneck.callbacks.reward_map import RewardMap as RewardMap
 from lit_bottleneck.callbacks.run import run_folder as run_folder
 from lit_bottleneck.callbacks.sample_quality import SampleQuality as SampleQuality
 from lit_bottleneck.callbacks.skip_non_finite import SkipNonFinite as SkipNonFinite
