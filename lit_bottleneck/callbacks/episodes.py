@@ -76,7 +76,8 @@ class Episodes(Callback):
     def _draw(self, trainer: Trainer, label: str) -> None:
         if not trainer.is_global_zero:
             return
-        self._folder = self._folder or run_folder(trainer) / "pictures"
+        if trainer.loggers or self._folder is None:  # a test of further checkpoints has none
+            self._folder = run_folder(trainer) / "pictures"
         with isolate_rng():
             films = dict(zip(("expert", "policy"), _data(trainer).films(self.frames, self.height), strict=True))
         for name, film in films.items():

@@ -99,6 +99,7 @@ def test_a_film_and_a_strip_show_expert_and_policy(tmp_path: Path) -> None:
     run, model = fit(tmp_path, data, Episodes(columns=4, height=32))
     run.save_checkpoint(tmp_path / "best.ckpt")
     run.test(model, datamodule=data, ckpt_path=tmp_path / "best.ckpt", verbose=False, weights_only=True)
+    run.loggers = []  # as in the test of a further checkpoint
     run.test(model, datamodule=data, verbose=False)
     stems = [f"episodes-{label}" for label in ("0001", "best", "test")]
     assert pictures(tmp_path) == sorted(f"{stem}.{end}" for stem in stems for end in ("gif", "png"))
