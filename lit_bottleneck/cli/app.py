@@ -171,6 +171,10 @@ class BottleneckCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Refuse to validate without data; keep what was logged."""
+        if self.datamodule is not None and not is_overridden("val_dataloader", self.datamodule):
+            raise ConfigurationError(
+                f"{type(self.datamodule).__name__} has nothing to validate on (lit-bottleneck test)"
+            )
         if getattr(self.datamodule, "val_size", None) == 0:
             raise ConfigurationError("val_size=0 holds out nothing to validate on (--data.init_args.val_size)")
         self.before_test()

@@ -156,6 +156,7 @@ def test_training_does_not_go_on_from_weights_alone(checkpoint: Path, capsys: py
     ("arguments", "words"),
     [
         (["validate", *config("vib_digits"), "--data.init_args.val_size=0"], "val_size"),
+        (["validate", *config("vail_pendulum")], "Rollouts has nothing to validate on (lit-bottleneck test)"),
         (["test", *config("vib_digits"), "--ckpt_path=best"], "ckpt_path"),
         (["predict", *config("vib_digits"), "--model.init_args.num_classes=5"], "num_classes"),
         (["train", *config("vib_digits")], "train"),
