@@ -39,8 +39,10 @@ class RewardMap(Callback):
         dims = of_data(trainer, "observation_dims")
         if dims != (2,) or of_data(trainer, "make_environment") is None:
             raise ConfigurationError(f"RewardMap needs data.Rollouts with observations (2,); got {dims}")
-        if not hasattr(pl_module, "reward"):
-            raise ConfigurationError(f"RewardMap needs a module with a reward; got {type(pl_module).__name__}")
+        module: Any = pl_module
+        if not hasattr(module, "reward"):
+            raise ConfigurationError(f"RewardMap needs a module with a reward; got {type(module).__name__}")
+        module.reward(np.zeros((1, 2), np.float32))  # which refuses observations without actions, if it needs these
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the reward as it is."""
@@ -79,7 +81,7 @@ def reward_map(module: Any, environment: Any, resolution: int = 100, paths: Any 
     shown = axes.imshow(reward, origin="lower", extent=(left, right, bottom, top), cmap="viridis")
     figure.colorbar(shown, label="reward")
     for path in paths:
-        axes.plot(*path.T, color="white", linewidth=0.7, alpha=0.7)
+        axes.plot(*path.T, color="white", linewidth=0.7, alpha=0.5)
     for height, begin, end in getattr(environment, "walls", ()):
         axes.plot([begin, end], [height, height], color="black", linewidth=4, solid_capstyle="butt")
     if hasattr(environment, "goal"):

@@ -1,18 +1,20 @@
 """A reward of a checkpoint, from which a new policy learns: what it is, and that nothing of it moves."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from lit_bottleneck import VAIRL, FrozenReward
+from lit_bottleneck import VAIL, VAIRL, FrozenReward
 from lit_bottleneck.callbacks import RewardMap
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import main
 from lit_bottleneck.cli.recipes import recipe_paths
-from tests.quiet import trainer as quiet
+from lit_bottleneck.networks import MLP
 
 RECIPES = recipe_paths()
 SHORT = [
@@ -77,13 +79,20 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         FrozenReward(tmp_path / "none.ckpt")
 
 
-def test_a_map_needs_places_and_a_reward() -> None:
-    class Data:
-        observation_dims: Any = (3,)
+@pytest.mark.parametrize(
+    ("dims", "module", "words"),
+    [
+        ((3,), VAIRL(MLP(3, [4], 4), MLP(3, [4], 4), 2), r"observations \(2,\); got \(3,\)"),
+        ((2,), nn.Linear(2, 1), "a module with a reward; got Linear"),
+        ((2,), VAIL(MLP(4, [4], 4), 2), "sees='state_action' needs actions"),
+    ],
+)
+def test_a_map_needs_places_and_a_reward_of_places(dims: tuple[int, ...], module: Any, words: str) -> None:
+    trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(observation_dims=dims, make_environment=object))
+    with pytest.raises(ConfigurationError, match=words):
+        RewardMap().setup(trainer, module, "fit")
 
-    trainer = quiet()
-    trainer.datamodule = Data()  # type: ignore[attr-defined]
-    with pytest.raises(ConfigurationError, match=r"observations \(2,\)"):
-        RewardMap().setup(trainer, None, "fit")  # type: ignore[arg-type]
+
+def test_a_map_has_two_places_a_side_at_least() -> None:
     with pytest.raises(ConfigurationError, match="resolution"):
         RewardMap(resolution=1)
