@@ -4,6 +4,7 @@ from lit_bottleneck.bottleneck.trainer import NestedPrices as NestedPrices
 from lit_bottleneck.callbacks.compile import Compile as Compile
 from lit_bottleneck.callbacks.episodes import Episodes as Episodes
 from lit_bottleneck.callbacks.factors import Factors as Factors
+from lit_bottleneck.callbacks.flush_denormals import FlushDenormals as FlushDenormals
 from lit_bottleneck.callbacks.information import Information as Information
 from lit_bottleneck.callbacks.paths import Paths as Paths
 from lit_bottleneck.callbacks.pictures import Pictures as Pictures

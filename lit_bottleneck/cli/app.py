@@ -35,6 +35,7 @@ from lit_bottleneck.cli.yaml_files import load_yaml
 from lit_bottleneck.models.disagreements import check_weights, warn_of_arguments
 from lit_bottleneck.models.stored_arguments import StoredArguments
 from lit_bottleneck.training.checkpoints import WholeCheckpointIO, check_checkpoint
+from lit_bottleneck.training.gpu_probe import stop_probing_without_gpu
 from lit_bottleneck.training.memory import keep_freed_memory
 
 _OVERWRITE_HELP = "replace the run whose files are in the folder, from the start of the training on"
@@ -45,6 +46,7 @@ class BottleneckCLI(LightningCLI):
 
     def __init__(self, args: ArgsType = None, stopped_run: resume.StoppedRun | None = None) -> None:
         keep_freed_memory()
+        stop_probing_without_gpu()
         self._stopped_run = stopped_run
         self._stored_arguments: dict[str, Any] = {}
         self._seconds: float | None = None
