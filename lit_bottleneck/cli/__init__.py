@@ -11,10 +11,12 @@ from importlib import import_module
 from typing import Any
 
 from lit_bottleneck.cli import front
+from lit_bottleneck.cli.imports import without_collections
 from lit_bottleneck.cli.output import keep_going_without_output
 from lit_bottleneck.cli.parent import end_with_parent
 from lit_bottleneck.cli.signals import end_at_once, ending_on_signals
 
+_OWN = ("recipes", "completion", "resume", "sample", "export", "demonstrate")  # commands with a module each
 _NOT_FOR_USERS = (
     ".*does not have many workers.*",  # data in memory is loaded fastest by the process itself
     "Total length of `list` across ranks is zero",  # val_size=0 is what the user asked for
@@ -58,17 +60,16 @@ def _run(args: Sequence[str] | None) -> None:
         forks = args is None and sys.platform == "linux"  # elsewhere libraries may have threads by now
         import_module("lit_bottleneck.cli.compare").main(arguments[1:], configure=_configured, forks=forks)
         return
-    if args is None and command not in ("recipes", "completion"):
-        import_module("lit_bottleneck.training.denormals").flush_denormals()
-    if command in ("recipes", "completion", "sample", "export", "demonstrate"):
-        import_module(f"lit_bottleneck.cli.{command}").main(arguments[1:])
-        return
-    from lit_bottleneck.cli import app, resume
-
+    with without_collections():
+        if args is None and command not in ("recipes", "completion"):
+            import_module("lit_bottleneck.training.denormals").flush_denormals()
+        module: Any = import_module(f"lit_bottleneck.cli.{command if command in _OWN else 'app'}")
     if command == "resume":
-        resume.main(arguments[1:], fit=app.BottleneckCLI)
+        module.main(arguments[1:], fit=import_module("lit_bottleneck.cli.app").BottleneckCLI)
+    elif command in _OWN:
+        module.main(arguments[1:])
     else:
-        app.BottleneckCLI(args if args is None else arguments)
+        module.BottleneckCLI(args if args is None else arguments)
 
 
 def _configured(arguments: Sequence[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What the command line answers before it imports torch: help, version, and misspelt words."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import lit_bottleneck
 from lit_bottleneck.cli import main
 from lit_bottleneck.cli.front import COMMANDS
+from lit_bottleneck.cli.imports import without_collections
 from tests.cli.commands import refusal
 
 _QUICK = """
@@ -61,3 +63,12 @@ def test_misspelt_words_are_refused_with_what_would_do(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert words in refusal(arguments, capsys)
+
+
+def test_no_garbage_is_collected_during_imports() -> None:
+    with without_collections():
+        assert not gc.isenabled()
+        with without_collections():  # changes nothing where it is off already
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()

@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli.compare.options import make_parser
+from lit_bottleneck.cli.imports import without_collections
 
 
 def main(args: Sequence[str], configure: Callable[[Sequence[str]], dict[str, Any]], forks: bool = False) -> None:
@@ -24,9 +26,8 @@ def main(args: Sequence[str], configure: Callable[[Sequence[str]], dict[str, Any
     options, common = parser.parse_known_args(args)
     if forks:  # libraries read it as they are loaded
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // max(1, options.workers))))
-    from lit_bottleneck.checks import ConfigurationError
-    from lit_bottleneck.cli.compare import command, processes
-
+    with without_collections():
+        from lit_bottleneck.cli.compare import command, processes
     try:
         command.compare(options, common, args, configure, processes.Forked if forks else processes.started)
     except ConfigurationError as error:
