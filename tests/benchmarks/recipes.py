@@ -30,7 +30,7 @@ def vib_fashion_mnist(root: Path) -> Iterator[Row]:
 
 def vae_mnist(root: Path) -> Iterator[Row]:
     """Compare with four bare loops and two of pythae: with both settings of the process, with one, with none."""
-    part = 0.4
+    part = 1.0
     loops = {"both": SHIPPED, "kept": ("--keep",), "none": ()}
     sides = {name: bare("vae_mnist", *settings) for name, settings in loops.items()}
     with tempfile.TemporaryDirectory() as folder:
