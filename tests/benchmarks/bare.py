@@ -5,6 +5,7 @@ there are any), and writes weights, average and optimizer to a file. It logs not
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -93,12 +94,13 @@ class Loop:
 class AdversarialLoop:
     """Training of a discriminator with a bottleneck, and of a generator against it, in turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, fused: bool) -> None:
         self.generator = DCGANGenerator(64, (1, 28, 28), width=32)
         encoder, head = DCGANEncoder((1, 28, 28), 128, width=32), nn.Linear(64, 1)
         self.discriminator = nn.ModuleList([encoder, head])
         self.optimizers = [
-            Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.99)) for network in (self.discriminator, self.generator)
+            Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.99), fused=fused)
+            for network in (self.discriminator, self.generator)
         ]
         self.average = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
         self.log_beta, self.error = math.log(1e-3), 0.0
@@ -141,7 +143,7 @@ class AdversarialLoop:
 class Task:
     """What a recipe trains, in which batches."""
 
-    loop: Callable[[], Loop | AdversarialLoop]
+    loop: Callable[[bool], Loop | AdversarialLoop]
     batch_size: int
     form: Callable[[Tensor], Tensor]
 
@@ -159,26 +161,26 @@ def binary(pixels: Tensor) -> Tensor:
     return torch.rand_like(grey_levels).lt_(grey_levels)
 
 
-def vib_mnist() -> Loop:
+def vib_mnist(fused: bool) -> Loop:
     encoder, decoder = MLP(784, [1024, 1024], 512, "xavier"), MLP(256, [], 10, "xavier")
     model = Classifier(encoder, decoder, 1e-3, softplus_sigma)
-    return Loop(model, Adam(model.parameters(), lr=1e-4, betas=(0.5, 0.999)), decay=0.999)
+    return Loop(model, Adam(model.parameters(), lr=1e-4, betas=(0.5, 0.999), fused=fused), decay=0.999)
 
 
-def vae_mnist() -> Loop:
+def vae_mnist(fused: bool) -> Loop:
     model = Autoencoder(MLP(784, [512, 512], 80), MLPDecoder(40, [512, 512], (1, 28, 28)))
-    return Loop(model, Adam(model.parameters(), lr=1e-3), decay=0.995)
+    return Loop(model, Adam(model.parameters(), lr=1e-3, fused=fused), decay=0.995)
 
 
-def vib_imdb() -> Loop:
+def vib_imdb(fused: bool) -> Loop:
     encoder = TextEncoder(5000, 50, 250, [3], out_features=256, initialization="xavier")
     model = Classifier(encoder, nn.Linear(128, 2), 0.1)
-    return Loop(model, Adam(model.parameters(), lr=1e-3))
+    return Loop(model, Adam(model.parameters(), lr=1e-3, fused=fused))
 
 
-def vib_fashion_mnist() -> Loop:
+def vib_fashion_mnist(fused: bool) -> Loop:
     model = Classifier(ConvEncoder((1, 28, 28), 128, width=16), nn.Linear(64, 10), 1e-3)
-    return Loop(model, Adam(model.parameters(), lr=1e-3))
+    return Loop(model, Adam(model.parameters(), lr=1e-3, fused=fused))
 
 
 TASKS = {
@@ -190,16 +192,17 @@ TASKS = {
 }
 
 
-def epochs(task: Task, data: dict[str, Any], file: Path) -> Callable[[], Seconds]:
+def epochs(task: Task, fused: bool, data: dict[str, Any], file: Path) -> Callable[[], Seconds]:
     """Return a function that trains for an epoch, or on its first batches, and returns its seconds.
 
     Args:
         task: what to train.
+        fused: whether Adam updates all weights in one pass, as in some recipes; it does not by default.
         data: ``inputs`` and ``labels`` to train on, ``val_inputs`` and ``val_labels`` to validate on (or nothing), and
             ``batches``, how many to train on.
         file: where to write the weights.
     """
-    loop = task.loop()
+    loop = task.loop(fused)
 
     def batches(kind: str, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for rows in order.split(task.batch_size):
@@ -223,4 +226,5 @@ if __name__ == "__main__":
     given = options()
     torch.manual_seed(0)
     data = torch.load(given.folder / "data.pt")
-    serve(epochs(TASKS[given.recipe], data, given.folder / f"{given.recipe}{given.flush}{given.keep}.pt"))
+    file = given.folder / f"{given.recipe}-{os.getpid()}.pt"
+    serve(epochs(TASKS[given.recipe], given.fused, data, file))

@@ -61,6 +61,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--recipe")
     parser.add_argument("--flush", action="store_true", help="take denormal numbers for 0")
     parser.add_argument("--keep", action="store_true", help="keep freed memory")
+    parser.add_argument("--fused", action="store_true", help="Adam in one pass over the memory")
     given = parser.parse_args(arguments)
     from lit_bottleneck.training.denormals import flush_denormals
     from lit_bottleneck.training.memory import keep_freed_memory
