@@ -65,7 +65,9 @@ class DecodedImages:
         image = read_image(path, self.background)
         if self.resize:
             covering = _covering((image.height, image.width), (height, width))
-            image = functional.center_crop(functional.resize(image, covering), [height, width])
+            image = functional.resize(image, covering)
+            if covering != [height, width]:
+                image = functional.center_crop(image, [height, width])
         elif (image.height, image.width) != (height, width):
             sizes = f"{image.height} x {image.width} pixels, the first image {height} x {width}"
             raise ConfigurationError(f"{path} has {sizes}; image_size=... brings all images to one size")

@@ -65,7 +65,8 @@ def read_image(path: str, background: float) -> Image.Image:
         if mode == "F":
             return _grey_floats(image, path, background)
         shown = _composed(image, round(255 * background))
-        return shown.convert(mode or ("L" if _is_grey(shown) else "RGB"))
+        mode = mode or ("L" if _is_grey(shown) else "RGB")
+        return shown if shown.mode == mode else shown.convert(mode)
 
 
 @contextmanager
