@@ -1,10 +1,11 @@
 """Growth of time and memory with width, batch, evaluation samples and rows, as fitted exponents.
 
-Each size is measured in a forked child with one thread: after a run at the smallest size, CPU seconds (the median of
-three), and then the peak of the resident set above what the child held before the run. (``tracemalloc`` sees nothing
-of torch, and ``ru_maxrss`` cannot be set back; writing 5 to ``/proc/self/clear_refs`` sets back ``VmHWM``, the peak
-that Linux keeps of a process. Freed memory goes back to the system at once in that run, so that no new block is put
-into an old one.) Less than one MiB is not told apart: it counts as one.
+Each size is measured in a forked child with one thread: after a run at the smallest size and one that does not count,
+CPU seconds (the median of three, or one run where that takes longer than a second), and then the peak of the resident
+set above what the child held before the run. (``tracemalloc`` sees nothing of torch, and ``ru_maxrss`` cannot be set
+back; writing 5 to ``/proc/self/clear_refs`` sets back ``VmHWM``, the peak that Linux keeps of a process. Freed memory
+goes back to the system at once in that run, so that no new block is put into an old one.) Less than one MiB is not
+told apart: it counts as one.
 
 The exponent is the slope of the logarithm against that of the size, over the upper half of the sizes. A row's bar is
 1.1, for what is linear and an error of measurement; rows of what is quadratic by nature have none, and a note says by
@@ -102,7 +103,8 @@ def measure(case: Case, size: int) -> tuple[float, float]:
     run = case.prepare(size)
     first = seconds(run)
     repeat = max(1, min(200, math.ceil(0.02 / max(first, 1e-6))))
-    times = [first] if first > 1 else [seconds(lambda: [run() for _ in range(repeat)]) / repeat for _ in range(3)]
+    rounds = 3 if first < 1 else 1  # the first, whose memory is new, does not count
+    times = [seconds(lambda: [run() for _ in range(repeat)]) / repeat for _ in range(rounds)]
     return statistics.median(times), max(peak_of(run), SMALLEST)
 
 
