@@ -16,8 +16,8 @@ def flush_denormals() -> bool:
     After some epochs many moments of Adam are denormal, and each later epoch takes up to 1.5 times as long. Call it
     once, at best before the first operation of torch: threads take the setting over when they are made. Where torch
     computes with libgomp, as on Linux, it reaches threads that exist, too. The command line calls it by itself, in its
-    own processes alone; a trainer does with the callback ``FlushDenormals``. Processes that are forked, such as loader
-    workers on Linux, take the setting over; one that is spawned has to call it.
+    own processes alone; a trainer does with the callback ``FlushDenormals``. Forked processes, and the loader processes
+    of this library's data, take the setting over; another process that is spawned has to call it.
 
     Returns:
         Whether all threads of torch do so.

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import nn
 
 from lit_bottleneck import VIBClassifier
 from lit_bottleneck.beta import DualBeta
@@ -54,3 +55,17 @@ def test_the_average_is_stored_and_tested_and_beta_is_the_live_one(tmp_path: Pat
         assert torch.allclose(stored[name].double(), weight, atol=1e-5)
         assert torch.equal(reference.tested[name], stored[name])
     assert model.beta == live != 1e-3
+
+
+def test_each_optimizer_step_counts_once_and_buffers_are_those_of_the_last(tmp_path: Path) -> None:
+    seed_everything(0, verbose=False)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8))
+    model, checkpoint = VIBClassifier(encoder, latent_dim=4, num_classes=10), ModelCheckpoint(tmp_path)
+    callbacks = [WeightEMA(0.9), checkpoint]
+    run = trainer(enable_checkpointing=True, callbacks=callbacks, accumulate_grad_batches=2, limit_train_batches=6)
+    run.fit(model, Digits(val_size=0))
+    stored = torch.load(checkpoint.best_model_path, weights_only=True)
+    assert stored["averaging_state"]["n_averaged"] == run.global_step == 3
+    name = "encoder.2.running_mean"
+    assert torch.equal(stored["state_dict"][name], stored["current_model_state"][name])
+    assert stored["state_dict"][name].any()
