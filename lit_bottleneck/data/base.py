@@ -159,7 +159,7 @@ class ExamplesDataModule(LightningDataModule):
         self, dataset: BatchedDataset, shuffle: bool = False, batches: EvaluationSampler | None = None
     ) -> DataLoader[Batch]:
         flushed = self.num_workers > 0 and are_denormals_flushed()
-        rank = self.trainer.global_rank if self.trainer else 0
+        rank = getattr(self.trainer, "global_rank", 0)
         return DataLoader(
             dataset,
             batch_size=self.batch_size if batches is None else None,
