@@ -205,7 +205,7 @@ def epochs(task: Task, fused: bool, data: dict[str, Any], file: Path) -> Callabl
     loop = task.loop(fused)
 
     def batches(kind: str, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in order.split(task.batch_size):
+        for rows in order.split(task.batch_size) if len(order) else ():  # split gives one batch of nothing
             yield task.form(data[f"{kind}inputs"][rows]), data[f"{kind}labels"][rows]
 
     def epoch() -> Seconds:
