@@ -1,5 +1,6 @@
 """Moving average of the weights."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -7,10 +8,12 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.plugins import DoublePrecision, HalfPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.training.weight_averaging import MovingAverage
+
+Place = tuple[nn.Module, str]  # of a tensor: its owner, and its name there
 
 
 class WeightEMA(WeightAveraging):
@@ -35,8 +38,8 @@ class WeightEMA(WeightAveraging):
         super().__init__(use_buffers=False, multi_avg_fn=self._average)
         self.decay = decay
         self._averages: list[Tensor] = []
-        self._weights: tuple[list[Tensor], list[Tensor]] = [], []
-        self._buffers: tuple[list[Tensor], list[Tensor]] = [], []
+        self._weights: tuple[list[Tensor], list[Place]] = [], []
+        self._buffers: tuple[list[Tensor], list[Place]] = [], []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy the weights."""
@@ -52,12 +55,15 @@ class WeightEMA(WeightAveraging):
                 self._average_model.float()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """List the tensors once: in each step, a walk over the module would take as long as the average itself."""
+        """List the places of tensors once: a walk over the module in each step would take as long as the average.
+
+        The tensors themselves may be replaced, as a buffer by ``self.count = self.count + 1``.
+        """
         if self._average_model is not None:
             average = self._average_model.module.to(pl_module.device)  # copied before Lightning moved the module
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()  # to count, wait for no accelerator
-            self._weights = list(average.parameters()), list(pl_module.parameters())
-            self._buffers = list(average.buffers()), list(pl_module.buffers())
+            self._weights = list(average.parameters()), _places(pl_module, pl_module.named_parameters())
+            self._buffers = list(average.buffers()), _places(pl_module, pl_module.named_buffers())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -65,9 +71,10 @@ class WeightEMA(WeightAveraging):
         """Add the weights to the average, if the batch completed an optimizer step."""
         step = trainer.global_step
         if self._average_model is not None and step > self._latest_update_step and self.should_update(step - 1):
-            self._average(*self._weights, self._average_model.n_averaged)
-            for ours, theirs in zip(*self._buffers, strict=True):
-                ours.copy_(theirs)
+            averages, places = self._weights
+            self._average(averages, [getattr(*place) for place in places], self._average_model.n_averaged)
+            for ours, place in zip(*self._buffers, strict=True):
+                ours.copy_(getattr(*place))
             self._average_model.n_averaged += 1
             self._latest_update_step = step
 
@@ -89,3 +96,9 @@ class WeightEMA(WeightAveraging):
         """Restore weights and average to go on training; a test keeps the averaged weights that it loaded."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+
+def _places(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> list[Place]:
+    """Return the places of a module's tensors, which are given by name."""
+    parts = [name.rpartition(".") for name, _ in tensors]
+    return [(module.get_submodule(owner), name) for owner, _, name in parts]

@@ -57,6 +57,29 @@ def test_the_average_is_stored_and_tested_and_beta_is_the_live_one(tmp_path: Pat
     assert model.beta == live != 1e-3
 
 
+class Counting(LightningModule):
+    """Replaces its buffer by another tensor in each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 1)
+        self.register_buffer("count", torch.zeros(()))
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        self.count = self.count + 1
+        loss: torch.Tensor = self.layer(batch[0].flatten(1)).mean()
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_a_buffer_that_is_replaced_is_that_of_the_last_step() -> None:
+    model = Counting()
+    trainer(callbacks=[WeightEMA(0.9)], limit_train_batches=3).fit(model, Digits(val_size=0))
+    assert model.count == 3
+
+
 def test_each_optimizer_step_counts_once_and_buffers_are_those_of_the_last(tmp_path: Path) -> None:
     seed_everything(0, verbose=False)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8))
