@@ -43,9 +43,9 @@ LONGER = {  # instead of the smoke overlay: these learn
         *["--data.init_args.max_length=50", "--model.init_args.beta=0.01"],
     ],
 }
-SHORT = "--data.init_args.environment_kwargs={max_episode_steps: 60}"
+SHORT = "--data.init_args.environment_kwargs={max_episode_steps: 20}"
 SMALL = {  # networks for GPUs take minutes here
-    "vail_pendulum": ["--data.init_args.num_steps=32", "--data.init_args.test_episodes=1"],
+    "vail_pendulum": ["--data.init_args.num_steps=32", "--data.init_args.test_episodes=1", SHORT],
     "vail_swimmer": ["--data.init_args.num_steps=32", "--data.init_args.test_episodes=1", SHORT],
     "vdbgan_cifar10": ["--trainer.strategy=auto", "--trainer.devices=1", "--data.init_args.batch_size=4"],
     "vib_resnet18_cifar10": ["--data.init_args.batch_size=4", "--data.init_args.val_size=4"],
