@@ -127,7 +127,7 @@ class VAIRL(ImitationDiscriminator):
             return self.discriminate(self._pair(observations, next_observations)).float()
 
     def policy_reward(self, observations: Any, actions: Any, next_observations: Any) -> Tensor:
-        """Return ``f``; the learner adds ``-log pi(a|s)`` by the weight of its entropy."""
+        """Return ``f``; the learner adds ``-log pi(a|s)`` by the weight of its entropy (``ent_coef``, PPO's is 0)."""
         return self.shaped_reward(observations, next_observations)
 
     def logit(self, observations: Any, next_observations: Any, log_probs: Any) -> Tensor:
