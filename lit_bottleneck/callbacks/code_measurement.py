@@ -14,9 +14,9 @@ from lit_bottleneck.callbacks.run import inputs_of
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.code import Code
 from lit_bottleneck.metrics.code_metric import checked_mask
-from lit_bottleneck.models.base import evaluating
 from lit_bottleneck.models.batch import described
 from lit_bottleneck.models.setup_checks import OF_THE_MACHINE, dummy_batch, try_examples
+from lit_bottleneck.training.evaluating import evaluating
 
 # From module and batch to a ``Code``, or to a ``Code`` and the mask of its positions.
 CodeFunction: TypeAlias = Callable[[Any, Any], Any]

@@ -21,7 +21,7 @@ from torchvision.utils import make_grid
 from lit_bottleneck.callbacks.run import inputs_of, run_folder, value_range
 from lit_bottleneck.checks import one_of, whole_number
 from lit_bottleneck.functional import InterpolationMode
-from lit_bottleneck.models.base import evaluating
+from lit_bottleneck.training.evaluating import evaluating
 from lit_bottleneck.training.whole_file import whole_file
 
 SMALLEST_TILE = 48  # pixels; smaller images are magnified

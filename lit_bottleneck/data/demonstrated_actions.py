@@ -13,6 +13,7 @@ from lit_bottleneck.data.dataset import Batch, BatchedDataset, Examples
 from lit_bottleneck.data.demonstrations import Demonstrations
 from lit_bottleneck.data.environments import spaces_of
 from lit_bottleneck.data.policy_episodes import PolicyEpisodes
+from lit_bottleneck.training.evaluating import evaluating
 
 _CONSTANT = 1e-6  # deviation of what does not vary, as a share of its mean
 
@@ -99,7 +100,8 @@ class DemonstratedActions(PolicyEpisodes, ExamplesDataModule):
             raise RuntimeError("DemonstratedActions.act needs a trainer that has trained or tested a module on it")
         module: Any = self.trainer.lightning_module
         x = self.standardized(torch.from_numpy(np.reshape(observation, (1, *self.dims))))
-        predicted: np.ndarray = module(x.to(module.device))[0].float().cpu().numpy()
+        with evaluating(module):  # at the end of a training it is not
+            predicted: np.ndarray = module(x.to(module.device))[0].float().cpu().numpy()
         if self._spaces.num_actions:
             return np.asarray(predicted.argmax())
         action: np.ndarray = np.clip(predicted.reshape(self._spaces.action_dims), self._spaces.low, self._spaces.high)

@@ -1,8 +1,7 @@
 """Base of the models: encoder, optimizer, the sum of a loss, and metrics of a split."""
 
 import math
-from collections.abc import Iterator, Mapping, Sized
-from contextlib import contextmanager
+from collections.abc import Mapping, Sized
 from copy import deepcopy
 from functools import partial, reduce
 from types import MappingProxyType
@@ -286,15 +285,3 @@ class SplitMetrics(nn.ModuleDict):
 
     def _apply(self, fn: Move, recurse: bool = True) -> Self:
         return super()._apply(without_casts(fn), recurse)  # type: ignore[no-any-return, no-untyped-call]
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put all parts of a module into evaluation mode, and afterwards each back into its own mode."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -12,8 +12,9 @@ from lit_bottleneck.adversarial import AdversarialLoss, GradientPenalty, input_g
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.code import Code
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.models.base import BottleneckModule, evaluating
+from lit_bottleneck.models.base import BottleneckModule
 from lit_bottleneck.training.compilation import is_compiled, run_as_written
+from lit_bottleneck.training.evaluating import evaluating
 
 Offsets = tuple[Tensor | float, Tensor | float]
 _NO_OFFSETS: Offsets = (0.0, 0.0)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from lit_bottleneck.adversarial import GradientPenalty
 from lit_bottleneck.beta import BetaController
 from lit_bottleneck.checks import ConfigurationError, one_of
-from lit_bottleneck.models.base import evaluating
 from lit_bottleneck.models.batch import described
 from lit_bottleneck.models.export_parts import ExportPart
 from lit_bottleneck.models.gan_checks import check_head
@@ -20,6 +19,7 @@ from lit_bottleneck.models.imitation_base import ImitationDiscriminator
 from lit_bottleneck.models.imitation_inputs import Experience, parts_of
 from lit_bottleneck.models.setup_checks import dummy_zeros, input_width, try_forward
 from lit_bottleneck.networks.layers import add_spectral_norm
+from lit_bottleneck.training.evaluating import evaluating
 
 Form = Literal["positive", "airl", "negative"]
 

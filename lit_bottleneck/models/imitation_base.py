@@ -11,10 +11,10 @@ from lit_bottleneck.adversarial import GradientPenalty, adversarial_loss, penalt
 from lit_bottleneck.beta import BetaController, DualBeta
 from lit_bottleneck.checks import whole_numbers
 from lit_bottleneck.code import Code
-from lit_bottleneck.models.base import evaluating
 from lit_bottleneck.models.discriminator import BottleneckDiscriminator, Offsets
 from lit_bottleneck.models.imitation_inputs import Experience, actions_from, halves_of, observations_from
 from lit_bottleneck.models.imitation_moments import RunningMoments
+from lit_bottleneck.training.evaluating import evaluating
 
 _CAPACITY = 0.5  # nats, the paper's
 

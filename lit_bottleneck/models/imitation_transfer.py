@@ -11,13 +11,13 @@ from lit_bottleneck.beta import BetaController
 from lit_bottleneck.checks import ConfigurationError, is_number
 from lit_bottleneck.code import Code
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.models.base import evaluating
 from lit_bottleneck.models.export_parts import ExportPart
 from lit_bottleneck.models.imitation_base import ImitationDiscriminator
 from lit_bottleneck.models.imitation_inputs import Experience, log_probs_from, observations_from, parts_of
 from lit_bottleneck.models.imitation_transitions import TransitionEncoder, TransitionHead
 from lit_bottleneck.models.setup_checks import dummy_zeros, try_forward
 from lit_bottleneck.networks.layers import add_spectral_norm
+from lit_bottleneck.training.evaluating import evaluating
 
 _PARTS = ("observations", "actions", "next_observations", "log_probs")
 

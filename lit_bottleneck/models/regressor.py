@@ -14,11 +14,12 @@ from lit_bottleneck.checks import ConfigurationError, whole_number, whole_number
 from lit_bottleneck.code import Code
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.likelihoods import LearnedGaussian, Likelihood, likelihood_from
-from lit_bottleneck.models.base import BottleneckModule, evaluating, output_width
+from lit_bottleneck.models.base import BottleneckModule, output_width
 from lit_bottleneck.models.batch import described, label_of
 from lit_bottleneck.models.export_parts import ExportPart, call, mean_code
 from lit_bottleneck.models.setup_checks import check_decoder, check_kind, dummy_batch, dummy_code, try_decode
 from lit_bottleneck.models.targets import R2, TargetUnits, targets_from
+from lit_bottleneck.training.evaluating import evaluating
 
 _OF_PREDICTIONS = ("rmse", "mae", "r2")
 

@@ -14,11 +14,12 @@ from lit_bottleneck.code import Code
 from lit_bottleneck.functional import InterpolationMode, free_bits_rate, interpolate, log_ratio
 from lit_bottleneck.likelihoods import Likelihood, likelihood_from
 from lit_bottleneck.models import setup_checks
-from lit_bottleneck.models.base import BottleneckModule, evaluating
+from lit_bottleneck.models.base import BottleneckModule
 from lit_bottleneck.models.export_parts import ExportPart, call, mean_code
 from lit_bottleneck.models.terms import check_terms
 from lit_bottleneck.objectives import ELBO, CodedBatch, Objective, objective_from
 from lit_bottleneck.training.distributed import mean_over_processes
+from lit_bottleneck.training.evaluating import evaluating
 
 _NUMBERS_AT_ONCE = 2**23  # of the decoder's output, when an example is decoded from many codes
 

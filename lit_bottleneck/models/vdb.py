@@ -11,11 +11,11 @@ from lit_bottleneck.checks import one_of, whole_number
 from lit_bottleneck.functional import InterpolationMode, interpolate
 from lit_bottleneck.models import gan_checks
 from lit_bottleneck.models.alternating import AlternatingModule
-from lit_bottleneck.models.base import evaluating
 from lit_bottleneck.models.export_parts import ExportPart, mean_code
 from lit_bottleneck.models.training_checks import refuse_one_example
 from lit_bottleneck.networks.layers import add_spectral_norm
 from lit_bottleneck.training.distributed import rank_and_world_size
+from lit_bottleneck.training.evaluating import evaluating
 
 _PAPER_CAPACITY = 0.1  # nats, of the paper's CIFAR-10
 

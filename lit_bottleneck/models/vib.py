@@ -11,11 +11,12 @@ from lit_bottleneck.beta import BetaController
 from lit_bottleneck.checks import ConfigurationError, whole_number
 from lit_bottleneck.code import Code
 from lit_bottleneck.functional import at_least_float32
-from lit_bottleneck.models.base import BottleneckModule, evaluating, output_width
+from lit_bottleneck.models.base import BottleneckModule, output_width
 from lit_bottleneck.models.batch import described, label_of
 from lit_bottleneck.models.export_parts import ExportPart, call
 from lit_bottleneck.models.labels import OneClass, SeveralLabels
 from lit_bottleneck.models.setup_checks import check_kind, dummy_batch, dummy_code, try_decode
+from lit_bottleneck.training.evaluating import evaluating
 
 _NUMBERS_AT_ONCE = 2**22  # of the codes that are drawn for an evaluation: 16 MiB, also faster than all at once
 

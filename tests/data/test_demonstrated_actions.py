@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lit_bottleneck import VIBClassifier, VIBRegressor
 from lit_bottleneck.checks import ConfigurationError
@@ -118,6 +119,17 @@ def test_a_policy_sees_as_in_its_training_whatever_the_demonstrations_are_then()
     assert not np.array_equal(other.act(observation), data.act(observation))
     other.load_state_dict(data.state_dict())
     np.testing.assert_array_equal(other.act(observation), data.act(observation))
+
+
+def test_a_policy_acts_as_in_evaluation_also_at_the_end_of_a_training() -> None:
+    data, observation = noise(), np.array([60.0, 1.0, 7.0], np.float32)
+    encoder = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout())
+    model = VIBRegressor(encoder, 4, target_dims=(2,), deterministic=True)
+    trainer().fit(model, data)
+    acted = data.act(observation)  # batch normalisation has no training mode of one observation
+    assert model.training
+    model.eval()
+    np.testing.assert_array_equal(acted, data.act(observation))
 
 
 def test_what_it_refuses() -> None:

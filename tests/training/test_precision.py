@@ -18,8 +18,8 @@ from lit_bottleneck.adversarial import R1
 from lit_bottleneck.beta import DualBeta
 from lit_bottleneck.callbacks import WeightEMA
 from lit_bottleneck.likelihoods import LearnedGaussian
-from lit_bottleneck.models.base import evaluating
 from lit_bottleneck.networks import MLP, MLPDecoder
+from lit_bottleneck.training.evaluating import evaluating
 from lit_bottleneck.training.precision import Mean
 from tests.models.runs import Record, average, batches, flat
 from tests.quiet import trainer
