@@ -15,6 +15,7 @@ from lit_bottleneck.checks import ConfigurationError, whole_number
 
 _INSTALL = "pip install 'lit_bottleneck[shards]'"
 _FORMAT = ["tensor", "int"]  # of litdata's samples; others may be pickles, which run code when they are read
+_PAIRS = ("builtins.tuple", "builtins.list")
 _PARTS = ("train", "val", "test")
 
 
@@ -76,8 +77,9 @@ class Shards(LightningDataModule):
         except (OSError, ValueError, AssertionError) as error:
             reason = str(error).split("\n")[0]
             raise ConfigurationError(f"root={self.root!r} needs shards of litdata in {place}: {reason}") from error
-        if index["config"]["data_format"] != _FORMAT:
-            found = f"got the formats {index['config']['data_format']}"
+        layout, formats = json.loads(index["config"]["data_spec"])[1]["type"], index["config"]["data_format"]
+        if formats != _FORMAT or layout not in _PAIRS:
+            found = f"got the formats {formats} in a {layout}"
             raise ConfigurationError(f"{place} must hold pairs of an image (a tensor) and a label (an int); {found}")
         return dataset
 

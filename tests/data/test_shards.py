@@ -126,6 +126,7 @@ class Unpickled:
     [
         ((torch.zeros(3, 4, 5), 1), r"must hold images, uint8 \(C, H, W\); its first is torch.float32 \(3, 4, 5\)"),
         ((torch.zeros(4, 5, dtype=torch.uint8), 1), r"its first is torch.uint8 \(4, 5\)"),
+        ({"image": torch.zeros(3, 4, 5, dtype=torch.uint8), "label": 1}, r"in a builtins\.dict"),
         ("text", r"/train must hold pairs of an image \(a tensor\) and a label \(an int\); got the formats \['str'\]"),
         ((torch.zeros(3, 4, 5), 0.5), r"got the formats \['tensor', 'float'\]"),
         ((Unpickled(), 1), r"got the formats \['pickle', 'int'\]"),
