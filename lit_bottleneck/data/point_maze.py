@@ -2,16 +2,17 @@
 
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from lit_bottleneck.checks import not_negative, one_of
+from lit_bottleneck.data.environments import installed
+
+installed("gymnasium")  # else the error does not say what to install
+import gymnasium  # noqa: E402
 
 _WALLS = {"C": [(0.0, -0.3, 1.0)], "S": [(-0.35, -1.0, 0.2), (0.35, -0.2, 1.0)]}  # height, from, to
-_REACH = 0.2  # of a step
-_SPEED = 0.6  # of an expert, of the largest
-_GAP = 1e-3  # between a wall and a point that slides along it
-_PIXELS = 96
+_REACH, _SPEED = 0.2, 0.6  # of a step; of an expert, of the largest
+_GAP, _PIXELS = 1e-3, 96  # between a wall and a point that slides along it; of a picture
 
 
 class PointMaze(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -47,10 +48,9 @@ class PointMaze(gymnasium.Env[np.ndarray, np.ndarray]):
         render_mode: str | None = None,
     ) -> None:
         walls = _WALLS[one_of("shape", shape, tuple(_WALLS))]
-        self.noise = not_negative("noise", noise)
         self.walls = [(height, -right, -left) for height, left, right in walls] if mirrored else walls
         self.starts = [-0.9, -0.9], [0.9, 0.9 if anywhere else -0.6]
-        self.render_mode = render_mode
+        self.noise, self.render_mode = not_negative("noise", noise), render_mode
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.position = np.zeros(2)

@@ -1,5 +1,7 @@
 """The maze: gymnasium's contract, walls that hold, experts that arrive."""
 
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_bottleneck.checks import ConfigurationError
-from lit_bottleneck.data.demonstrations import record
+from lit_bottleneck.data.demonstrations import expert_from, record
 from lit_bottleneck.data.environments import make_environment
 from lit_bottleneck.data.point_maze import PointMaze, c_expert, s_expert
 
@@ -97,3 +99,10 @@ def test_a_picture_shows_walls_goal_and_point() -> None:
 def test_what_is_no_maze_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         make_environment(NAME, wrong)
+
+
+def test_the_extra_that_is_not_installed_is_told_by_an_experts_path_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gymnasium", None)  # as where it is not there
+    monkeypatch.delitem(sys.modules, c_expert.__module__)
+    with pytest.raises(ConfigurationError, match=r"package gymnasium: pip install 'lit_bottleneck\[imitation\]'"):
+        expert_from("lit_bottleneck.data.point_maze.c_expert")
