@@ -62,8 +62,8 @@ def main() -> None:
         for row in rows(options.root):
             print(line(row), flush=True)
             results.append(row)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in results], indent=1) + "\n")
+            if options.json:  # each time: rows that took an hour are not lost with a later one
+                options.json.write_text(json.dumps([asdict(row) for row in results], indent=1) + "\n")
 
 
 def line(row: Row) -> str:
