@@ -20,7 +20,7 @@ def main(args: Sequence[str], configure: Callable[[Sequence[str]], dict[str, Any
         args: the command's arguments.
         configure: returns the configuration of ``lit-bottleneck fit`` for its arguments, and exits with status 2 if
             they are wrong.
-        forks: whether runs are forked from this process, which must not have computed anything: they share its imports.
+        forks: whether runs are forked from this process, where it has computed nothing: they share its imports.
     """
     parser = make_parser()
     options, common = parser.parse_known_args(args)
@@ -29,6 +29,6 @@ def main(args: Sequence[str], configure: Callable[[Sequence[str]], dict[str, Any
     with without_collections():
         from lit_bottleneck.cli.compare import command, processes
     try:
-        command.compare(options, common, args, configure, processes.Forked if forks else processes.started)
+        command.compare(options, common, args, configure, processes.forked if forks else processes.started)
     except ConfigurationError as error:
         parser.error(str(error))

@@ -1,13 +1,14 @@
 """Processes of the runs: forked from the command's own, which has imported everything, or started anew.
 
 The imports of a run take longer than many a training. A process may be forked as long as it has computed nothing: the
-threads of torch, and what a driver of a GPU knows, are lost in its copy.
+threads of torch, and what a driver of a GPU knows, are lost in its copy. A user's module may compute as it is imported.
 """
 
 import atexit
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 from lit_bottleneck.cli import main
 from lit_bottleneck.training.signals import ENDING, ignored
 
+_PATIENCE = 5.0  # seconds in which a copy computes what takes a millisecond
 COMMAND = (sys.executable, "-m", "lit_bottleneck")
 
 
@@ -60,6 +62,34 @@ class Forked:
 
 Process = Popen[bytes] | Forked
 Start = Callable[[Sequence[str], Path, Mapping[str, str]], Process]
+
+
+def forked(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> Process:
+    """Fork the command line; start it anew where a copy of this process could not compute."""
+    return (Forked if copies_compute() else started)(arguments, log, environment)
+
+
+def copies_compute() -> bool:
+    """Try whether a copy of this process computes: it waits for ever for threads of torch that this one has had."""
+    import torch  # here, since a wrong option is told without it
+
+    from lit_bottleneck.training.denormals import are_denormals_flushed
+
+    if torch.cuda.is_initialized():
+        return False
+    pid = os.fork()
+    if pid == 0:
+        try:
+            are_denormals_flushed()  # asks all threads
+        finally:
+            os._exit(0)
+    until = time.monotonic() + _PATIENCE
+    while not (has_ended := os.waitpid(pid, os.WNOHANG)[0] == pid) and time.monotonic() < until:
+        time.sleep(0.01)
+    if not has_ended:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return has_ended
 
 
 def started(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> Process:

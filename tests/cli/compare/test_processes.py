@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import lit_bottleneck
 from lit_bottleneck.cli import main
 from lit_bottleneck.cli.compare import processes
-from lit_bottleneck.cli.compare.processes import Forked
+from lit_bottleneck.cli.compare.processes import Forked, copies_compute
+from lit_bottleneck.training.denormals import are_denormals_flushed
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
@@ -69,3 +71,24 @@ def test_a_signal_ends_a_run_whatever_its_parent_does_at_signals(forked: Callabl
         process.terminate()  # does nothing
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads of libgomp")
+def test_a_process_whose_threads_have_computed_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_PATIENCE", 0.5)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    are_denormals_flushed()
+    try:
+        assert not copies_compute()  # it waits for ever
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_process_of_one_thread_is_copied() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert copies_compute()
+    finally:
+        torch.set_num_threads(threads)
