@@ -1,4 +1,4 @@
-"""Lightning's commands from YAML recipes, and ``recipes, resume, sample, export, demonstrate, compare``.
+"""Lightning's commands from YAML recipes, and those of ``_OWN`` and ``compare``.
 
 Each command imports what it needs: ``recipes`` and what ``front`` answers need neither torch nor Lightning.
 """

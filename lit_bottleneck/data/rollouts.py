@@ -34,9 +34,9 @@ class Rollouts(PolicyEpisodes, LightningDataModule):
     The rewards of the task are never seen by either; the mean return of the last 20 episodes is logged as
     ``train/return``.
 
-    The run is the same on repetition. Checkpoints hold the policy and its optimizer, as tensors,
-    and where each environment was: a resumed run repeats the actions of the episodes that were under way. Where an
-    environment does not come to the same observations, it says so, and new episodes begin.
+    The run is the same on repetition. Checkpoints hold the policy and its optimizer, as tensors, and where each
+    environment was: a resumed run repeats the actions of the episodes that were under way. Where an environment does
+    not come to the same observations, it says so, and new episodes begin.
 
     Args:
         environment: a name registered with gymnasium, such as ``"Pendulum-v1"``.
