@@ -57,6 +57,15 @@ def test_many_random_steps_leave_the_bottom_through_the_gap_alone() -> None:
     assert passed > 10
 
 
+def test_a_move_that_ends_exactly_at_a_wall_does_not_lead_through_it() -> None:
+    maze = PointMaze()
+    for height in (-0.5, 0.5):
+        there = maze.moved(np.array([0.5, height]), np.array([0.0, -height]))
+        assert there[1] * height > 0
+        assert maze.moved(there, np.array([0.0, -height]))[1] * height > 0
+    assert np.isfinite(maze.moved(np.array([0.5, 0.0]), np.array([0.1, 0.0]))).all()
+
+
 def test_a_point_slides_along_a_wall_and_stops_at_the_edge() -> None:
     maze = PointMaze("C")
     x, y = maze.moved(np.array([0.5, -0.1]), np.array([0.2, 0.2]))
