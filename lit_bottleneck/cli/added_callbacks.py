@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, ModelCheckpoint, ModelSummary
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning_utilities.core.rank_zero import rank_zero_info
 
@@ -14,7 +14,7 @@ from lit_bottleneck.cli.trainer_checks import SettingChecks
 
 
 def added_callbacks(trainer: Any, callbacks: Sequence[Callback], data: Any) -> list[Callback]:
-    """Return a progress bar and what checkpoints and an exact resume need, unless others are configured.
+    """Return progress bar, summary, and what checkpoints and an exact resume need, unless others are configured.
 
     Args:
         trainer: the arguments of the trainer, by name.
@@ -28,6 +28,8 @@ def added_callbacks(trainer: Any, callbacks: Sequence[Callback], data: Any) -> l
     ]
     if trainer.get("enable_progress_bar") is not False and not trainer.get("barebones"):
         wanted.append((LightningProgressBar, ProgressBar))
+    if trainer.get("enable_model_summary") is not False and not trainer.get("barebones"):
+        wanted.append((ModelSummary, ModelSummary))  # where rich is installed, Lightning's prints what tells nothing
     is_saved = trainer.get("enable_checkpointing") is not False
     is_saved = is_saved and not trainer.get("fast_dev_run") and not trainer.get("barebones")
     if is_saved:

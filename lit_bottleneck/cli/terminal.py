@@ -18,6 +18,7 @@ _PERCENT = re.compile(r"accuracy(_sampled)?|calibration_error|f1|average_precisi
 # advertisements, devices that are not there, counts of nothing, and that a checkpoint is read whose path is printed
 _TELLS_NOTHING = re.compile(
     r"💡 Tip|GPU available: False|TPU available|HPU available|Restoring states from|Loaded model weights"
+    r"|Trainer already configured with model summary callbacks"
     r"|0 +(Total Flops|Non-trainable params|Modules in eval mode)|\d+ +Modules in train mode"
 )
 _LIGHTNING = ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.callbacks.model_summary", "lightning.fabric")

@@ -42,7 +42,10 @@ def test_the_end_of_a_training_says_what_it_reached_and_what_to_try(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     main(["fit", *SMOKE])
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    assert not re.search("flops|already configured", printed.out, re.IGNORECASE)
+    assert re.search("0 +Total Flops|already configured", printed.err) is None
+    lines = printed.out.splitlines()
     [trained] = [line for line in lines if line.startswith("trained ")]
     folder, checkpoint, following = lines[lines.index(trained) + 1 :]
     assert re.fullmatch(r"trained VIBClassifier on Digits: 1 epoch, 4 steps, [\d.]+ s", trained)
