@@ -20,6 +20,7 @@ _OWN = ("recipes", "completion", "resume", "sample", "export", "demonstrate")  #
 _NOT_FOR_USERS = (
     ".*does not have many workers.*",  # data in memory is loaded fastest by the process itself
     "Total length of `list` across ranks is zero",  # val_size=0 is what the user asked for
+    "You defined a `validation_step` but have no `val_dataloader`",  # as Rollouts, of which nothing is held out
     ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own business
     "LightningCLI's args parameter is intended",  # resume hands it the configuration, which it would print
     "The dirpath has changed from",  # evaluation does not write checkpoints

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,3 +83,12 @@ def test_lines_that_tell_nothing_are_left_out(caplog: pytest.LogCaptureFixture) 
         ):
             logger.info(line)
     assert caplog.messages == ["GPU available: True (cuda), used: True", "12 params"]
+
+
+def test_a_warning_of_data_without_validation_is_left_out() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        main(["recipes"])
+        warnings.warn("You defined a `validation_step` but have no `val_dataloader`. Skipping val loop.", stacklevel=1)
+        warnings.warn("another", stacklevel=1)
+    assert [str(one.message) for one in told] == ["another"]
