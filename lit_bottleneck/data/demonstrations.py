@@ -29,8 +29,8 @@ class Demonstrations:
             recorded in the environment.
         episodes: how many to use (``expert``: to record). Default: all; 10 of an expert.
         seed: of an expert's episodes.
-        every: learn from each so many-th step of an episode alone: sparse demonstrations are a harder task (arXiv
-            1606.03476). ``load`` returns all.
+        every: learn from one step in so many of an episode: sparse demonstrations are a harder task (arXiv 1606.03476).
+            ``load`` returns all.
         actions: False leaves the actions out, also those of another space, for modules that see states alone.
 
     Raises:

@@ -43,7 +43,7 @@ class PolicyEpisodes:
 
     @property
     def expert_steps(self) -> Episodes:
-        """Those of their steps that are learnt from."""
+        """The steps of these episodes that are learnt from."""
         return self.expert.every(self.demonstrations.every)
 
     def make_environment(self, **kwargs: Any) -> Any:

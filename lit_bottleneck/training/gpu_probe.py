@@ -6,7 +6,7 @@ import torch
 
 
 def stop_probing_without_gpu() -> None:
-    """On a machine without a GPU of NVIDIA, ask for one no more by NVIDIA's library.
+    """Stop torch from looking for a GPU by NVIDIA's library on a machine without one.
 
     Lightning makes torch ask by it, so that a process that has asked can still be forked. Without a GPU each step of
     Adam then looks for the library in vain, which takes as long as the rest of a small step (.2 ms).
