@@ -56,6 +56,8 @@ class Episodes(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse data without a policy."""
+        if stage == "fit":
+            self._folder = None  # of an earlier run
         data = _data(trainer)
         if not hasattr(data, "films"):
             got = "no datamodule" if data is None else type(data).__name__

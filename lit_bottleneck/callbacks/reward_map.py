@@ -33,9 +33,12 @@ class RewardMap(Callback):
 
     def __init__(self, resolution: int = 100) -> None:
         self.resolution = whole_number("resolution", resolution, at_least=2)
+        self._folder: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what has no such map."""
+        if stage == "fit":
+            self._folder = None  # of an earlier run
         dims = of_data(trainer, "observation_dims")
         if dims != (2,) or of_data(trainer, "make_environment") is None:
             raise ConfigurationError(f"RewardMap needs data.Rollouts with observations (2,); got {dims}")
@@ -55,10 +58,12 @@ class RewardMap(Callback):
     def _draw(self, trainer: Trainer, module: LightningModule, label: str) -> None:
         if not trainer.is_global_zero:
             return
+        if trainer.loggers or self._folder is None:  # a test of further checkpoints has none
+            self._folder = run_folder(trainer) / "pictures"
         played = of_data(trainer, "played")
         paths = [] if played is None else np.split(played.observations, np.cumsum(played.lengths)[:-1])
         image = reward_map(module, of_data(trainer, "make_environment")().unwrapped, self.resolution, paths)
-        with whole_file(run_folder(trainer) / "pictures" / f"reward-{label}.png") as file:
+        with whole_file(self._folder / f"reward-{label}.png") as file:
             image.save(file)
         log_image(trainer, "pictures/reward", image)
 

@@ -27,6 +27,7 @@ class FrozenReward(LightningModule):
     """
 
     takes_transitions = False
+    sees = "state"  # of the demonstrations, which need no actions
 
     def __init__(self, reward: str | Path) -> None:
         super().__init__()

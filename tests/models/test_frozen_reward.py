@@ -14,7 +14,10 @@ from lit_bottleneck.callbacks import RewardMap
 from lit_bottleneck.checks import ConfigurationError
 from lit_bottleneck.cli import main
 from lit_bottleneck.cli.recipes import recipe_paths
+from lit_bottleneck.data import Demonstrations, Rollouts
+from lit_bottleneck.data.point_maze import c_expert
 from lit_bottleneck.networks import MLP
+from tests.quiet import trainer
 
 RECIPES = recipe_paths()
 SHORT = [
@@ -70,6 +73,15 @@ def test_its_reward_is_g_and_the_policy_gets_it_in_the_scale_of_its_first_epoch(
     later = frozen.policy_reward(others, None, places)
     torch.testing.assert_close(later, (vairl.reward(others) - g.mean()) / g.std(correction=0))
     assert not later.requires_grad
+
+
+def test_demonstrations_need_no_actions(root: Path) -> None:
+    demonstrations = Demonstrations(expert=c_expert, episodes=1, actions=False)
+    sizes: dict[str, Any] = {"num_environments": 1, "num_steps": 16, "learner": {"batch_size": 16}}
+    data = Rollouts("lit_bottleneck.data.point_maze:PointMaze-v0", demonstrations, **sizes)
+    frozen = FrozenReward(checkpoint(root))
+    trainer().fit(frozen, data)
+    assert frozen.deviation > 0
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
