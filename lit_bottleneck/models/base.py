@@ -23,7 +23,12 @@ from lit_bottleneck.models.export_parts import ExportPart, mean_code
 from lit_bottleneck.models.setup_checks import OF_THE_MACHINE, WITHOUT_A_BATCH
 from lit_bottleneck.models.stored_arguments import StoredArguments
 from lit_bottleneck.models.terms import broken_networks, check_finite
-from lit_bottleneck.models.training_checks import check_last_batch, refuse_one_example, warn_of_warmup
+from lit_bottleneck.models.training_checks import (
+    check_last_batch,
+    refuse_clipping_fused,
+    refuse_one_example,
+    warn_of_warmup,
+)
 from lit_bottleneck.training.compilation import uncompiled
 from lit_bottleneck.training.precision import Mean, Move, without_casts
 
@@ -248,8 +253,9 @@ class BottleneckModule(BatchReader, GaussianBottleneck, StoredArguments):
             self.trainer.strategy.setup_optimizers(self.trainer)
 
     def on_train_start(self) -> None:
-        """Refuse a loader whose last batch is one example, if a layer normalises by the batch."""
+        """Refuse a loader whose last batch is one example, if a layer normalises by the batch; and see the checks."""
         check_last_batch(self)
+        refuse_clipping_fused(self)
 
     @property
     def dataset_size(self) -> int | None:

@@ -1,9 +1,10 @@
-"""Checks before the first epoch: a last batch of one example, a warm-up that outlasts the training."""
+"""Checks before the first epoch: a last batch of one example, a fused optimizer, a warm-up longer than the training."""
 
 import math
 from collections.abc import Sized
 from typing import Any
 
+from lightning.pytorch.plugins import MixedPrecision
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -49,6 +50,21 @@ def check_last_batch(model: Any) -> None:
         ends_before = pace is not None and 0 <= trainer.max_steps <= trainer.global_step + before / (pace[0] * pace[1])
         if trainer.num_training_batches > before and not ends_before:
             raise ConfigurationError(_ONE_EXAMPLE.format("the last batch of an epoch will have"))
+
+
+def refuse_clipping_fused(model: Any) -> None:
+    """Refuse to clip gradients in mixed precision for a fused optimizer, as Lightning does only in the first step.
+
+    Raises:
+        ConfigurationError: with what to set.
+    """
+    trainer = model.trainer
+    value = getattr(model, "gradient_clip_val", None) or trainer.gradient_clip_val
+    fused = any(group.get("fused") for optimizer in trainer.optimizers for group in optimizer.param_groups)
+    if value and fused and isinstance(trainer.precision_plugin, MixedPrecision):
+        advice = "set fused=false of it (such as --model.init_args.optimizer.init_args.fused false)"
+        needs = "needs an optimizer that is not fused"
+        raise ConfigurationError(f"gradient_clip_val={value} with precision={trainer.precision} {needs}: {advice}")
 
 
 def warn_of_warmup(model: Any) -> None:

@@ -53,6 +53,22 @@ def loaders() -> dict[str, Any]:
     }
 
 
+def adam(fused: bool) -> Any:
+    return lambda weights: torch.optim.Adam(weights, fused=fused)
+
+
+@pytest.mark.parametrize("make", [vib, vae])
+def test_a_fused_optimizer_is_refused_where_mixed_precision_cannot_clip_its_gradients(make: Any) -> None:
+    def train(fused: bool, **kwargs: Any) -> None:
+        fit(make(MLP(6, [4], 8), optimizer=adam(fused)), batches(X, Y, size=4), **kwargs)
+
+    with pytest.raises(ConfigurationError, match=r"^gradient_clip_val=1\.0 with precision=bf16-mixed .* fused=false"):
+        train(fused=True, gradient_clip_val=1.0, precision="bf16-mixed")
+    train(fused=False, gradient_clip_val=1.0, precision="bf16-mixed")
+    train(fused=True, precision="bf16-mixed")
+    train(fused=True, gradient_clip_val=1.0)
+
+
 @MODELS
 @pytest.mark.parametrize("name", ["loader", "shuffled", "batch sampler"])
 def test_a_last_batch_of_one_example_is_refused_before_the_epoch(make: Any, name: str) -> None:
