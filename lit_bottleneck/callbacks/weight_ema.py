@@ -31,7 +31,7 @@ class WeightEMA(WeightAveraging):
         ConfigurationError: if ``decay`` is not in [0, 1); in ``setup``, for a strategy that shards the weights.
     """
 
-    # `_average_model` is private in Lightning's base class, which has no other access to the averaged weights.
+    # `_average_model` and `_latest_update_step` are private in Lightning's base class: no other way to them.
 
     def __init__(self, decay: float = 0.999) -> None:
         self._average = MovingAverage(decay)
@@ -47,6 +47,8 @@ class WeightEMA(WeightAveraging):
             shards = f"{type(trainer.strategy).__name__} shards them: leave it out, or set trainer.strategy=ddp"
             raise ConfigurationError(f"WeightEMA averages weights that every process has as a whole, and {shards}")
         super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self._latest_update_step = trainer.global_step  # else that of an earlier trainer, up to which none counts
         if self._average_model is not None:  # Lightning casts the module only after setup
             precision = trainer.precision_plugin
             if isinstance(precision, DoublePrecision):

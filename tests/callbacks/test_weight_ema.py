@@ -92,3 +92,10 @@ def test_each_optimizer_step_counts_once_and_buffers_are_those_of_the_last(tmp_p
     name = "encoder.2.running_mean"
     assert torch.equal(stored["state_dict"][name], stored["current_model_state"][name])
     assert stored["state_dict"][name].any()
+
+
+def test_the_steps_of_another_trainer_count_too() -> None:
+    model, average = Counting(), WeightEMA(0.9)
+    for steps in (3, 2):
+        trainer(callbacks=[average], limit_train_batches=steps).fit(model, Digits(val_size=0))
+    assert model.count == 5
