@@ -186,7 +186,8 @@ class Rollouts(PolicyEpisodes, LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the policy; begin new episodes where the environments cannot be restored."""
         self._returns, self._lengths = list(state_dict["returns"]), list(state_dict["lengths"])
-        self.earlier = [(seen, acted, after) for seen, acted, after in state_dict.get("earlier", [])]
+        earlier = state_dict.get("earlier", [])[-self.memory :] if self.memory else []  # it may hold more
+        self.earlier = [(seen, acted, after) for seen, acted, after in earlier]
         self.learner.load_state_dict(state_dict["learner"])
         trains = self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING
         if trains and not self.learner.continue_episodes(state_dict["learner"]):

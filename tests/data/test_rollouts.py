@@ -285,6 +285,19 @@ def test_a_resumed_run_is_that_without_a_stop(step: int, memory: int, tmp_path: 
     assert resumed.episode_statistics == data.episode_statistics
 
 
+def test_a_run_resumed_with_a_shorter_memory_forgets(tmp_path: Path) -> None:
+    path = tmp_path / "stopped.ckpt"
+    run(walks(memory=2), callbacks=[SaveAt(path, 6)], max_epochs=2)
+    state = torch.load(path, weights_only=True)["Rollouts"]
+    for memory in (2, 1, 0):
+        data = walks(memory=memory)
+        data.setup()
+        data.load_state_dict(state)
+        assert len(data.earlier) == memory
+        if memory:
+            assert torch.equal(data.earlier[-1][0], state["earlier"][-1][0])
+
+
 def test_a_resumed_pendulum_is_that_without_a_stop(tmp_path: Path) -> None:
     def data() -> Rollouts:
         demonstrations = Demonstrations(expert=swing_up, episodes=1)
