@@ -66,6 +66,7 @@ Start = Callable[[Sequence[str], Path, Mapping[str, str]], Process]
 
 def forked(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> Process:
     """Fork the command line; start it anew where a copy of this process could not compute."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, no exit status of a copy is kept
     return (Forked if copies_compute() else started)(arguments, log, environment)
 
 

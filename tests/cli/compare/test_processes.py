@@ -60,6 +60,19 @@ def test_a_run_has_arguments_environment_and_group_of_its_own_and_ends_as_python
     assert "OF_A_RUN" not in os.environ
 
 
+def test_the_status_of_a_run_is_known_also_where_the_ends_of_children_are_ignored(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    former = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with capfd.disabled():
+            process = processes.forked(("fti",), tmp_path / "log.txt", {})
+        process.wait()
+        assert process.returncode == 2
+    finally:
+        signal.signal(signal.SIGCHLD, former)
+
+
 def test_a_signal_ends_a_run_whatever_its_parent_does_at_signals(forked: Callable[..., Forked]) -> None:
     former = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
