@@ -72,7 +72,7 @@ class PointMaze(gymnasium.Env[np.ndarray, np.ndarray]):
         """Return where a move of any length ends: at the first wall in its way, or the edge, it goes on along it."""
         x, y = start + move
         for height, left, right in self.walls if move[1] > 0 else reversed(self.walls):
-            if (start[1] - height) * (y - height) <= 0 != move[1]:  # a point on a wall could pass it
+            if min(start[1], y) <= height <= max(start[1], y) and start[1] != y:
                 meets = np.clip(start[0] + move[0] * (height - start[1]) / move[1], -1.0, 1.0)
                 if left <= meets <= right:
                     y = height - np.sign(move[1]) * _GAP

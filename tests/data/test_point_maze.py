@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lit_bottleneck.checks import ConfigurationError
@@ -30,6 +30,7 @@ def test_it_keeps_the_contract_of_gymnasium(shape: str) -> None:
     assert ends == [(False, False)] * 99 + [(False, True)]
 
 
+@example(start=np.array([0.0, 1e-268]), move=np.array([0.0, 1e-268]), length=1.0, shape="C", mirrored=False)
 @given(start=places, move=places, length=st.floats(0, 5), shape=st.sampled_from("CS"), mirrored=st.booleans())
 def test_no_move_of_any_length_crosses_a_wall(
     start: np.ndarray, move: np.ndarray, length: float, shape: str, mirrored: bool
