@@ -1,6 +1,7 @@
 """Runs that are forked from the command's own process."""
 
 import atexit
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -18,6 +19,12 @@ from lit_bottleneck.cli.compare.processes import Forked, copies_compute
 from lit_bottleneck.training.denormals import are_denormals_flushed
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+
+
+@pytest.fixture(autouse=True)
+def _no_daemons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the daemons of the test worker: a copy that ends as Python does would end them."""
+    monkeypatch.setattr(multiprocessing.process, "_children", set())
 
 
 @pytest.fixture
