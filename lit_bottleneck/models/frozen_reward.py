@@ -20,7 +20,8 @@ class FrozenReward(LightningModule):
     the demonstrations of the datamodule nor the rewards of the task have a part in it; ``train/return`` is logged.
 
     Args:
-        reward: the checkpoint of a ``VAIRL`` or ``VAIL`` that ``lit-bottleneck fit`` trained; a resumed run reads it again.
+        reward: the checkpoint of a ``VAIRL`` or ``VAIL`` that ``lit-bottleneck fit`` trained, which a resumed run reads
+            again.
 
     Raises:
         ConfigurationError: for a checkpoint of another model, and see ``load_model``.

@@ -107,7 +107,7 @@ def test_a_learning_rate_by_hand_is_that_of_both_networks_of_a_gan() -> None:
     assert [group["lr"] for one in model.configure_optimizers() for group in one.param_groups] == [0.5, 0.5]
 
 
-@pytest.mark.parametrize("finder", ["LearningRateFinder", "BatchSizeFinder"])
+@pytest.mark.parametrize("finder", ["LearningRateFinder", pytest.param("BatchSizeFinder", marks=pytest.mark.slow)])
 def test_a_recipe_may_have_a_finder(finder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     numbers = ["num_training_steps=20"] if finder == "LearningRateFinder" else ["init_val=128", "max_trials=2"]
