@@ -68,7 +68,7 @@ def written(parser: LightningArgumentParser, config: Namespace) -> str:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=f"(?s).*{_UNWRITTEN}")
-            dumped = load_yaml(parser.dump(config, skip_none=False, skip_check=True))
+            dumped = load_yaml(parser.dump(config, skip_none=False, skip_validation=True))
         text = dump_yaml(_without_objects(dumped, config))
         again = parser.parse_string(text)
     except (ArgumentError, ValueError, TypeError, yaml.YAMLError) as error:

@@ -52,7 +52,10 @@ def test_test_images_are_in_order_with_their_labels(root: Path) -> None:
     assert y.tolist() == [row % 3 for row in range(10)]
 
 
-@pytest.mark.parametrize(("num_workers", "stops"), [(0, ("batch-0-2", "batch-1-7")), (2, ("batch-0-2",))])
+@pytest.mark.parametrize(
+    ("num_workers", "stops"),
+    [(0, ("batch-0-2", "batch-1-7")), pytest.param(2, ("batch-0-2",), marks=pytest.mark.slow)],
+)
 def test_a_training_resumed_within_an_epoch_ends_with_the_same_weights(
     num_workers: int, stops: tuple[str, ...], root: Path, tmp_path: Path
 ) -> None:

@@ -116,6 +116,10 @@ VARIANTS = [name for name in TASKS if name.startswith("vae ")]  # of likelihood 
 CASES = MODELS + [(name, precision) for name in VARIANTS for precision in ("32-true", "bf16-true")]
 
 
+def with_marks(cases: list[tuple[str, str]]) -> list[Any]:
+    return [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] in VARIANTS)) for case in cases]
+
+
 def loader(name: str) -> DataLoader:
     return batches(*TASKS[name][1](), size=64)
 
@@ -171,7 +175,7 @@ def new(name: str) -> Any:
 # --- all models under all precisions --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "precision"), [case for case in CASES if case[1] != "32-true"])
+@pytest.mark.parametrize(("name", "precision"), with_marks([case for case in CASES if case[1] != "32-true"]))
 def test_every_precision_learns_as_much_as_float32(name: str, precision: str) -> None:
     """The tolerance is a seventh of the loss reduction.
 
@@ -183,7 +187,7 @@ def test_every_precision_learns_as_much_as_float32(name: str, precision: str) ->
     assert trained(name, precision)[-1] == pytest.approx(after, abs=(before - after) / 7)
 
 
-@pytest.mark.parametrize(("name", "precision"), CASES)
+@pytest.mark.parametrize(("name", "precision"), with_marks(CASES))
 def test_codes_penalties_losses_and_averages_are_at_least_float32(name: str, precision: str) -> None:
     model, _, watch, _ = trained(name, precision)
     exact = EXACT.get(precision, torch.float32)
@@ -206,7 +210,7 @@ def test_codes_penalties_losses_and_averages_are_at_least_float32(name: str, pre
         assert {weight.dtype for weight in model.averaged_generator.parameters()} == {exact}
 
 
-@pytest.mark.parametrize(("name", "precision"), CASES)
+@pytest.mark.parametrize(("name", "precision"), with_marks(CASES))
 def test_a_trained_model_tests_predicts_samples_and_loads(name: str, precision: str, tmp_path: Path) -> None:
     model, by, *_ = trained(name, precision)
     by.save_checkpoint(tmp_path / "it.ckpt")
