@@ -1,7 +1,6 @@
 """Runs that are forked from the command's own process."""
 
 import atexit
-import multiprocessing.process
 import os
 import signal
 import sys
@@ -21,10 +20,14 @@ from lit_bottleneck.training.denormals import are_denormals_flushed
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
 
-@pytest.fixture(autouse=True)
-def _no_daemons(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the daemons of the test worker: a copy that ends as Python does would end them."""
-    monkeypatch.setattr(multiprocessing.process, "_children", set())
+def of_a_copy(command: Callable[[], object]) -> Callable[[], None]:
+    """Run a command without what the test worker does at its end, such as to stop processes that tests share."""
+
+    def run() -> None:
+        atexit._clear()
+        command()
+
+    return run
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     """Fork the command line, or a function in its place, from a process that prints to its descriptors."""
 
     def fork(*arguments: str, command: Callable[[], object] = main) -> Forked:
-        monkeypatch.setattr(processes, "main", command)
+        monkeypatch.setattr(processes, "main", of_a_copy(command))
         with capfd.disabled():
             return Forked(arguments, tmp_path / "log.txt", {"OF_A_RUN": "1"})
 
@@ -68,8 +71,9 @@ def test_a_run_has_arguments_environment_and_group_of_its_own_and_ends_as_python
 
 
 def test_the_status_of_a_run_is_known_also_where_the_ends_of_children_are_ignored(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(processes, "main", of_a_copy(main))
     former = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         with capfd.disabled():
