@@ -98,7 +98,7 @@ def gaussian_code(
     if mask is not None:
         mask = _whole_mask(mask, moments, dim)
         wide = wide.where(mask | wide.isfinite(), 0)  # NaN at padding would be NaN in each gradient
-    mean = wide.chunk(2, dim)[0]
+    mean = wide.narrow(dim, 0, wide.shape[dim] // 2)
     if deterministic:
         nothing = torch.zeros_like(mean)
         return Code(mean.to(moments.dtype), mean, nothing - torch.inf, nothing, nothing.flatten(1).sum(1))

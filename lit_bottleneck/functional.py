@@ -13,7 +13,7 @@ from torch import Tensor
 
 InterpolationMode = Literal["linear", "slerp", "variance_preserving"]
 
-_LOWEST_LOG_VAR, _HIGHEST_LOG_VAR = -14.0, 8.0
+LOWEST_LOG_VAR, HIGHEST_LOG_VAR = -14.0, 8.0  # of bounded_log_var
 _CANCELLED = 1e-4
 _AT_ONCE = 2**22  # numbers in memory: 32 MiB
 
@@ -41,13 +41,14 @@ def bounded_log_var(raw: Tensor) -> Tensor:
     """
     raw = at_least_float32(raw)
     if torch.onnx.is_in_onnx_export():  # ONNX has no hypot; the clamp, far beyond the bounds, keeps the square finite
-        return (raw := raw.clamp(-1e12, 1e12)) * raw_by_bound(raw).square().add(1).rsqrt()
-    return raw / torch.hypot(raw.new_ones(()), raw_by_bound(raw))
+        raw = raw.clamp(-1e12, 1e12)
+        return raw * (equally_bounded(raw) / HIGHEST_LOG_VAR).square().add(1).rsqrt()
+    return raw / torch.hypot(raw.new_ones(()), equally_bounded(raw) / HIGHEST_LOG_VAR)
 
 
-def raw_by_bound(raw: Tensor) -> Tensor:
-    """Return ``raw / bound`` of ``bounded_log_var``, whose bound has the sign of ``raw``; faster than ``where``."""
-    return F.leaky_relu(raw, -_HIGHEST_LOG_VAR / _LOWEST_LOG_VAR) / _HIGHEST_LOG_VAR
+def equally_bounded(raw: Tensor) -> Tensor:
+    """Return ``raw``, shrunk below zero so that 8 is the bound of ``bounded_log_var`` on both sides."""
+    return F.leaky_relu(raw, -HIGHEST_LOG_VAR / LOWEST_LOG_VAR)  # faster than where
 
 
 def exp_log_var(raw: Tensor) -> Tensor:

@@ -12,7 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
-from lit_bottleneck.functional import bounded_log_var, kl_per_dimension, raw_by_bound, softplus_log_var
+from lit_bottleneck.functional import (
+    HIGHEST_LOG_VAR,
+    bounded_log_var,
+    equally_bounded,
+    kl_per_dimension,
+    softplus_log_var,
+)
 
 ScaleMap = Callable[[Tensor], Tensor]
 # z (None without noise), log_var and kl (B, K, ...), rate (B,)
@@ -63,12 +69,14 @@ class FusedCode(Function):
     @staticmethod
     def forward(ctx: Any, moments: Tensor, noise: Tensor | None, scale: ScaleMap, dim: int) -> Parts:
         """Compute the code, and save what the gradient needs."""
-        mean, raw = moments.chunk(2, dim)
+        width = moments.shape[dim] // 2
+        mean, raw = moments.narrow(dim, 0, width), moments.narrow(dim, width, width)
         log_var, slope = _WITH_SLOPE[scale](raw)
         half = 0.5 * log_var
         sigma = half.exp()
-        grown = half.tanh_().mul_(sigma.square().add_(1))  # expm1(log_var), which takes twice as long by itself
-        kl = (grown - log_var).addcmul_(mean, mean).mul_(0.5)
+        square = sigma.square()
+        grown = half.tanh_().addcmul_(half, square)  # expm1(log_var), which takes twice as long by itself
+        kl = torch.sub(grown, log_var, out=square).addcmul_(mean, mean).mul_(0.5)
         moved = None if noise is None else sigma.mul_(noise)
         ctx.save_for_backward(moments, noise, slope, grown, moved)
         ctx.scale, ctx.dim = scale, dim
@@ -91,14 +99,15 @@ class FusedCode(Function):
             of_rate = of_rate.reshape(-1, *[1] * (moments.dim() - 1))
             of_kl = of_rate if of_kl is None else of_kl + of_rate
         of_moments = torch.zeros_like(moments) if of_kl is None else torch.empty_like(moments)
-        mean, of_mean, of_raw = moments.chunk(2, ctx.dim)[0], *of_moments.chunk(2, ctx.dim)
+        width = grown.shape[ctx.dim]
+        mean, of_mean = (whole.narrow(ctx.dim, 0, width) for whole in (moments, of_moments))
+        of_raw = of_moments.narrow(ctx.dim, width, width)
         if of_kl is not None:
             torch.mul(mean, of_kl, out=of_mean)
-            torch.mul(grown, of_kl, out=of_raw)
+            torch.mul(grown, 0.5 * of_kl, out=of_raw)
         if of_z is not None:
             of_mean.add_(of_z)
-            of_raw.addcmul_(of_z, moved)
-        of_raw.mul_(0.5)
+            of_raw.addcmul_(of_z, moved, value=0.5)
         if of_log_var is not None:
             of_raw.add_(of_log_var)
         of_raw.mul_(slope)
@@ -114,8 +123,9 @@ def is_batch(gradient: Tensor | None) -> bool:
 def _bounded(raw: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``bounded_log_var`` and its slope, ``(1 + (raw / bound)^2)^(-3/2)``."""
     raw = raw.clamp(-1e12, 1e12)  # keeps the square finite; beyond, the log-variance is at its bound anyway
-    root = raw_by_bound(raw).square_().add_(1).rsqrt_()
-    return raw * root, root * root * root
+    scaled = equally_bounded(raw)
+    root = torch.addcmul(raw.new_ones(()), scaled, scaled, value=HIGHEST_LOG_VAR**-2, out=scaled).rsqrt_()
+    return raw.mul_(root), root.pow_(3)
 
 
 def _softplus(raw: Tensor) -> tuple[Tensor, Tensor]:
