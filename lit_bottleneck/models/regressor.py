@@ -16,6 +16,7 @@ from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.likelihoods import LearnedGaussian, Likelihood, likelihood_from
 from lit_bottleneck.models.base import BottleneckModule, output_width
 from lit_bottleneck.models.batch import described, label_of
+from lit_bottleneck.models.draws import decode_draws
 from lit_bottleneck.models.export_parts import ExportPart, call, mean_code
 from lit_bottleneck.models.setup_checks import check_decoder, check_kind, dummy_batch, dummy_code, try_decode
 from lit_bottleneck.models.targets import R2, TargetUnits, targets_from
@@ -50,6 +51,7 @@ class VIBRegressor(BottleneckModule):
         target_dims: shape of an example's targets, ``(D1, ...)``.
         beta: price of a nat: a number, or a ``BetaController``.
         eval_samples: draws per example in evaluation; 0 is the mean code.
+            Many draws cost little for a decoder of one linear layer, see ``models.draws.decode_draws``.
         decoder: any module from codes ``(B, K)`` to the parameters of the likelihood: ``target_dims`` with the first
             multiplied by ``likelihood.numbers_per_output``, or flat. Default: one linear layer.
         optimizer: makes the optimizer of the parameters. Default: Adam with a learning rate of 1e-3.
@@ -217,7 +219,10 @@ class VIBRegressor(BottleneckModule):
 
     def _read(self, z: Tensor) -> Tensor:
         """Return the likelihood's parameters for codes ``(B, K)``, at least float32."""
-        output: Tensor = self.decoder(z)
+        return self._checked(self.decoder(z))
+
+    def _checked(self, output: Tensor) -> Tensor:
+        """Return what the decoder made as parameters, in at least float32."""
         dims = tuple(output.shape[1:])
         if dims not in (self._parameter_dims, (math.prod(self._parameter_dims),)):
             self._refuse_decoder(dims)
@@ -225,9 +230,9 @@ class VIBRegressor(BottleneckModule):
 
     def _at_draws(self, code: Code) -> tuple[Tensor, int]:
         """Return the parameters at the codes of an evaluation, ``(S * B, ...)``, and the number S of draws."""
-        draws = 1 if self.deterministic else max(1, self.eval_samples)
-        z = code.sample(draws).flatten(0, 1) if self.eval_samples and not self.deterministic else code.z
-        return self._read(z), draws
+        if self.deterministic or not self.eval_samples:
+            return self._read(code.z), 1
+        return self._checked(decode_draws(self.decoder, code, self.eval_samples)), self.eval_samples
 
     def _nll(self, parameters: Tensor, y: Tensor, draws: int) -> Tensor:
         """Return ``-log 1/S sum_s q(y | z_s)`` in nats, ``(B,)``, for the parameters ``(S * B, ...)`` of S draws."""

@@ -13,6 +13,7 @@ from lit_bottleneck.code import Code
 from lit_bottleneck.functional import at_least_float32
 from lit_bottleneck.models.base import BottleneckModule, output_width
 from lit_bottleneck.models.batch import described, label_of
+from lit_bottleneck.models.draws import decode_draws
 from lit_bottleneck.models.export_parts import ExportPart, call
 from lit_bottleneck.models.labels import OneClass, SeveralLabels
 from lit_bottleneck.models.setup_checks import check_kind, dummy_batch, dummy_code, try_decode
@@ -49,6 +50,7 @@ class VIBClassifier(BottleneckModule):
         num_classes: number of classes.
         beta: price of a nat: a number, or a ``BetaController``.
         eval_samples: draws per example in evaluation; 0 is the mean code.
+            Many draws cost little for a decoder of one linear layer, see ``models.draws.decode_draws``.
         decoder: any module from codes ``(B, K)`` to logits ``(B, num_classes)``. Default: one linear layer.
         optimizer: makes the optimizer of the parameters. Default: Adam with a learning rate of 1e-3.
         lr_scheduler: makes the learning-rate scheduler of the optimizer. Default: none.
@@ -220,7 +222,10 @@ class VIBClassifier(BottleneckModule):
 
     def _logits(self, z: Tensor) -> Tensor:
         """Return logits ``(B, num_classes)``, at least float32, for codes ``(B, K)``."""
-        logits: Tensor = self.decoder(z)
+        return self._checked(self.decoder(z))
+
+    def _checked(self, logits: Tensor) -> Tensor:
+        """Return what the decoder made, in at least float32."""
         self._check_logits(logits.shape[-1])
         return at_least_float32(logits)
 
@@ -234,8 +239,8 @@ class VIBClassifier(BottleneckModule):
 
     def _drawn_logits(self, code: Code) -> Tensor:
         """Return the logits of the mean probabilities of ``eval_samples`` draws, ``(B, num_classes)``."""
-        draws = code.sample(self.eval_samples)
-        return self._labels.average(self._logits(draws.flatten(0, 1)).unflatten(0, draws.shape[:2]))
+        logits = self._checked(decode_draws(self.decoder, code, self.eval_samples))
+        return self._labels.average(logits.unflatten(0, (self.eval_samples, len(code.z))))
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of the hook, ``(B,)`` or a scalar."""

@@ -1,21 +1,23 @@
-"""Evaluation with 256 samples of 10 000 images of MNIST by the networks of vae_mnist.
+"""Evaluation with 256 samples of 10 000 images of MNIST by the networks of vae_mnist and of vib_mnist.
 
-``VAE.log_likelihood`` in batches of 128, against one pass of the encoder and 256 of the decoder at each batch, which
-compute no likelihood; on 512 images, as all images take the same. Its peak of memory is measured in a process of its
-own, over what the process had with the model and all images: for a call with all 10 000 images and a few samples, which
-are drawn one at a time, and for one with 128 images and 256 samples.
+``VAE.log_likelihood`` in batches of 128, and the log-probabilities of a ``VIBClassifier`` in batches of 100, against
+one pass of the encoder and 256 of the decoder at each batch, which draw nothing and compute no likelihood; on a few
+hundred images, as all images take the same. The peak of memory is measured in a process of its own, over what the
+process had with the model and all images: for a call with all 10 000 images, where the VAE draws a few samples, one at
+a time, and for one with 128 images and 256 samples.
 """
 
-import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from lit_bottleneck import VAE
+from lit_bottleneck import VAE, VIBClassifier
 from lit_bottleneck.networks import MLP, MLPDecoder
+from tests.benchmarks.growth import peak_of
 from tests.benchmarks.timing import Row, compare, row
 
 SAMPLES = 256
@@ -23,43 +25,60 @@ SAMPLES = 256
 
 def rows(root: Path) -> Iterator[Row]:
     """Time both, and measure the memory."""
-    vae, batches = model().eval(), torch.rand(512, 1, 28, 28).round().split(128)
+    vae, batches = vae_mnist().eval(), torch.rand(512, 1, 28, 28).round().split(128)
+    vib, smaller = vib_mnist().eval(), torch.rand(1000, 1, 28, 28).split(100)
 
     @torch.no_grad()
-    def passes() -> None:
+    def passes(model: VAE | VIBClassifier, batches: Sequence[Tensor]) -> None:
         for x in batches:
-            z = vae.encoder(x)[:, :40]
+            z = model.encoder(x)[:, : model.latent_dim]
             for _ in range(SAMPLES):
-                vae.decoder(z)
+                model.decoder(z)
 
-    def ours() -> None:
+    def by_vae() -> None:
         for x in batches:
             vae.log_likelihood(x, SAMPLES)
 
-    name = "256 samples of an image, against one encoder pass and 256 decoder passes"
-    yield row(name, compare(ours, passes, rounds=5), bar=1.5, of=512)
-    for images, samples in ((10_000, 8), (128, SAMPLES)):
-        command = [sys.executable, "-m", "tests.benchmarks.evaluation", str(images), str(samples)]
+    @torch.no_grad()
+    def by_vib() -> None:
+        for x in smaller:
+            vib.log_probabilities(vib.encode(x))
+
+    name = "256 samples of an image by {}, against one encoder pass and 256 decoder passes"
+    pairs = compare(by_vae, lambda: passes(vae, batches), rounds=5)
+    yield row(name.format("vae_mnist"), pairs, bar=1.5, of=512)
+    pairs = compare(by_vib, lambda: passes(vib, smaller), rounds=5)
+    yield row(name.format("vib_mnist"), pairs, bar=1.5, of=1000)
+    for recipe, images, samples in (("vae", 10_000, 8), ("vae", 128, SAMPLES), ("vib", 10_000, SAMPLES)):
+        command = [sys.executable, "-m", "tests.benchmarks.evaluation", recipe, str(images), str(samples)]
         mebibytes = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        name = f"memory of {samples} samples of {images} images over the model's own"
+        name = f"memory of {samples} samples of {images} images by {recipe}_mnist, over the model's own"
         yield Row(f"{name}, against 1 GiB", mebibytes, 1024, mebibytes / 1024, bar=1, unit="MiB")
 
 
-def model() -> VAE:
-    """Return the model of vae_mnist."""
+def vae_mnist() -> VAE:
+    """Return the model of the recipe."""
     decoder = MLPDecoder(40, [512, 512], (1, 28, 28))
     return VAE(MLP(784, [512, 512], 80), decoder, latent_dim=40, likelihood="bernoulli")
 
 
-def peak() -> float:
-    """Return the largest memory of this process so far, in MiB (Linux)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def vib_mnist() -> VIBClassifier:
+    """Return the model of the recipe, which draws 12 samples there."""
+    encoder, decoder = MLP(784, [1024, 1024], 512, "xavier"), MLP(256, [], 10, "xavier")
+    return VIBClassifier(encoder, 256, 10, decoder=decoder, scale="softplus", eval_samples=SAMPLES)
+
+
+def evaluate(model: VAE | VIBClassifier, x: Tensor, samples: int) -> None:
+    """Evaluate all images in one call."""
+    with torch.no_grad():
+        if isinstance(model, VAE):
+            model.log_likelihood(x, samples)
+        else:
+            model.log_probabilities(model.encode(x))
 
 
 if __name__ == "__main__":
-    images, samples = map(int, sys.argv[1:])
-    vae, x = model(), torch.rand(10_000, 1, 28, 28).round()[:images]
-    vae.log_likelihood(x[:1], 2)
-    before = peak()
-    vae.log_likelihood(x, samples)
-    print(peak() - before)
+    recipe, images, samples = sys.argv[1], *map(int, sys.argv[2:])
+    model, x = (vae_mnist() if recipe == "vae" else vib_mnist()).eval(), torch.rand(10_000, 1, 28, 28).round()[:images]
+    evaluate(model, x[:1], 2)
+    print(peak_of(lambda: evaluate(model, x, samples)) / 2**20)
