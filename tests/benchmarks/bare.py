@@ -6,6 +6,7 @@ there are any), and writes weights, average and optimizer to a file. It logs not
 
 import math
 import os
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -192,39 +193,51 @@ TASKS = {
 }
 
 
-def epochs(task: Task, fused: bool, data: dict[str, Any], file: Path) -> Callable[[], Seconds]:
-    """Return a function that trains for an epoch, or on its first batches, and returns its seconds.
+def training_batches(task: Task, data: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of an epoch, or its first ones, in random order.
 
     Args:
         task: what to train.
-        fused: whether Adam updates all weights in one pass, as in some recipes; it does not by default.
         data: ``inputs`` and ``labels`` to train on, ``val_inputs`` and ``val_labels`` to validate on (or nothing), and
             ``batches``, how many to train on.
-        file: where to write the weights.
     """
-    loop = task.loop(fused)
+    return islice(batches(task, data, "", torch.randperm(len(data["labels"]))), data["batches"])
 
-    def batches(kind: str, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in order.split(task.batch_size) if len(order) else ():  # split gives one batch of nothing
-            yield task.form(data[f"{kind}inputs"][rows]), data[f"{kind}labels"][rows]
+
+def batches(task: Task, data: dict[str, Any], kind: str, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    for rows in order.split(task.batch_size) if len(order) else ():  # split gives one batch of nothing
+        yield task.form(data[f"{kind}inputs"][rows]), data[f"{kind}labels"][rows]
+
+
+def end_epoch(loop: Loop | AdversarialLoop, task: Task, data: dict[str, Any], file: Path) -> None:
+    """Validate, and write the weights to a file."""
+    order = torch.arange(len(data["val_labels"]))
+    with torch.no_grad():
+        losses = [loop.loss(x, labels) for x, labels in batches(task, data, "val_", order)]
+    states = [cast(Any, kept).state_dict() for kept in loop.kept]
+    torch.save({"states": states, "loss": sum(losses)}, file)
+
+
+def epochs(loop: Loop | AdversarialLoop, task: Task, data: dict[str, Any], file: Path) -> Callable[[], Seconds]:
+    """Return a function that trains for an epoch, ends it, and returns the seconds of both."""
 
     def epoch() -> Seconds:
         start = clock()
-        for x, labels in islice(batches("", torch.randperm(len(data["labels"]))), data["batches"]):
+        for x, labels in training_batches(task, data):
             loop.step(x, labels)
         trained = clock()
-        with torch.no_grad():
-            losses = [loop.loss(x, labels) for x, labels in batches("val_", torch.arange(len(data["val_labels"])))]
-        states = [cast(Any, kept).state_dict() for kept in loop.kept]
-        torch.save({"states": states, "loss": sum(losses)}, file)
+        end_epoch(loop, task, data, file)
         return trained - start, clock() - trained
 
     return epoch
 
 
-if __name__ == "__main__":
-    given = options()
+def prepared(given: Namespace) -> tuple[Loop | AdversarialLoop, Task, dict[str, Any], Path]:
+    """Return the arguments of ``epochs`` for those of the process."""
     torch.manual_seed(0)
-    data = torch.load(given.folder / "data.pt")
-    file = given.folder / f"{given.recipe}-{os.getpid()}.pt"
-    serve(epochs(TASKS[given.recipe], given.fused, data, file))
+    task, data = TASKS[given.recipe], torch.load(given.folder / "data.pt")
+    return task.loop(given.fused), task, data, given.folder / f"{given.recipe}-{os.getpid()}.pt"
+
+
+if __name__ == "__main__":
+    serve(epochs(*prepared(options())))

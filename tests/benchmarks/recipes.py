@@ -4,47 +4,46 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from tests.benchmarks.timing import Row, row
 from tests.benchmarks.training import SHIPPED, Epochs, bare, train
 
 
 def vib_mnist(root: Path) -> Iterator[Row]:
-    sides = {"same": bare("vib_mnist", *SHIPPED, "--fused"), "default": bare("vib_mnist", *SHIPPED)}
-    seconds = train("vib_mnist", root, part := 0.05, sides)
-    yield row_of("vib_mnist", part, seconds, "same", "the bare loop", bar=1.05)
-    yield row_of("vib_mnist", part, seconds, "default", "the bare loop with Adam's default")
+    """Compare with the bare loop, with its optimizer or torch's default, and as the smallest LightningModule."""
+    sides = {"default": bare("vib_mnist", *SHIPPED)}
+    yield from against_bare("vib_mnist", root, 0.3, sides=sides, fused=True, bar=1.05)
 
 
 def vib_imdb(root: Path) -> Iterator[Row]:
-    yield from against_bare("vib_imdb", root, part=0.05, bar=1.05, data="SyntheticReviews")
+    yield from against_bare("vib_imdb", root, 0.2, bar=1.05, data="SyntheticReviews")
 
 
 def vdbgan_mnist(root: Path) -> Iterator[Row]:
-    yield from against_bare("vdbgan_mnist", root, part=0.03, bar=1.08)
+    seconds = train("vdbgan_mnist", root, part := 0.1, {"bare": bare("vdbgan_mnist", *SHIPPED)})
+    yield row_of("vdbgan_mnist", part, seconds, "bare", "the bare loop", 1.08)
 
 
 def vib_fashion_mnist(root: Path) -> Iterator[Row]:
     there = (root / "FashionMNIST" / "raw").is_dir()
-    yield from against_bare("vib_fashion_mnist", root, part=0.06, data="" if there else "SyntheticImages")
+    yield from against_bare("vib_fashion_mnist", root, 0.1, data="" if there else "SyntheticImages")
 
 
 def vae_mnist(root: Path) -> Iterator[Row]:
     """Compare with bare loops and pythae: with both settings of the process, with one, with none."""
     part = 1.0
-    loops = {"both": SHIPPED, "kept": ("--keep",), "none": ()}
+    loops = {"default": SHIPPED, "kept": ("--keep",), "none": ()}
     sides = {name: bare("vae_mnist", *settings) for name, settings in loops.items()}
-    sides["same"] = bare("vae_mnist", *SHIPPED, "--fused")
     with tempfile.TemporaryDirectory() as folder:
         python, reason = pythae_environment(Path(folder))
         if python is not None:
             pythae = {"module": "pythae_vae", "python": python}
             sides |= {"pythae": pythae, "pythae with both": pythae | {"arguments": SHIPPED}}
-        seconds = train("vae_mnist", root, part, sides)
-    yield row_of("vae_mnist", part, seconds, "same", "the bare loop", bar=1.05)
-    yield row_of("vae_mnist", part, seconds, "both", "the bare loop with Adam's default")
+        seconds = yield from against_bare("vae_mnist", root, part, sides=sides, fused=True, bar=1.05)
     yield row_of("vae_mnist", part, seconds, "none", "the bare loop as people run it", bar=0.75)
     for name, called, bar in (("pythae", "pythae as people run it", 0.75), ("pythae with both", "pythae", None)):
         if python is None:
@@ -53,15 +52,45 @@ def vae_mnist(root: Path) -> Iterator[Row]:
             yield row_of("vae_mnist", part, seconds, name, called, bar)
     for name, one, other in (
         ("what keeping freed memory brings the bare loop", "kept", "none"),
-        ("what flushing denormals brings it then", "both", "kept"),
+        ("what flushing denormals brings it then", "default", "kept"),
     ):
         yield row(f"vae_mnist: {name}", list(zip(seconds[one], seconds[other], strict=True)))
 
 
-def against_bare(recipe: str, root: Path, part: float, bar: float | None = None, data: str = "") -> Iterator[Row]:
-    """Compare a recipe with its bare loop; arguments as for ``train``."""
-    seconds = train(recipe, root, part, {"bare": bare(recipe, *SHIPPED)}, data)
-    yield row_of(recipe, part, seconds, "bare", "the bare loop", bar, "synthetic data" if data else "")
+def against_bare(
+    recipe: str,
+    root: Path,
+    part: float,
+    sides: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    fused: bool = False,
+    bar: float | None = None,
+    data: str = "",
+) -> Generator[Row, None, Epochs]:
+    """Compare a recipe with its bare loop, and the smallest LightningModule with that.
+
+    Args:
+        recipe: its name.
+        root: where its data are.
+        part: of an epoch's batches to train on, see ``train``.
+        sides: further ones; ``"default"`` is the bare loop with Adam's default.
+        fused: whether the recipe has Adam in one pass over the memory.
+        bar: of the first row.
+        data: see ``train``.
+
+    Returns:
+        The seconds of all sides.
+    """
+    settings = (*SHIPPED, "--fused") if fused else SHIPPED
+    same = {"bare": bare(recipe, *settings), "lightning": bare(recipe, *settings, module="lightning_loop")}
+    seconds = train(recipe, root, part, same | dict(sides), data)
+    note = "synthetic data" if data else ""
+    yield row_of(recipe, part, seconds, "bare", "the bare loop", bar, note)
+    yield row_of(recipe, part, seconds, "lightning", "that loop's network in a plain LightningModule", note=note)
+    if "default" in sides:
+        yield row_of(recipe, part, seconds, "default", "the bare loop with Adam's default", note=note)
+    pairs = list(zip(seconds["lightning"], seconds["bare"], strict=True))
+    yield row(f"{recipe}: that LightningModule, which has nothing of ours, against the bare loop", pairs)
+    return seconds
 
 
 def row_of(

@@ -111,9 +111,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def bare(recipe: str, *settings: str) -> dict[str, Any]:
-    """Return the bare loop of a recipe, for ``Alternate``."""
-    return {"module": "bare", "arguments": ("--recipe", recipe, *settings)}
+def bare(recipe: str, *settings: str, module: str = "bare") -> dict[str, Any]:
+    """Return the bare loop of a recipe, or the same in ``"lightning_loop"``, for ``Alternate``."""
+    return {"module": module, "arguments": ("--recipe", recipe, *settings)}
 
 
 def train(recipe: str, root: Path, part: float, sides: Mapping[str, Mapping[str, Any]], data: str = "") -> Epochs:
