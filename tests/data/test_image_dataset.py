@@ -1,10 +1,23 @@
 import torch
 
-from lit_bottleneck.data.image_dataset import FixedDraws, draw_binary
+from torch.utils.data import DataLoader
+
+from lit_bottleneck.data.dataset import Examples, keep_batch
+from lit_bottleneck.data.image_dataset import FixedDraws, ImageDataset, draw_binary
 from lit_bottleneck.data.image_folder import DecodedImages
 
 GREY = torch.full((400, 1, 8, 8), 64, dtype=torch.uint8)
 ROWS = torch.arange(400)
+
+
+def test_batches_that_somebody_keeps_are_not_overwritten_and_neither_is_the_data():
+    images = torch.randint(256, (12, 1, 2, 2), dtype=torch.uint8)
+    for held, top in ((images, 255), (images / 255, 1)):
+        before = held.clone()
+        dataset = ImageDataset(Examples.of(held, torch.arange(12)), top, value_range=(-1.0, 1.0))
+        kept = [batch[0] for batch in DataLoader(dataset, batch_size=4, collate_fn=keep_batch)]
+        torch.testing.assert_close(torch.cat(kept), before / top * 2 - 1)
+        assert torch.equal(held, before)
 
 
 def test_draws_have_their_probability_as_mean():
