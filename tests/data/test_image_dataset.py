@@ -1,5 +1,4 @@
 import torch
-
 from torch.utils.data import DataLoader
 
 from lit_bottleneck.data.dataset import Examples, keep_batch
