@@ -42,12 +42,12 @@ def bounded_log_var(raw: Tensor) -> Tensor:
     raw = at_least_float32(raw)
     if torch.onnx.is_in_onnx_export():  # ONNX has no hypot; the clamp, far beyond the bounds, keeps the square finite
         raw = raw.clamp(-1e12, 1e12)
-        return raw * (equally_bounded(raw) / HIGHEST_LOG_VAR).square().add(1).rsqrt()
-    return raw / torch.hypot(raw.new_ones(()), equally_bounded(raw) / HIGHEST_LOG_VAR)
+        return raw * (with_one_bound(raw) / HIGHEST_LOG_VAR).square().add(1).rsqrt()
+    return raw / torch.hypot(raw.new_ones(()), with_one_bound(raw) / HIGHEST_LOG_VAR)
 
 
-def equally_bounded(raw: Tensor) -> Tensor:
-    """Return ``raw``, shrunk below zero so that 8 is the bound of ``bounded_log_var`` on both sides."""
+def with_one_bound(raw: Tensor) -> Tensor:
+    """Return ``raw``, smaller below zero, so that the bound of ``bounded_log_var`` on both sides is the highest."""
     return F.leaky_relu(raw, -HIGHEST_LOG_VAR / LOWEST_LOG_VAR)  # faster than where
 
 

@@ -15,9 +15,9 @@ from torch.autograd import Function, forward_ad
 from lit_bottleneck.functional import (
     HIGHEST_LOG_VAR,
     bounded_log_var,
-    equally_bounded,
     kl_per_dimension,
     softplus_log_var,
+    with_one_bound,
 )
 
 ScaleMap = Callable[[Tensor], Tensor]
@@ -74,9 +74,9 @@ class FusedCode(Function):
         log_var, slope = _WITH_SLOPE[scale](raw)
         half = 0.5 * log_var
         sigma = half.exp()
-        square = sigma.square()
-        grown = half.tanh_().addcmul_(half, square)  # expm1(log_var), which takes twice as long by itself
-        kl = torch.sub(grown, log_var, out=square).addcmul_(mean, mean).mul_(0.5)
+        variance = sigma.square()
+        grown = half.tanh_().addcmul_(half, variance)  # expm1(log_var), which takes twice as long by itself
+        kl = torch.sub(grown, log_var, out=variance).addcmul_(mean, mean).mul_(0.5)  # in the memory of the variance
         moved = None if noise is None else sigma.mul_(noise)
         ctx.save_for_backward(moments, noise, slope, grown, moved)
         ctx.scale, ctx.dim = scale, dim
@@ -123,7 +123,7 @@ def is_batch(gradient: Tensor | None) -> bool:
 def _bounded(raw: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``bounded_log_var`` and its slope, ``(1 + (raw / bound)^2)^(-3/2)``."""
     raw = raw.clamp(-1e12, 1e12)  # keeps the square finite; beyond, the log-variance is at its bound anyway
-    scaled = equally_bounded(raw)
+    scaled = with_one_bound(raw)
     root = torch.addcmul(raw.new_ones(()), scaled, scaled, value=HIGHEST_LOG_VAR**-2, out=scaled).rsqrt_()
     return raw.mul_(root), root.pow_(3)
 

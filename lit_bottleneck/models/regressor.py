@@ -219,10 +219,10 @@ class VIBRegressor(BottleneckModule):
 
     def _read(self, z: Tensor) -> Tensor:
         """Return the likelihood's parameters for codes ``(B, K)``, at least float32."""
-        return self._checked(self.decoder(z))
+        return self._as_parameters(self.decoder(z))
 
-    def _checked(self, output: Tensor) -> Tensor:
-        """Return what the decoder made as parameters, in at least float32."""
+    def _as_parameters(self, output: Tensor) -> Tensor:
+        """Return outputs of the decoder, checked, in the shape of the parameters and at least float32."""
         dims = tuple(output.shape[1:])
         if dims not in (self._parameter_dims, (math.prod(self._parameter_dims),)):
             self._refuse_decoder(dims)
@@ -232,7 +232,7 @@ class VIBRegressor(BottleneckModule):
         """Return the parameters at the codes of an evaluation, ``(S * B, ...)``, and the number S of draws."""
         if self.deterministic or not self.eval_samples:
             return self._read(code.z), 1
-        return self._checked(decode_draws(self.decoder, code, self.eval_samples)), self.eval_samples
+        return self._as_parameters(decode_draws(self.decoder, code, self.eval_samples)), self.eval_samples
 
     def _nll(self, parameters: Tensor, y: Tensor, draws: int) -> Tensor:
         """Return ``-log 1/S sum_s q(y | z_s)`` in nats, ``(B,)``, for the parameters ``(S * B, ...)`` of S draws."""

@@ -222,10 +222,10 @@ class VIBClassifier(BottleneckModule):
 
     def _logits(self, z: Tensor) -> Tensor:
         """Return logits ``(B, num_classes)``, at least float32, for codes ``(B, K)``."""
-        return self._checked(self.decoder(z))
+        return self._as_logits(self.decoder(z))
 
-    def _checked(self, logits: Tensor) -> Tensor:
-        """Return what the decoder made, in at least float32."""
+    def _as_logits(self, logits: Tensor) -> Tensor:
+        """Return outputs of the decoder, checked, in at least float32."""
         self._check_logits(logits.shape[-1])
         return at_least_float32(logits)
 
@@ -239,7 +239,7 @@ class VIBClassifier(BottleneckModule):
 
     def _drawn_logits(self, code: Code) -> Tensor:
         """Return the logits of the mean probabilities of ``eval_samples`` draws, ``(B, num_classes)``."""
-        logits = self._checked(decode_draws(self.decoder, code, self.eval_samples))
+        logits = self._as_logits(decode_draws(self.decoder, code, self.eval_samples))
         return self._labels.average(logits.unflatten(0, (self.eval_samples, len(code.z))))
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:

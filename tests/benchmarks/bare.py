@@ -232,12 +232,12 @@ def epochs(loop: Loop | AdversarialLoop, task: Task, data: dict[str, Any], file:
     return epoch
 
 
-def prepared(given: Namespace) -> tuple[Loop | AdversarialLoop, Task, dict[str, Any], Path]:
-    """Return the arguments of ``epochs`` for those of the process."""
+def from_options(given: Namespace) -> tuple[Loop | AdversarialLoop, Task, dict[str, Any], Path]:
+    """Return the arguments of ``epochs`` that the options of the process ask for, see ``side.options``."""
     torch.manual_seed(0)
     task, data = TASKS[given.recipe], torch.load(given.folder / "data.pt")
     return task.loop(given.fused), task, data, given.folder / f"{given.recipe}-{os.getpid()}.pt"
 
 
 if __name__ == "__main__":
-    serve(epochs(*prepared(options())))
+    serve(epochs(*from_options(options())))

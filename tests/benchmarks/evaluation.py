@@ -1,8 +1,9 @@
 """Evaluation with 256 samples of 10 000 images of MNIST by the networks of vae_mnist and of vib_mnist.
 
 ``VAE.log_likelihood`` in batches of 128, and the log-probabilities of a ``VIBClassifier`` in batches of 100, against
-one pass of the encoder and 256 of the decoder at each batch, which draw nothing and compute no likelihood; on a few
-hundred images, as all images take the same. The peak of memory is measured in a process of its own, over what the
+one pass of the encoder and 256 of the decoder at each batch, which draw nothing and compute no likelihood (the
+classifier, whose decoder is one linear layer, draws its outputs and so has no such passes); on 512 and 1000 images, as
+all images take the same. The peak of memory is measured in a process of its own, over what the
 process had with the model and all images: for a call with all 10 000 images, where the VAE draws a few samples, one at
 a time, and for one with 128 images and 256 samples.
 """
@@ -26,7 +27,7 @@ SAMPLES = 256
 def rows(root: Path) -> Iterator[Row]:
     """Time both, and measure the memory."""
     vae, batches = vae_mnist().eval(), torch.rand(512, 1, 28, 28).round().split(128)
-    vib, smaller = vib_mnist().eval(), torch.rand(1000, 1, 28, 28).split(100)
+    vib, smaller = vib_mnist(SAMPLES).eval(), torch.rand(1000, 1, 28, 28).split(100)
 
     @torch.no_grad()
     def passes(model: VAE | VIBClassifier, batches: Sequence[Tensor]) -> None:
@@ -62,10 +63,10 @@ def vae_mnist() -> VAE:
     return VAE(MLP(784, [512, 512], 80), decoder, latent_dim=40, likelihood="bernoulli")
 
 
-def vib_mnist() -> VIBClassifier:
-    """Return the model of the recipe, which draws 12 samples there."""
+def vib_mnist(samples: int) -> VIBClassifier:
+    """Return the model of the recipe, where it has 12 samples."""
     encoder, decoder = MLP(784, [1024, 1024], 512, "xavier"), MLP(256, [], 10, "xavier")
-    return VIBClassifier(encoder, 256, 10, decoder=decoder, scale="softplus", eval_samples=SAMPLES)
+    return VIBClassifier(encoder, 256, 10, decoder=decoder, scale="softplus", eval_samples=samples)
 
 
 def evaluate(model: VAE | VIBClassifier, x: Tensor, samples: int) -> None:
@@ -79,6 +80,9 @@ def evaluate(model: VAE | VIBClassifier, x: Tensor, samples: int) -> None:
 
 if __name__ == "__main__":
     recipe, images, samples = sys.argv[1], *map(int, sys.argv[2:])
-    model, x = (vae_mnist() if recipe == "vae" else vib_mnist()).eval(), torch.rand(10_000, 1, 28, 28).round()[:images]
+    model, x = (
+        (vae_mnist() if recipe == "vae" else vib_mnist(samples)).eval(),
+        torch.rand(10_000, 1, 28, 28).round()[:images],
+    )
     evaluate(model, x[:1], 2)
     print(peak_of(lambda: evaluate(model, x, samples)) / 2**20)

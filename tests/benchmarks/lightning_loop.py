@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from lit_bottleneck.training.gpu_probe import stop_probing_without_gpu
-from tests.benchmarks.bare import Loop, Task, end_epoch, prepared, training_batches
+from tests.benchmarks.bare import Loop, Task, end_epoch, from_options, training_batches
 from tests.benchmarks.side import options
 from tests.benchmarks.timing import clock
 
@@ -50,8 +50,8 @@ class Batches:
         return training_batches(self.task, self.data)
 
 
-class Answers(Callback):
-    """Train for an epoch on each request, end it as the bare loop does, and answer; see ``side.serve``."""
+class OnRequest(Callback):
+    """Wait for a request before each epoch, end the epoch as the bare loop does, and answer; see ``side.serve``."""
 
     def __init__(self, end: Callable[[], None], answers: IO[str]) -> None:
         self.end, self.answers = end, answers
@@ -61,18 +61,26 @@ class Answers(Callback):
             sys.exit()
         self.start = clock()
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.first = clock()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == trainer.num_training_batches - 1:
+            self.steps = clock() - self.first
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trained = clock()
         self.end()
-        print(trained - self.start, clock() - trained, file=self.answers, flush=True)
+        print(self.steps, clock() - self.start - self.steps, file=self.answers, flush=True)
 
 
 if __name__ == "__main__":
     answers, sys.stdout = sys.stdout, sys.stderr
     stop_probing_without_gpu()  # as in the bare loop, where Lightning is not imported
-    loop, task, data, file = prepared(options())
-    callback = Answers(lambda: end_epoch(loop, task, data, file), answers)
-    trainer = Trainer(
-        max_epochs=-1, logger=False, enable_checkpointing=False, enable_progress_bar=False, callbacks=[callback]
-    )
+    loop, task, data, file = from_options(options())
+    callbacks = [OnRequest(lambda: end_epoch(loop, task, data, file), answers)]
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=-1, callbacks=callbacks, **quiet)
     trainer.fit(Plain(cast(Loop, loop)), Batches(task, data))

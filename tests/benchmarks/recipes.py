@@ -10,13 +10,12 @@ from types import MappingProxyType
 from typing import Any
 
 from tests.benchmarks.timing import Row, row
-from tests.benchmarks.training import SHIPPED, Epochs, bare, train
+from tests.benchmarks.training import SHIPPED, Epochs, loop, train
 
 
 def vib_mnist(root: Path) -> Iterator[Row]:
     """Compare with the bare loop, with its optimizer or torch's default, and as the smallest LightningModule."""
-    sides = {"default": bare("vib_mnist", *SHIPPED)}
-    yield from against_bare("vib_mnist", root, 0.3, sides=sides, fused=True, bar=1.05)
+    yield from against_bare("vib_mnist", root, 0.3, fused=True, bar=1.05)
 
 
 def vib_imdb(root: Path) -> Iterator[Row]:
@@ -24,7 +23,7 @@ def vib_imdb(root: Path) -> Iterator[Row]:
 
 
 def vdbgan_mnist(root: Path) -> Iterator[Row]:
-    seconds = train("vdbgan_mnist", root, part := 0.1, {"bare": bare("vdbgan_mnist", *SHIPPED)})
+    seconds = train("vdbgan_mnist", root, part := 0.1, {"bare": loop("vdbgan_mnist", *SHIPPED)})
     yield row_of("vdbgan_mnist", part, seconds, "bare", "the bare loop", 1.08)
 
 
@@ -36,8 +35,7 @@ def vib_fashion_mnist(root: Path) -> Iterator[Row]:
 def vae_mnist(root: Path) -> Iterator[Row]:
     """Compare with bare loops and pythae: with both settings of the process, with one, with none."""
     part = 1.0
-    loops = {"default": SHIPPED, "kept": ("--keep",), "none": ()}
-    sides = {name: bare("vae_mnist", *settings) for name, settings in loops.items()}
+    sides = {"kept": loop("vae_mnist", "--keep"), "none": loop("vae_mnist")}
     with tempfile.TemporaryDirectory() as folder:
         python, reason = pythae_environment(Path(folder))
         if python is not None:
@@ -72,8 +70,9 @@ def against_bare(
         recipe: its name.
         root: where its data are.
         part: of an epoch's batches to train on, see ``train``.
-        sides: further ones; ``"default"`` is the bare loop with Adam's default.
-        fused: whether the recipe has Adam in one pass over the memory.
+        sides: further ones.
+        fused: whether the recipe has Adam in one pass over the memory; then the bare loop with Adam's default is
+            compared, too.
         bar: of the first row.
         data: see ``train``.
 
@@ -81,15 +80,16 @@ def against_bare(
         The seconds of all sides.
     """
     settings = (*SHIPPED, "--fused") if fused else SHIPPED
-    same = {"bare": bare(recipe, *settings), "lightning": bare(recipe, *settings, module="lightning_loop")}
-    seconds = train(recipe, root, part, same | dict(sides), data)
+    loops = {"bare": loop(recipe, *settings), "lightning": loop(recipe, *settings, module="lightning_loop")}
+    loops |= {"default": loop(recipe, *SHIPPED)} if fused else {}
+    seconds = train(recipe, root, part, loops | dict(sides), data)
     note = "synthetic data" if data else ""
     yield row_of(recipe, part, seconds, "bare", "the bare loop", bar, note)
-    yield row_of(recipe, part, seconds, "lightning", "that loop's network in a plain LightningModule", note=note)
-    if "default" in sides:
+    yield row_of(recipe, part, seconds, "lightning", "the bare loop's network in a plain LightningModule", note=note)
+    if fused:
         yield row_of(recipe, part, seconds, "default", "the bare loop with Adam's default", note=note)
     pairs = list(zip(seconds["lightning"], seconds["bare"], strict=True))
-    yield row(f"{recipe}: that LightningModule, which has nothing of ours, against the bare loop", pairs)
+    yield row(f"epoch of {recipe}'s network in a plain LightningModule, against the bare loop", pairs)
     return seconds
 
 

@@ -111,8 +111,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def bare(recipe: str, *settings: str, module: str = "bare") -> dict[str, Any]:
-    """Return the bare loop of a recipe, or the same in ``"lightning_loop"``, for ``Alternate``."""
+def loop(recipe: str, *settings: str, module: str = "bare") -> dict[str, Any]:
+    """Return the bare loop of a recipe, or the same in Lightning (``"lightning_loop"``), for ``Alternate``."""
     return {"module": module, "arguments": ("--recipe", recipe, *settings)}
 
 

@@ -97,28 +97,51 @@ def test_a_double_code_gives_doubles() -> None:
     assert drawn(decoder_of().double(), code_of(dtype=torch.float64)).dtype == torch.float64
 
 
-class Scaled(nn.Linear):
+class Clamped(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
-        return 2 * super().forward(x)
+        return super().forward(x).clamp(-1, 1)
 
 
-def with_hook() -> nn.Module:
+class Half(nn.Sequential):
+    def forward(self, z: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.relu(super().forward(z[:, : WIDTH // 2]))
+
+
+def clamped_by_hook(before: bool) -> nn.Module:
     layer = decoder_of()
-    layer.register_forward_hook(lambda module, arguments, output: 2 * output)
+    if before:
+        layer.register_forward_pre_hook(lambda module, arguments: (arguments[0].clamp(-4, 4),))
+    else:
+        layer.register_forward_hook(lambda module, arguments, output: output.clamp(-9, 9))  # which no mean reaches
     return layer
 
 
 @pytest.mark.parametrize(
     "decoder",
     [
-        with_hook(),
-        Scaled(WIDTH, OUTPUTS),
+        clamped_by_hook(before=False),
+        clamped_by_hook(before=True),
+        Clamped(WIDTH, OUTPUTS),
+        Half(nn.Linear(WIDTH // 2, OUTPUTS)),
         nn.Sequential(nn.Linear(WIDTH, OUTPUTS), nn.Tanh()),
         MLP(WIDTH, [8], OUTPUTS),
-        nn.Linear(WIDTH, WIDTH),
+        nn.Linear(WIDTH, WIDTH // 2 + 1),
+        nn.Linear(WIDTH, 12),
         nn.utils.parametrizations.weight_norm(nn.Linear(WIDTH, OUTPUTS)),
+        nn.utils.spectral_norm(nn.Linear(WIDTH, OUTPUTS)).eval(),
     ],
-    ids=["hook", "subclass", "tanh", "hidden layer", "as wide as the code", "parametrised"],
+    ids=[
+        "hook",
+        "hook before",
+        "subclass",
+        "sequential of its own",
+        "tanh",
+        "hidden layer",
+        "more than half as wide as the code",
+        "144 > 128 draws",
+        "parametrised",
+        "normed by a hook",
+    ],
 )
 def test_any_other_decoder_decodes_draws_of_the_code(decoder: nn.Module) -> None:
     assert torch.equal(drawn(decoder, code_of()), by_draws_of_the_code(decoder, code_of()))
@@ -134,20 +157,19 @@ def test_few_draws_or_a_gradient_take_draws_of_the_code() -> None:
     assert layer.weight.grad is not None
 
 
-def test_a_layer_of_many_outputs_decodes_draws_of_the_code() -> None:
-    layer, code = nn.Linear(256, 100), code_of(width=256)
-    assert torch.equal(drawn(layer, code, 100), by_draws_of_the_code(layer, code, 100))
+def test_what_draws_outputs_can_be_exported() -> None:
+    class Drawn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = VIBClassifier(nn.Linear(6, 2 * WIDTH), WIDTH, num_classes=3, eval_samples=MANY).eval()
 
+        def forward(self, x: Tensor) -> Tensor:
+            return self.model.log_probabilities(self.model.encode(x, sample=False))
 
-def test_a_weight_that_a_hook_makes_is_the_one_of_this_forward_pass() -> None:
-    layer = nn.utils.spectral_norm(decoder_of()).eval()  # its hook sets the weight at each call
+    x = torch.randn(5, 6)
     with torch.no_grad():
-        layer.weight_orig.mul_(3)
-    code = code_of(1)
-    outputs = drawn(layer, code, 20_000)
-    normed = layer.weight_orig / torch.dot(layer.weight_u, layer.weight_orig @ layer.weight_v)
-    variances = (normed.square() * code.log_var.exp()).sum(1)
-    torch.testing.assert_close(outputs.var(0), variances, rtol=0.05, atol=0)
+        exported = torch.export.export(Drawn(), (x,)).module()
+        assert exported(x).shape == (5, 3)
 
 
 def test_autocast_takes_the_precision_of_the_decoder() -> None:
