@@ -3,9 +3,9 @@
 ``VAE.log_likelihood`` in batches of 128, and the log-probabilities of a ``VIBClassifier`` in batches of 100, against
 one pass of the encoder and 256 of the decoder at each batch, which draw nothing and compute no likelihood (the
 classifier, whose decoder is one linear layer, draws its outputs and so has no such passes); on 512 and 1000 images, as
-all images take the same. The peak of memory is measured in a process of its own, over what the
-process had with the model and all images: for a call with all 10 000 images, where the VAE draws a few samples, one at
-a time, and for one with 128 images and 256 samples.
+all images take the same. The peak of memory is measured in a process of its own, over what the process had with the
+model and all images: for calls with all 10 000 images, of which the VAE draws a few samples, one at a time, and for one
+with 128 images and 256 samples.
 """
 
 import subprocess
@@ -80,9 +80,7 @@ def evaluate(model: VAE | VIBClassifier, x: Tensor, samples: int) -> None:
 
 if __name__ == "__main__":
     recipe, images, samples = sys.argv[1], *map(int, sys.argv[2:])
-    model, x = (
-        (vae_mnist() if recipe == "vae" else vib_mnist(samples)).eval(),
-        torch.rand(10_000, 1, 28, 28).round()[:images],
-    )
+    model = (vae_mnist() if recipe == "vae" else vib_mnist(samples)).eval()
+    x = torch.rand(10_000, 1, 28, 28).round()[:images]
     evaluate(model, x[:1], 2)
     print(peak_of(lambda: evaluate(model, x, samples)) / 2**20)
