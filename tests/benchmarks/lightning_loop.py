@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from lit_bottleneck.training.gpu_probe import stop_probing_without_gpu
 from tests.benchmarks.bare import Loop, Task, end_epoch, from_options, training_batches
 from tests.benchmarks.side import options
+from tests.benchmarks.step_seconds import StepSeconds
 from tests.benchmarks.timing import clock
 
 
@@ -50,7 +50,7 @@ class Batches:
         return training_batches(self.task, self.data)
 
 
-class OnRequest(Callback):
+class OnRequest(StepSeconds):
     """Wait for a request before each epoch, end the epoch as the bare loop does, and answer; see ``side.serve``."""
 
     def __init__(self, end: Callable[[], None], answers: IO[str]) -> None:
@@ -60,16 +60,6 @@ class OnRequest(Callback):
         if not sys.stdin.readline():
             sys.exit()
         self.start = clock()
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 0:
-            self.first = clock()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if batch_idx == trainer.num_training_batches - 1:
-            self.steps = clock() - self.first
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.end()

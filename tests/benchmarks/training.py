@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 
 from lit_bottleneck.cli import BottleneckCLI
 from lit_bottleneck.cli.recipes import recipe_paths
 from lit_bottleneck.data import IMDB, Images
 from lit_bottleneck.data.dataset import Examples
 from tests.benchmarks.side import Seconds, Side
+from tests.benchmarks.step_seconds import StepSeconds
 from tests.benchmarks.text import reviews
 from tests.benchmarks.timing import clock
 
@@ -61,7 +61,7 @@ class SyntheticReviews(IMDB):
         return examples, examples.select(torch.arange(1000))
 
 
-class Alternate(Callback):
+class Alternate(StepSeconds):
     """Have the others train for an epoch after each epoch of the recipe, and note the seconds of all.
 
     Args:
@@ -85,17 +85,7 @@ class Alternate(Callback):
         self.others = {
             name: self.processes.enter_context(Side(self.folder, **side)) for name, side in self.sides.items()
         }
-        self.start = self.first = clock()
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 0:
-            self.first = clock()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if batch_idx == trainer.num_training_batches - 1:
-            self.steps = clock() - self.first
+        self.start = clock()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seconds["ours"].append((self.steps, clock() - self.start - self.steps))
